@@ -1,0 +1,18 @@
+"""The sizes of input Tamiyo accepts, checked before anything is built from it."""
+
+from dataclasses import dataclass
+
+__all__ = ["BLUEPRINT_CANDIDATES_MAX", "Limits"]
+
+BLUEPRINT_CANDIDATES_MAX = 32
+"""Blueprint nodes of one graph: the host's own and the best of the catalogue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Upper bounds of one packet. The defaults keep the worst packet's graph under 10,000 seed edges."""
+
+    packet_bytes_max: int = 4 * 2**20
+    seeds_max: int = 1_024
+    metrics_max: int = 1_024
+    id_chars_max: int = 512

@@ -1,0 +1,61 @@
+"""The exceptions Tamiyo raises, by whose fault it is.
+
+TamiyoError
+├── HostError                 what was handed to us cannot be used
+│   ├── PacketRejected        undecodable or over a limit; not journaled, counted
+│   ├── ServiceClosed         a call after close()
+│   ├── SettingsInvalid       a setting or environment variable is out of range
+│   ├── SecretMissing         no signing secret; the message says how to make one
+│   └── CheckpointRejected    a policy checkpoint does not fit
+├── JournalError              the stored history cannot be used
+│   ├── JournalUnreadable     a record does not parse, or was written by a newer version
+│   └── ProjectionUnusable    the SQLite projection cannot be opened or migrated
+└── InvariantViolation        our own fault: a rule of the core was broken; the service stops
+
+Faults of disk, library, network and broker during a step are none of these: they are values that
+`decide` reads, and their answer is a command. The log's own errors are under `wal.LogError`.
+"""
+
+
+class TamiyoError(Exception):
+    """Anything raised by Tamiyo on purpose."""
+
+
+class HostError(TamiyoError):
+    """What was handed to Tamiyo cannot be used; the host can change that."""
+
+
+class PacketRejected(HostError, ValueError):
+    """A packet is undecodable or over a limit. It is counted, not journaled, and gets no command."""
+
+
+class ServiceClosed(HostError, RuntimeError):
+    """A call after `close()`. Open the directory again to go on from its log."""
+
+
+class SettingsInvalid(HostError, ValueError):
+    """A setting is out of range or does not parse; the message names it and its bounds."""
+
+
+class SecretMissing(HostError, RuntimeError):
+    """There is no signing secret. The message says how to make one."""
+
+
+class CheckpointRejected(HostError, ValueError):
+    """A policy checkpoint cannot be loaded here: damaged, of another architecture or another shape."""
+
+
+class JournalError(TamiyoError):
+    """The stored history cannot be used as it is."""
+
+
+class JournalUnreadable(JournalError):
+    """A record does not parse, or its kind is of a newer version of Tamiyo. Nothing was changed."""
+
+
+class ProjectionUnusable(JournalError):
+    """The SQLite projection cannot be opened or migrated. It is disposable: move it away and open again."""
+
+
+class InvariantViolation(TamiyoError, AssertionError):
+    """A rule of the core was broken. The service stops rather than act on a state it cannot explain."""
