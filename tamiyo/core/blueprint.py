@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from hashlib import sha256
+from math import isnan
 
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.leyline import leyline_pb2 as pb
@@ -38,10 +39,10 @@ class Blueprint:
     @property
     def risk(self) -> float:
         """The larger of the descriptor's risk and its sheet's; a NaN in either is the result."""
-        if self.sheet is None or self.descriptor_risk != self.descriptor_risk:
+        if self.sheet is None or isnan(self.descriptor_risk):
             return self.descriptor_risk
         sheet_risk = self.sheet.risk_score
-        return sheet_risk if sheet_risk != sheet_risk or sheet_risk > self.descriptor_risk else self.descriptor_risk
+        return sheet_risk if isnan(sheet_risk) or sheet_risk > self.descriptor_risk else self.descriptor_risk
 
 
 def content_digest(content: journal.BlueprintContent) -> str:

@@ -93,7 +93,7 @@ class BlueprintUse(_message.Message):
     def __init__(self, blueprint_id: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class GraphObserved(_message.Message):
-    __slots__ = ("step_lsn", "node_counts", "edge_counts", "coverage", "norm_inputs", "blueprints", "ignored_inputs")
+    __slots__ = ("step_lsn", "node_counts", "edge_counts", "coverage", "norm_inputs", "blueprints", "ignored_inputs", "host_blueprint_id")
     class NodeCountsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +115,7 @@ class GraphObserved(_message.Message):
     NORM_INPUTS_FIELD_NUMBER: _ClassVar[int]
     BLUEPRINTS_FIELD_NUMBER: _ClassVar[int]
     IGNORED_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    HOST_BLUEPRINT_ID_FIELD_NUMBER: _ClassVar[int]
     step_lsn: int
     node_counts: _containers.ScalarMap[str, int]
     edge_counts: _containers.ScalarMap[str, int]
@@ -122,7 +123,8 @@ class GraphObserved(_message.Message):
     norm_inputs: _containers.RepeatedCompositeFieldContainer[NormInput]
     blueprints: _containers.RepeatedCompositeFieldContainer[BlueprintUse]
     ignored_inputs: int
-    def __init__(self, step_lsn: _Optional[int] = ..., node_counts: _Optional[_Mapping[str, int]] = ..., edge_counts: _Optional[_Mapping[str, int]] = ..., coverage: _Optional[_Iterable[_Union[FeatureCount, _Mapping]]] = ..., norm_inputs: _Optional[_Iterable[_Union[NormInput, _Mapping]]] = ..., blueprints: _Optional[_Iterable[_Union[BlueprintUse, _Mapping]]] = ..., ignored_inputs: _Optional[int] = ...) -> None: ...
+    host_blueprint_id: str
+    def __init__(self, step_lsn: _Optional[int] = ..., node_counts: _Optional[_Mapping[str, int]] = ..., edge_counts: _Optional[_Mapping[str, int]] = ..., coverage: _Optional[_Iterable[_Union[FeatureCount, _Mapping]]] = ..., norm_inputs: _Optional[_Iterable[_Union[NormInput, _Mapping]]] = ..., blueprints: _Optional[_Iterable[_Union[BlueprintUse, _Mapping]]] = ..., ignored_inputs: _Optional[int] = ..., host_blueprint_id: _Optional[str] = ...) -> None: ...
 
 class BlueprintObserved(_message.Message):
     __slots__ = ("blueprint_id", "digest", "event_time_ns", "content")

@@ -8,7 +8,7 @@ Welford's update (West, 1979), with a = 0.1. A feature is then (x - mean) / sqrt
 import math
 from dataclasses import dataclass
 
-__all__ = ["EPSILON", "NORM_INPUTS", "NORM_INDEX", "PRIORS", "Norm", "NormInput", "scaled", "updated"]
+__all__ = ["EPSILON", "NORM_INDEX", "NORM_INPUTS", "PRIORS", "Norm", "NormInput", "scaled", "updated"]
 
 ALPHA = 0.1
 EPSILON = 1e-6

@@ -79,7 +79,8 @@ def read_packet(data: bytes, limits: Limits) -> Observation:
         packet.ParseFromString(data)
     except Exception as error:  # protobuf's DecodeError differs between its backends; any refusal is the host's
         raise PacketRejected(
-            f"{len(data)} bytes do not parse as esper.leyline.v1.SystemStatePacket: {error}; send the packet's SerializeToString()"
+            f"{len(data)} bytes do not parse as esper.leyline.v1.SystemStatePacket: {error}; "
+            "send the packet's SerializeToString()"
         ) from error
     _check_counts(packet, limits)
     return Observation(
@@ -103,7 +104,11 @@ def _check_counts(packet: pb.SystemStatePacket, limits: Limits) -> None:
     counts = (
         ("seeds", len(packet.seed_states), limits.seeds_max),
         ("training metrics", len(packet.training_metrics), limits.metrics_max),
-        ("metrics of one seed", max((len(s.metrics) for s in packet.seed_states), default=0), limits.metrics_max),
+        (
+            "metrics of one seed",
+            max((len(s.metrics) for s in packet.seed_states), default=0),
+            limits.metrics_max,
+        ),
         ("characters of an id", _longest_id(packet), limits.id_chars_max),
     )
     for what, count, most in counts:

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from tamiyo.core.observation import Observation
 from tamiyo.core.lifecycle import is_candidate
+from tamiyo.core.observation import Observation
 
 __all__ = [
     "ACTIONS",
@@ -83,10 +83,16 @@ def malformation(proposal: Proposal, observation: Observation, blueprints: int) 
     for name, score in (("value", proposal.value), ("seed_score", proposal.seed_score)):
         if not math.isfinite(score):
             return f"{name} is not finite"
-    for name, values in (("action", proposal.action), ("risk", proposal.risk), ("blending_method", proposal.blending_method)):
+    for name, values in (
+        ("action", proposal.action),
+        ("risk", proposal.risk),
+        ("blending_method", proposal.blending_method),
+    ):
         if min(values) < 0.0 or max(values) > 1.0:
             return f"{name} is no probability distribution"
-    if not 0 <= proposal.seed_index < len(observation.seeds) or not is_candidate(observation.seeds[proposal.seed_index]):
+    if not 0 <= proposal.seed_index < len(observation.seeds) or not is_candidate(
+        observation.seeds[proposal.seed_index]
+    ):
         return f"seed_index {proposal.seed_index} is no candidate among {len(observation.seeds)} seeds"
     if not -1 <= proposal.blueprint_index < blueprints:
         return f"blueprint_index {proposal.blueprint_index} is outside the {blueprints} blueprints of the graph"

@@ -1,0 +1,256 @@
+"""One decision: `decide(state, inputs)` reads what was recorded and says what follows from it.
+
+Pure: its arguments are left untouched, and the same arguments give the same events, byte for byte. What
+it returns is in the order it is journaled: the trials that OPEN breakers let through, DecisionMade, the
+moves that its outcomes brought about, the change of conservative mode where there is one, and the report.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tamiyo.core import breakers, coverage
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.blueprint import Blueprint
+from tamiyo.core.breakers import Breaker
+from tamiyo.core.command import command_bytes, safe_pause, unsigned_command
+from tamiyo.core.events import Event
+from tamiyo.core.inputs import Inputs
+from tamiyo.core.intent import Intent, intend, reason_of, restrict
+from tamiyo.core.observation import Observation
+from tamiyo.core.report import field_report, pause_report
+from tamiyo.core.risk import PAUSE, Triggered, triggered_rows
+from tamiyo.core.signals import (
+    blueprint_signals,
+    finite_validation_loss,
+    loss_delta,
+    packet_signals,
+    policy_risk_score,
+)
+from tamiyo.core.state import State
+from tamiyo.core.thresholds import Thresholds
+from tamiyo.leyline import leyline_pb2 as pb
+
+__all__ = ["Decision", "blueprint_observed", "commit_late", "decide", "log_trial", "signals_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows from one step: the events to journal, and the unsigned command among them."""
+
+    events: tuple[Event, ...]
+    command: pb.AdaptationCommand
+    reason: str
+    rows: tuple[Triggered, ...]
+
+
+def decide(state: State, inputs: Inputs) -> Decision:
+    """Decide one step. `state` is the state after the step's observations have been folded."""
+    ledger = _settle_breakers(state, inputs)
+    proposed = intend(state, inputs)
+    named = _named_blueprint(state, proposed)
+    delta = loss_delta(state.loss, inputs.observation)
+    rows = triggered_rows(signals_of(state, inputs, named, delta), state.thresholds)
+    final = restrict(proposed, rows)
+    reason = reason_of(proposed, final, rows)
+    command = unsigned_command(inputs, final, proposed, reason, named)
+    clean = not any(t.row.asks == PAUSE and t.row.reason != "conservative_mode" for t in rows)
+    made = _decision_made(inputs, command, reason, rows, ledger, final, clean=clean)
+    report = field_report(inputs, command, reason, delta, named)
+    change = _conservative_change(state, ledger, rows, inputs, clean=clean)
+    reported = journal.FieldReportIssued(step_lsn=inputs.step_lsn, report=report.SerializeToString(deterministic=True))
+    events: tuple[Event, ...] = (
+        *ledger.trials,
+        made,
+        *ledger.moves,
+        *((change,) if change else ()),
+        reported,
+    )
+    return Decision(events, command, reason, rows)
+
+
+def signals_of(state: State, inputs: Inputs, named: Blueprint | None, delta: float) -> dict[str, float]:
+    """Every signal the rows may read in this step."""
+    signals = packet_signals(inputs.observation)
+    signals["loss_delta"] = delta
+    counts = [(c.family, c.feature, c.present, c.total) for c in inputs.graph.coverage]
+    signals["feature_coverage"] = coverage.average(counts)
+    signals.update(blueprint_signals(named))
+    if inputs.proposal is not None:
+        signals["policy_risk_score"] = policy_risk_score(inputs.proposal)
+    for name, holds in _flags(state, inputs):
+        if holds:
+            signals[name] = 1.0
+    return signals
+
+
+def _flags(state: State, inputs: Inputs) -> Sequence[tuple[str, bool]]:
+    inference = inputs.inference
+    faults = inputs.metadata_faults
+    return (
+        ("log_unavailable", state.breakers["log"].state == breakers.OPEN),
+        ("inference_timed_out", isinstance(inference, journal.InferenceTimedOut)),
+        ("inference_failed", isinstance(inference, journal.InferenceFailed)),
+        (
+            "inference_breaker_open",
+            isinstance(inference, journal.InferenceSkipped) and inference.cause == "breaker_open",
+        ),
+        ("conservative_mode", state.conservative.active),
+        ("metadata_timed_out", any(isinstance(fault, journal.MetadataTimedOut) for fault in faults)),
+        ("metadata_failed", any(isinstance(fault, journal.MetadataFailed) for fault in faults)),
+    )
+
+
+def _named_blueprint(state: State, proposed: Intent) -> Blueprint | None:
+    observed = state.blueprints.get(proposed.blueprint_id)
+    return observed.blueprint if observed is not None else None
+
+
+class _Ledger:
+    """The breakers as this decision moves them: outcomes count first, a move follows where one is due.
+
+    Trials are kept apart because they come before the outcomes they make possible, in the journal too.
+    """
+
+    def __init__(self, records: dict[str, Breaker], thresholds: Thresholds, step_lsn: int) -> None:
+        self.records = records
+        self.thresholds = thresholds
+        self.step_lsn = step_lsn
+        self.outcomes: list[journal.BreakerOutcome] = []
+        self.trials: list[journal.BreakerMoved] = []
+        self.moves: list[journal.BreakerMoved] = []
+
+    def record(self, name: str, *, succeeded: bool, now_ns: int) -> None:
+        """Count one outcome of the wrapped call."""
+        self.outcomes.append(journal.BreakerOutcome(breaker=name, succeeded=succeeded))
+        self.happened(name, breakers.SUCCESS if succeeded else breakers.FAILURE, now_ns)
+
+    def happened(self, name: str, event: str, now_ns: int) -> None:
+        """Count `event` and make the move that is due after it."""
+        self.records[name] = breakers.counted(self.records[name], event)
+        move = breakers.move_after(self.records[name], event, now_ns, self.thresholds)
+        if move is None:
+            return
+        self.records[name] = breakers.moved(self.records[name], move, now_ns)
+        (self.trials if event == breakers.REQUEST else self.moves).append(
+            journal.BreakerMoved(
+                breaker=name,
+                from_state=move.from_state,
+                to_state=move.to_state,
+                event_time_ns=now_ns,
+                cause=move.cause,
+                step_lsn=self.step_lsn,
+            )
+        )
+
+
+def _settle_breakers(state: State, inputs: Inputs) -> _Ledger:
+    ledger = _Ledger(dict(state.breakers), state.thresholds, inputs.step_lsn)
+    if state.commit_unsettled:  # a late commit would have said so before this decision
+        ledger.record("log", succeeded=True, now_ns=inputs.event_time_ns)
+    if not isinstance(inputs.inference, journal.InferenceSkipped):
+        ledger.happened("inference", breakers.REQUEST, inputs.received.event_time_ns)
+        ledger.record("inference", succeeded=inputs.proposal is not None, now_ns=inputs.event_time_ns)
+    for _ in inputs.metadata_faults:
+        ledger.happened("metadata", breakers.REQUEST, inputs.received.event_time_ns)
+        ledger.record("metadata", succeeded=False, now_ns=inputs.event_time_ns)
+    return ledger
+
+
+def _conservative_change(
+    state: State, ledger: _Ledger, rows: Sequence[Triggered], inputs: Inputs, *, clean: bool
+) -> journal.ConservativeModeChanged | None:
+    mode, thresholds = state.conservative, state.thresholds
+    held_by = [name for name in breakers.STEP_BREAKERS if ledger.records[name].state != breakers.CLOSED]
+    if not mode.active:
+        asking = [t.row.reason for t in rows if t.row.conservative]
+        opened = [f"breaker_{name}" for name in breakers.STEP_BREAKERS if ledger.records[name].state == breakers.OPEN]
+        cause = next(iter(asking + opened), None)
+        return _mode_event(inputs, active=True, reason=cause) if cause else None
+    cooled = inputs.event_time_ns - mode.since_ns >= thresholds.conservative_cool_down_s * 1e9
+    calm = clean and mode.clean_steps + 1 >= thresholds.conservative_clean_steps
+    return _mode_event(inputs, active=False, reason="recovered") if cooled and calm and not held_by else None
+
+
+def _mode_event(inputs: Inputs, *, active: bool, reason: str) -> journal.ConservativeModeChanged:
+    return journal.ConservativeModeChanged(
+        active=active, reason=reason, event_time_ns=inputs.event_time_ns, step_lsn=inputs.step_lsn
+    )
+
+
+def _decision_made(
+    inputs: Inputs, command: pb.AdaptationCommand, reason: str, rows: Sequence[Triggered], ledger: _Ledger,
+    final: Intent, *, clean: bool,
+) -> journal.DecisionMade:  # fmt: skip
+    made = journal.DecisionMade(
+        step_lsn=inputs.step_lsn,
+        event_time_ns=inputs.event_time_ns,
+        command=command_bytes(command),
+        risk_reason=reason,
+        rows=[_row_message(triggered) for triggered in rows],
+        outcomes=ledger.outcomes,
+        timings=inputs.timings,
+        clean=clean,
+        training_run_id=inputs.observation.training_run_id,
+    )
+    loss = finite_validation_loss(inputs.observation)
+    if loss is not None:
+        made.has_validation_loss, made.validation_loss = True, loss
+    if final.operation == pb.SEED_OP_GERMINATE and final.seed is not None:
+        made.germinated_seed_id, made.germinated_blueprint_id = final.seed.seed_id, final.blueprint_id
+    return made
+
+
+def _row_message(triggered: Triggered) -> journal.TriggeredRow:
+    row = triggered.row
+    readings = [
+        journal.SignalReading(signal=r.signal, value=r.value, comparison=r.comparison, threshold=r.threshold)
+        for r in triggered.readings
+    ]
+    return journal.TriggeredRow(
+        reason=row.reason, level=row.level, priority=row.priority, effect=row.asks, readings=readings
+    )
+
+
+def commit_late(
+    state: State,
+    observation: Observation,
+    received: journal.StepReceived,
+    *,
+    step_lsn: int,
+    decision_lsn: int,
+    cause: str,
+    event_time_ns: int,
+) -> tuple[Event, ...]:
+    """What the next batch begins with after a commit that missed its budget.
+
+    The safe PAUSE that was released supersedes the step's command, and its NEUTRAL report the step's own.
+    """
+    released = safe_pause(observation, received.decision_id, received.received_unix_ns, cause)
+    report = pause_report(released, observation.training_run_id, state.policy_version, cause)
+    late = journal.CommitLate(
+        decision_lsn=decision_lsn, step_lsn=step_lsn, released_command_id=released.command_id, cause=cause,
+        event_time_ns=event_time_ns,
+    )  # fmt: skip
+    reported = journal.FieldReportIssued(step_lsn=step_lsn, report=report.SerializeToString(deterministic=True))
+    ledger = _Ledger(dict(state.breakers), state.thresholds, step_lsn)
+    ledger.happened("log", breakers.FAILURE, event_time_ns)
+    return (late, reported, *ledger.moves)
+
+
+def log_trial(
+    state: State, unrecorded: journal.StepsUnrecorded, *, writer_failed_at_ns: int | None = None
+) -> tuple[Event, ...]:
+    """The batch that tries the log after a fault; durable, it is the first of the successes that close its breaker."""
+    ledger = _Ledger(dict(state.breakers), state.thresholds, 0)
+    if writer_failed_at_ns is not None:
+        ledger.happened("log", breakers.WRITER_FAILED, writer_failed_at_ns)
+    ledger.happened("log", breakers.REQUEST, unrecorded.event_time_ns)
+    return (*ledger.moves, *ledger.trials, unrecorded)
+
+
+def blueprint_observed(state: State, observed: journal.BlueprintObserved) -> tuple[Event, ...]:
+    """A library's answer with the breaker moves around it: it is the success of a lookup."""
+    ledger = _Ledger(dict(state.breakers), state.thresholds, 0)
+    ledger.happened("metadata", breakers.REQUEST, observed.event_time_ns)
+    ledger.happened("metadata", breakers.SUCCESS, observed.event_time_ns)
+    return (*ledger.trials, observed, *ledger.moves)

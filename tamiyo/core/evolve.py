@@ -1,0 +1,242 @@
+"""The fold: `evolve(state, lsn, event)` is the only writer of state, live and in recovery.
+
+Rule 1: an event that is illegal in its state raises before anything is written, so nothing illegal is logged.
+Rule 2: a packet that was received but not decided changes nothing but the list of such packets.
+Rule 3: nothing here looks at packets, commands or reports: what the state needs of them is a field of its event.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from tamiyo.core import breakers, norms
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.blueprint import read_blueprint
+from tamiyo.core.events import Event
+from tamiyo.core.registries import CAPACITIES
+from tamiyo.core.state import (
+    BLUEPRINTS_MAX,
+    SEED_BLUEPRINTS_MAX,
+    UNDECIDED_MAX,
+    Conservative,
+    ObservedBlueprint,
+    State,
+)
+from tamiyo.core.thresholds import Thresholds
+from tamiyo.errors import InvariantViolation
+
+__all__ = ["FOLDS", "evolve"]
+
+V = TypeVar("V")
+
+
+def evolve(state: State, lsn: int, event: Event) -> State:
+    """The state after one more event.
+
+    Raises:
+        InvariantViolation: the event is illegal here, or its LSN is not the next one.
+    """
+    if lsn != state.last_lsn + 1:
+        raise InvariantViolation(f"event {lsn} follows {state.last_lsn}: LSNs are dense; the log was misread")
+    fold = FOLDS[type(event)]
+    return replace(fold(state, lsn, event), last_lsn=lsn)
+
+
+def _require(holds: bool, event: Event, state: State, rule: str) -> None:  # noqa: FBT001  a condition, not an option
+    if not holds:
+        name = event.DESCRIPTOR.name
+        raise InvariantViolation(f"{name} after LSN {state.last_lsn} is illegal: {rule}; nothing was written")
+
+
+def _service_opened(state: State, _: int, event: journal.ServiceOpened) -> State:
+    _require(event.event_time_ns > state.event_time_ns, event, state, "event time only moves forward")
+    return replace(
+        state,
+        event_time_ns=event.event_time_ns,
+        thresholds=Thresholds.from_map(event.thresholds),
+        behaviour_flags=tuple(event.behaviour_flags),
+        policy_version=event.policy_version,
+        commit_unsettled=False,  # whether the last commit was in time died with the process
+        breakers=_restarted(state.breakers, event.event_time_ns),
+        conservative=replace(state.conservative, since_ns=event.event_time_ns)
+        if state.conservative.active
+        else state.conservative,
+    )
+
+
+def _restarted(records: Mapping[str, breakers.Breaker], now_ns: int) -> Mapping[str, breakers.Breaker]:
+    """Cool-downs restart with the process: event time says nothing of how long it was away."""
+    restarted = {
+        name: replace(record, moved_at_ns=now_ns) if record.state == breakers.OPEN else record
+        for name, record in records.items()
+    }
+    return MappingProxyType(restarted)
+
+
+def _step_received(state: State, lsn: int, event: journal.StepReceived) -> State:
+    _require(
+        event.step_index == state.steps_received + 1,
+        event,
+        state,
+        f"step {event.step_index} follows {state.steps_received}",
+    )
+    _require(event.event_time_ns > state.event_time_ns, event, state, "event time only moves forward")
+    undecided = (*state.undecided, lsn)[-UNDECIDED_MAX:]
+    return replace(state, steps_received=event.step_index, event_time_ns=event.event_time_ns, undecided=undecided)
+
+
+def _graph_observed(state: State, _: int, event: journal.GraphObserved) -> State:
+    if not event.norm_inputs:
+        return state
+    changed = list(state.norms)
+    for entry in event.norm_inputs:
+        changed[entry.index] = norms.updated(changed[entry.index], entry.value)
+    return replace(state, norms=tuple(changed))
+
+
+def _blueprint_observed(state: State, lsn: int, event: journal.BlueprintObserved) -> State:
+    known = state.blueprints.get(event.blueprint_id)
+    if not event.digest:
+        observed = ObservedBlueprint(None, 0, event.event_time_ns)
+    elif event.content:
+        content = journal.BlueprintContent.FromString(event.content)
+        blueprint = read_blueprint(event.blueprint_id, event.digest, content)
+        observed = ObservedBlueprint(blueprint, lsn, event.event_time_ns)
+    else:
+        same = known is not None and known.blueprint is not None and known.blueprint.digest == event.digest
+        _require(same, event, state, "content may be left out only where the same digest is known")
+        assert known is not None  # noqa: S101  said by the line above; the type checker cannot see it
+        observed = replace(known, observed_at_ns=event.event_time_ns)
+    blueprints = _remembered(state.blueprints, event.blueprint_id, observed, BLUEPRINTS_MAX)
+    counted = _counted(state.breakers, "metadata", breakers.SUCCESS)
+    return replace(
+        state,
+        blueprints=blueprints,
+        breakers=counted,
+        event_time_ns=max(state.event_time_ns, event.event_time_ns),
+    )
+
+
+def _registry_assigned(state: State, _: int, event: journal.RegistryAssigned) -> State:
+    entries = state.registries[event.kind]
+    legal = event.key not in entries and event.index == len(entries) + 1 <= CAPACITIES[event.kind]
+    _require(
+        legal,
+        event,
+        state,
+        f"{event.kind} {event.key!r} cannot take index {event.index} after {len(entries)} entries",
+    )
+    changed = MappingProxyType({**entries, event.key: event.index})
+    return replace(state, registries=MappingProxyType({**state.registries, event.kind: changed}))
+
+
+def _decision_made(state: State, _: int, event: journal.DecisionMade) -> State:
+    _require(event.step_lsn in state.undecided, event, state, f"step {event.step_lsn} is not awaiting a decision")
+    records = state.breakers
+    for outcome in event.outcomes:
+        records = _counted(records, outcome.breaker, breakers.SUCCESS if outcome.succeeded else breakers.FAILURE)
+    clean_steps = state.conservative.clean_steps + 1 if event.clean else 0
+    loss = state.loss.after(event.training_run_id, event.validation_loss) if event.has_validation_loss else state.loss
+    return replace(
+        state,
+        event_time_ns=max(state.event_time_ns, event.event_time_ns),
+        decisions=state.decisions + 1,
+        undecided=tuple(lsn for lsn in state.undecided if lsn != event.step_lsn),
+        commit_unsettled=True,
+        breakers=records,
+        conservative=replace(state.conservative, clean_steps=clean_steps),
+        loss=loss,
+        seed_blueprints=_seed_blueprints(state, event),
+    )
+
+
+def _seed_blueprints(state: State, event: journal.DecisionMade) -> Mapping[str, str]:
+    if not event.germinated_seed_id:
+        return state.seed_blueprints
+    return _remembered(
+        state.seed_blueprints, event.germinated_seed_id, event.germinated_blueprint_id, SEED_BLUEPRINTS_MAX
+    )
+
+
+def _breaker_moved(state: State, _: int, event: journal.BreakerMoved) -> State:
+    record = state.breakers[event.breaker]
+    rule = f"breaker {event.breaker} is in state {record.state}, not {event.from_state}"
+    _require(record.state == event.from_state, event, state, rule)
+    move = breakers.Move(event.from_state, event.to_state, event.cause)
+    changed = {**state.breakers, event.breaker: breakers.moved(record, move, event.event_time_ns)}
+    return replace(
+        state, breakers=MappingProxyType(changed), event_time_ns=max(state.event_time_ns, event.event_time_ns)
+    )
+
+
+def _conservative_mode_changed(state: State, _: int, event: journal.ConservativeModeChanged) -> State:
+    _require(event.active != state.conservative.active, event, state, "conservative mode is there already")
+    clean_steps = 0 if event.active else state.conservative.clean_steps
+    return replace(state, conservative=Conservative(event.active, event.reason, event.event_time_ns, clean_steps))
+
+
+def _commit_late(state: State, _: int, event: journal.CommitLate) -> State:
+    _require(state.commit_unsettled, event, state, "no commit is waiting to be judged")
+    counted = _counted(state.breakers, "log", breakers.FAILURE)
+    return replace(state, commit_unsettled=False, commits_late=state.commits_late + 1, breakers=counted)
+
+
+def _steps_unrecorded(state: State, _: int, event: journal.StepsUnrecorded) -> State:
+    _require(
+        event.first_step_index == state.steps_received + 1,
+        event,
+        state,
+        f"step {event.first_step_index} follows {state.steps_received}",
+    )
+    return replace(
+        state,
+        steps_received=event.last_step_index,
+        steps_unrecorded=state.steps_unrecorded + event.count,
+        breakers=_counted(state.breakers, "log", breakers.SUCCESS),  # it is durable, so the log takes records again
+    )
+
+
+def _unchanged(state: State, _lsn: int, _event: Event) -> State:
+    """Observations that only their step's decision reads."""
+    return state
+
+
+def _counted(records: Mapping[str, breakers.Breaker], name: str, outcome: str) -> Mapping[str, breakers.Breaker]:
+    record = breakers.counted(records[name], outcome)
+    return (
+        records if record is records[name] or record == records[name] else MappingProxyType({**records, name: record})
+    )
+
+
+def _remembered(entries: Mapping[str, V], key: str, value: V, most: int) -> Mapping[str, V]:
+    """`entries` with `key` as the newest; the oldest goes when there are more than `most`."""
+    changed = {other: kept for other, kept in entries.items() if other != key}
+    changed[key] = value
+    while len(changed) > most:
+        del changed[next(iter(changed))]
+    return MappingProxyType(changed)
+
+
+FOLDS: Mapping[type[Event], Callable[[State, int, Any], State]] = MappingProxyType(
+    {
+        journal.ServiceOpened: _service_opened,
+        journal.StepReceived: _step_received,
+        journal.GraphObserved: _graph_observed,
+        journal.BlueprintObserved: _blueprint_observed,
+        journal.MetadataTimedOut: _unchanged,
+        journal.MetadataFailed: _unchanged,
+        journal.InferenceObserved: _unchanged,
+        journal.InferenceTimedOut: _unchanged,
+        journal.InferenceFailed: _unchanged,
+        journal.InferenceSkipped: _unchanged,
+        journal.RegistryAssigned: _registry_assigned,
+        journal.DecisionMade: _decision_made,
+        journal.BreakerMoved: _breaker_moved,
+        journal.ConservativeModeChanged: _conservative_mode_changed,
+        journal.FieldReportIssued: _unchanged,
+        journal.CommitLate: _commit_late,
+        journal.StepsUnrecorded: _steps_unrecorded,
+    }
+)
+"""The handler of each event; a message without one cannot be logged."""

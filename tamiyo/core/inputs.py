@@ -1,0 +1,125 @@
+"""What one decision reads, put together from journal events: the same way live and in an audit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.events import Event
+from tamiyo.core.limits import Limits
+from tamiyo.core.observation import Observation, read_packet
+from tamiyo.core.proposal import PolicyIdentity, Proposal, malformation
+
+__all__ = ["Inference", "Inputs", "identity_message", "inference_message", "step_inputs"]
+
+_UNLIMITED = Limits(packet_bytes_max=2**31, seeds_max=2**31, metrics_max=2**31, id_chars_max=2**31)
+"""A journaled packet was within the limits of its time."""
+
+Inference = journal.InferenceObserved | journal.InferenceTimedOut | journal.InferenceFailed | journal.InferenceSkipped
+MetadataFault = journal.MetadataTimedOut | journal.MetadataFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The recorded facts of one step. `proposal` is None unless the policy answered, in time and well-formed."""
+
+    step_lsn: int
+    received: journal.StepReceived
+    observation: Observation
+    graph: journal.GraphObserved
+    inference: Inference
+    proposal: Proposal | None
+    metadata_faults: tuple[MetadataFault, ...]
+    event_time_ns: int
+    timings: journal.StageTimings
+
+
+def step_inputs(
+    step_lsn: int,
+    received: journal.StepReceived,
+    observed: Sequence[Event],
+    *,
+    event_time_ns: int,
+    timings: journal.StageTimings,
+    observation: Observation | None = None,
+) -> Inputs:
+    """Gather the events of one step. `observation` saves parsing the packet again where that was just done.
+
+    Raises:
+        ValueError: the step has not exactly one graph and one inference event.
+    """
+    observation = observation or read_packet(received.packet, _UNLIMITED)
+    graphs = [event for event in observed if isinstance(event, journal.GraphObserved)]
+    inferences = [event for event in observed if isinstance(event, Inference)]
+    if len(graphs) != 1 or len(inferences) != 1:
+        raise ValueError(
+            f"step {step_lsn} has {len(graphs)} graph and {len(inferences)} inference events, not one of each"
+        )
+    inference = inferences[0]
+    return Inputs(
+        step_lsn=step_lsn,
+        received=received,
+        observation=observation,
+        graph=graphs[0],
+        inference=inference,
+        proposal=_proposal(inference) if isinstance(inference, journal.InferenceObserved) else None,
+        metadata_faults=tuple(event for event in observed if isinstance(event, MetadataFault)),
+        event_time_ns=event_time_ns,
+        timings=timings,
+    )
+
+
+def inference_message(
+    step_lsn: int,
+    identity: PolicyIdentity,
+    proposal: Proposal,
+    elapsed_ns: int,
+    observation: Observation,
+    blueprints: int,
+) -> journal.InferenceObserved | journal.InferenceFailed:
+    """The event for a policy's answer: what it proposed, or that the proposal is malformed."""
+    wrong = malformation(proposal, observation, blueprints)
+    if wrong is not None:
+        return journal.InferenceFailed(
+            step_lsn=step_lsn, identity=identity_message(identity), error=f"malformed proposal: {wrong}",
+            elapsed_ns=elapsed_ns, attempted=True,
+        )  # fmt: skip
+    return journal.InferenceObserved(
+        step_lsn=step_lsn,
+        identity=identity_message(identity),
+        elapsed_ns=elapsed_ns,
+        action=proposal.action,
+        risk=proposal.risk,
+        value=proposal.value,
+        param_deltas=proposal.param_deltas,
+        blending_method=proposal.blending_method,
+        schedule=proposal.schedule,
+        seed_index=proposal.seed_index,
+        seed_score=proposal.seed_score,
+        blueprint_index=proposal.blueprint_index,
+        breaker_scores=proposal.breaker_scores,
+    )
+
+
+def identity_message(identity: PolicyIdentity) -> journal.PolicyIdentity:
+    """A policy's identity as it is journaled."""
+    return journal.PolicyIdentity(
+        version=identity.version,
+        architecture=identity.architecture,
+        engine=identity.engine,
+        checkpoint_digest=identity.checkpoint_digest,
+    )
+
+
+def _proposal(event: journal.InferenceObserved) -> Proposal:
+    return Proposal(
+        action=tuple(event.action),
+        risk=tuple(event.risk),
+        value=event.value,
+        param_deltas=tuple(event.param_deltas),
+        blending_method=tuple(event.blending_method),
+        schedule=tuple(event.schedule),
+        seed_index=event.seed_index,
+        seed_score=event.seed_score,
+        blueprint_index=event.blueprint_index,
+        breaker_scores=tuple(event.breaker_scores),
+    )

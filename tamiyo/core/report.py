@@ -1,0 +1,73 @@
+"""One field report for each decision: what was commanded and how the training stood."""
+
+from tamiyo.core.blueprint import Blueprint
+from tamiyo.core.command import blending, param_delta
+from tamiyo.core.inputs import Inputs
+from tamiyo.core.proposal import argmax
+from tamiyo.core.risk import PAUSE, RISK_ROWS
+from tamiyo.core.signals import policy_risk_score
+from tamiyo.leyline import leyline_pb2 as pb
+
+__all__ = ["REGRESSION_REASONS", "field_report", "outcome_of", "pause_report"]
+
+REGRESSION_REASONS = frozenset(
+    {"bp_quarantine", "loss_spike", "isolation_violation", "hook_budget"}
+    | {row.reason for row in RISK_ROWS if row.level == pb.TELEMETRY_LEVEL_CRITICAL and row.asks == PAUSE}
+)
+
+
+def outcome_of(command: pb.AdaptationCommand, reason: str) -> int:
+    """REGRESSION where training itself went wrong, NEUTRAL for every other PAUSE, else SUCCESS."""
+    if command.command_type != pb.COMMAND_PAUSE:
+        return pb.FIELD_REPORT_OUTCOME_SUCCESS
+    regression = reason in REGRESSION_REASONS
+    return pb.FIELD_REPORT_OUTCOME_REGRESSION if regression else pb.FIELD_REPORT_OUTCOME_NEUTRAL
+
+
+def field_report(
+    inputs: Inputs, command: pb.AdaptationCommand, reason: str, loss_delta: float, named: Blueprint | None
+) -> pb.FieldReport:
+    """The report `fr-<command_id>` of a decision."""
+    report = _shell(command, inputs.observation.training_run_id, reason)
+    report.outcome = outcome_of(command, reason)  # type: ignore[assignment]  # a Leyline value
+    report.seed_id = command.annotations.get("selected_seed", "")
+    report.blueprint_id = command.annotations.get("selected_blueprint", "")
+    report.tamiyo_policy_version = inputs.inference.identity.version
+    report.metrics["loss_delta"] = loss_delta
+    report.metrics["graph_ms"] = inputs.timings.graph_ns / 1e6
+    report.metrics["inference_ms"] = inputs.timings.inference_ns / 1e6
+    if named is not None:
+        report.metrics["blueprint_risk"] = named.risk
+    if inputs.proposal is not None:
+        method, _, start, end = blending(inputs.proposal)
+        report.metrics["param_delta"] = param_delta(inputs.proposal)
+        report.metrics["value_estimate"] = inputs.proposal.value
+        report.metrics["risk_index"] = argmax(inputs.proposal.risk)
+        report.metrics["risk_score"] = policy_risk_score(inputs.proposal)
+        report.metrics["blending_method_index"] = method
+        report.metrics["blending_schedule_start"] = start
+        report.metrics["blending_schedule_end"] = end
+    return report
+
+
+def pause_report(
+    command: pb.AdaptationCommand, training_run_id: str, policy_version: str, reason: str
+) -> pb.FieldReport:
+    """The NEUTRAL report of a safe PAUSE; it takes the place of its step's own report."""
+    report = _shell(command, training_run_id, reason)
+    report.outcome = pb.FIELD_REPORT_OUTCOME_NEUTRAL
+    report.tamiyo_policy_version = policy_version
+    return report
+
+
+def _shell(command: pb.AdaptationCommand, training_run_id: str, reason: str) -> pb.FieldReport:
+    report = pb.FieldReport(
+        version=1,
+        report_id=f"fr-{command.command_id}",
+        command_id=command.command_id,
+        training_run_id=training_run_id,
+        observation_window_epochs=1,
+        notes=reason,
+    )
+    report.issued_at.CopyFrom(command.issued_at)
+    return report

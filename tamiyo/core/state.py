@@ -1,0 +1,109 @@
+"""The controller's whole state: frozen, bounded, and the same wherever the same log is folded.
+
+Only `evolve` makes a new one. `digest()` is SHA-256 over this module's own canonical encoding, so two
+states can be compared across processes and machines; a digest of another version is not comparable.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from hashlib import sha256
+from types import MappingProxyType
+
+from tamiyo.core import norms, registries
+from tamiyo.core.blueprint import Blueprint
+from tamiyo.core.breakers import BREAKERS, Breaker
+from tamiyo.core.signals import LossMemory
+from tamiyo.core.thresholds import Thresholds
+
+__all__ = [
+    "BLUEPRINTS_MAX",
+    "DIGEST_VERSION",
+    "SEED_BLUEPRINTS_MAX",
+    "UNDECIDED_MAX",
+    "Conservative",
+    "ObservedBlueprint",
+    "State",
+]
+
+DIGEST_VERSION = 1
+UNDECIDED_MAX = 1_024
+BLUEPRINTS_MAX = 1_024
+SEED_BLUEPRINTS_MAX = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Conservative:
+    """Conservative mode: on or off, why, since when (event time), and the clean steps in a row."""
+
+    active: bool = False
+    reason: str = ""
+    since_ns: int = 0
+    clean_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedBlueprint:
+    """The last observed version of a blueprint, None where the library knows no such id, and where its content lies."""
+
+    blueprint: Blueprint | None
+    content_lsn: int
+    observed_at_ns: int
+
+
+def _breakers() -> Mapping[str, Breaker]:
+    return MappingProxyType({name: Breaker() for name in BREAKERS})
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything a decision may depend on, folded from the log up to `last_lsn`."""
+
+    last_lsn: int = 0
+    event_time_ns: int = 0
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    behaviour_flags: tuple[str, ...] = ()
+    policy_version: str = ""
+    steps_received: int = 0
+    steps_unrecorded: int = 0
+    decisions: int = 0
+    commits_late: int = 0
+    commit_unsettled: bool = False  # a decision whose commit has not been judged yet
+    undecided: tuple[int, ...] = ()  # LSNs of packets without a decision, oldest first
+    loss: LossMemory = field(default_factory=LossMemory)
+    norms: tuple[norms.Norm, ...] = norms.PRIORS
+    breakers: Mapping[str, Breaker] = field(default_factory=_breakers)
+    conservative: Conservative = field(default_factory=Conservative)
+    registries: registries.Registries = field(default_factory=registries.initial)
+    blueprints: Mapping[str, ObservedBlueprint] = MappingProxyType({})
+    seed_blueprints: Mapping[str, str] = MappingProxyType({})
+
+    def digest(self) -> str:
+        """SHA-256, hex, of the canonical encoding, behind the digest's version: "1:<hex>"."""
+        return f"{DIGEST_VERSION}:{sha256(canonical(self)).hexdigest()}"
+
+
+def canonical(value: object) -> bytes:
+    """One byte string for each value: a type tag, then length-prefixed parts; maps in key order, floats by bits."""
+    if value is None:
+        return b"N"
+    if isinstance(value, bool):
+        return b"T" if value else b"F"
+    if isinstance(value, int):
+        return _tagged(b"i", str(value).encode())
+    if isinstance(value, float):
+        return b"d" + struct.pack(">d", value)
+    if isinstance(value, str):
+        return _tagged(b"s", value.encode("utf-8", "surrogatepass"))
+    if isinstance(value, tuple):
+        return _tagged(b"t", b"".join(map(canonical, value)))
+    if isinstance(value, Mapping):
+        return _tagged(b"m", b"".join(canonical(key) + canonical(value[key]) for key in sorted(value)))
+    if is_dataclass(value):
+        parts = (canonical(part.name) + canonical(getattr(value, part.name)) for part in fields(value))
+        return _tagged(b"r", b"".join(parts))
+    raise TypeError(f"a {type(value).__name__} has no canonical encoding; keep it out of the state")
+
+
+def _tagged(tag: bytes, body: bytes) -> bytes:
+    return tag + len(body).to_bytes(8, "big") + body

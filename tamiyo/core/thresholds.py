@@ -1,0 +1,49 @@
+"""Every number that the risk table, the breakers and conservative mode compare with.
+
+A change of a threshold is a change of one line here, or of one setting. What is in force is journaled in
+`ServiceOpened`, so a replay uses the thresholds of its time. Units are in the names.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+__all__ = ["Thresholds"]
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Defaults as in the requirements' risk table."""
+
+    max_loss_spike: float = 0.15  # loss units from one validation to the next
+    loss_warning_fraction: float = 0.5  # of max_loss_spike
+    loss_volatility_fraction: float = 0.75  # of max_loss_spike
+    blueprint_quarantine_risk: float = 0.8
+    blueprint_risk: float = 0.5
+    policy_risk_critical: float = 0.98
+    policy_risk_elevated: float = 0.85
+    feature_coverage_critical: float = 0.10
+    feature_coverage_low: float = 0.30
+    hook_latency_max_ms: float = 50.0
+    step_latency_max_ms: float = 120.0
+    gpu_util_max_percent: float = 95.0
+    gpu_mem_free_min_gb: float = 0.2
+    cpu_util_max_percent: float = 95.0
+    kasmina_apply_max_ms: float = 30.0
+    kasmina_finalize_max_ms: float = 30.0
+    grad_variance_max: float = 1.0
+    grad_conflict_rate_max: float = 0.5
+    breaker_failures: float = 3.0  # in a row, to open
+    breaker_trials: float = 2.0  # successes, to close again
+    breaker_cool_down_s: float = 1.0
+    conservative_cool_down_s: float = 1.0
+    conservative_clean_steps: float = 3.0
+
+    def as_map(self) -> dict[str, float]:
+        """By field name, as `ServiceOpened` stores it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_map(cls, stored: Mapping[str, float]) -> "Thresholds":
+        """Back from `ServiceOpened`; a name that an older version did not store keeps its default."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in stored.items() if name in names})
