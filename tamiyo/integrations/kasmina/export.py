@@ -1,0 +1,89 @@
+"""What the seed manager tells the controller about one seed.
+
+    stage           the Leyline lifecycle stage
+    gradient_norm   L2 over the module's gradients of this step; absent (0) where nothing flowed
+    learning_rate   of the optimizer that moves it: its own, the host's for a fossil; absent (0) where none does
+    layer_depth     of its graft point
+    age_epochs      training steps since it entered its stage, held steps not counted (the name is historical)
+    risk_score      1 when its gradient is not finite, else the share of the host's features that it changed in
+                    the last mixed pass, alpha |s - h| / |h|, at most 1; 0 while it has no say
+
+In `metrics`: alpha, alpha_steps (of its blend so far), alpha_total_steps, alpha_temperature and
+alpha_schedule_index once a blend was ordered; risk_tolerance; blend_allowed and, for every method,
+blend_allowed_<method>: 1 when START_GRAFTING would pass the gate now or the seed is blended already, else 0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from tamiyo.core.proposal import BLENDING_METHODS
+from tamiyo.integrations.kasmina.lifecycle import gate
+from tamiyo.integrations.kasmina.slot import SeedSlot, gradient_norm
+from tamiyo.leyline import leyline_pb2 as pb
+
+if TYPE_CHECKING:
+    from tamiyo.integrations.kasmina.manager import SeedManager
+
+__all__ = ["exported"]
+
+_BLENDED = (
+    pb.SEED_STAGE_BLENDING,
+    pb.SEED_STAGE_SHADOWING,
+    pb.SEED_STAGE_PROBATIONARY,
+    pb.SEED_STAGE_FOSSILIZED,
+)
+
+
+def exported(manager: SeedManager, slot: SeedSlot) -> pb.SeedState:
+    """The report of one seed; reads, changes nothing."""
+    norm = gradient_norm(slot.parameters())
+    return pb.SeedState(
+        seed_id=slot.seed_id,
+        stage=pb.SeedLifecycleStage.Name(slot.point.stage),
+        gradient_norm=norm,
+        learning_rate=_learning_rate(manager, slot),
+        layer_depth=slot.point.depth,
+        age_epochs=slot.age_steps,
+        risk_score=min(1.0, slot.point.disturbance) if math.isfinite(norm) else 1.0,
+        metrics=_metrics(manager, slot),
+    )
+
+
+def _learning_rate(manager: SeedManager, slot: SeedSlot) -> float:
+    if slot.point.stage == pb.SEED_STAGE_FOSSILIZED:
+        return manager.host_learning_rate()
+    return float(slot.optimizer.param_groups[0]["lr"]) if slot.optimizer else 0.0
+
+
+def _metrics(manager: SeedManager, slot: SeedSlot) -> dict[str, float]:
+    allowed = float(_blend_allowed(manager, slot))
+    metrics = {
+        "alpha": slot.point.alpha,
+        "risk_tolerance": manager.settings.risk_tolerance,
+        "blend_allowed": allowed,
+    }
+    metrics.update({f"blend_allowed_{method}": allowed for method in BLENDING_METHODS})
+    return metrics | _blend_metrics(slot)
+
+
+def _blend_metrics(slot: SeedSlot) -> dict[str, float]:
+    blend = slot.blend
+    if blend is None:
+        return {}
+    blending = slot.point.stage == pb.SEED_STAGE_BLENDING
+    return {
+        "alpha_steps": min(slot.age_steps, blend.total_steps) if blending else blend.total_steps,
+        "alpha_total_steps": blend.total_steps,
+        "alpha_temperature": blend.temperature,
+        "alpha_schedule_index": blend.method_index,
+    }
+
+
+def _blend_allowed(manager: SeedManager, slot: SeedSlot) -> bool:
+    if slot.point.stage in _BLENDED:
+        return True
+    if slot.point.stage != pb.SEED_STAGE_TRAINING or manager.breaker_open:
+        return False
+    return not gate(pb.SEED_OP_START_GRAFTING, slot.age_steps, blended=False, pace=manager.settings.pace)

@@ -1,0 +1,142 @@
+"""The place in a host network where a seed can grow, and what flows through it at each stage.
+
+A `GraftPoint` takes features and returns features of the same shape. What it does depends on the stage:
+
+    stage                     output                       gradient to the host    gradient to the seed
+    none, DORMANT,            h                            g                       none
+      GERMINATED, CULLED, ...
+    TRAINING                  h                            g                       of its local loss
+    BLENDING                  (1 - a) h + a s, h detached  none at this point      a g
+    SHADOWING, PROBATIONARY,  (1 - a) h + a s              through both branches   a g
+      FOSSILIZED
+
+with h the host's features, s = branch(h), a alpha, g the gradient at the output. At a = 0 every stage gives h
+itself, so nothing that the branch computes, not even a NaN, can reach the host. While a seed is being
+blended in, the host upstream of it holds still (its branch of the mix is detached): what changes in the loss
+then is the seed's doing. Outside training mode, or without gradients, TRAINING runs no branch at all.
+
+**The local loss.** A seed in TRAINING has no say in the output, so the task's loss tells it nothing about
+values; it does tell in which direction the features should move. The branch is fitted to the features moved
+one step that way (functional gradient descent; Friedman, 2001, "Greedy function approximation"):
+
+    t = h - reach * (|h| / |g|) g          loss = |s - t|^2 / (2 N)          d loss / d s = (s - t) / N
+
+with norms over the whole batch of N samples, so samples that are already right pull little. It takes one
+pass: the gradient is formed inside the host's own backward pass, on a detached h.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tamiyo.leyline import leyline_pb2 as pb
+
+__all__ = ["REACH", "GraftPoint"]
+
+REACH = 0.1
+"""How far a training seed aims, as a share of the norm of the host's features."""
+
+
+class GraftPoint(nn.Module):
+    """Features in, features out; the identity until a seed is blended in.
+
+    Args:
+        channels: C of the (N, C, H, W) features that pass here.
+        depth: the number of the host's layer that produces them, for reports.
+
+    Shapes: input and output are (N, C, H, W) floating point tensors.
+    """
+
+    def __init__(self, channels: int, depth: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.depth = depth
+        self.branch: nn.Module | None = None
+        self.stage: int = pb.SEED_STAGE_DORMANT
+        self.alpha = 0.0
+        self._disturbance: Tensor | None = None
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pass the features on as the stage says."""
+        flow = _FLOWS.get(self.stage)
+        if flow is None or self.branch is None:
+            return features
+        return flow(self, self.branch, features)
+
+    def plant(self, branch: nn.Module) -> None:
+        """Put a module here; it is heard from when stage and alpha say so."""
+        self.branch = branch
+        self.alpha = 0.0
+
+    def clear(self) -> None:
+        """Take the module out."""
+        self.branch = None
+        self.alpha = 0.0
+        self._disturbance = None
+
+    @property
+    def disturbance(self) -> float:
+        """Alpha |s - h| / |h| at the last mixed training pass: the share of the features that the seed changed."""
+        return 0.0 if self._disturbance is None else float(self._disturbance)
+
+    def mix(self, host: Tensor, grown: Tensor) -> Tensor:
+        """The convex mix (1 - alpha) host + alpha grown, all (N, C, H, W)."""
+        if self.training:
+            self._disturbance = _share_changed(host.detach(), grown.detach(), self.alpha)
+        return (1.0 - self.alpha) * host + self.alpha * grown
+
+
+def _aside(point: GraftPoint, branch: nn.Module, features: Tensor) -> Tensor:
+    if not (point.training and torch.is_grad_enabled()):
+        return features
+    grown = branch(features.detach())
+    passed: Tensor = _LearnAside.apply(features, grown)  # type: ignore[no-untyped-call]
+    return passed
+
+
+def _blended(point: GraftPoint, branch: nn.Module, features: Tensor) -> Tensor:
+    if point.alpha == 0.0:
+        return features
+    host = features.detach()
+    return point.mix(host, branch(host))
+
+
+def _joined(point: GraftPoint, branch: nn.Module, features: Tensor) -> Tensor:
+    return features if point.alpha == 0.0 else point.mix(features, branch(features))
+
+
+_FLOWS: Mapping[int, Callable[[GraftPoint, nn.Module, Tensor], Tensor]] = MappingProxyType(
+    {
+        pb.SEED_STAGE_TRAINING: _aside,
+        pb.SEED_STAGE_BLENDING: _blended,
+        pb.SEED_STAGE_SHADOWING: _joined,
+        pb.SEED_STAGE_PROBATIONARY: _joined,
+        pb.SEED_STAGE_FOSSILIZED: _joined,
+    }
+)
+
+
+class _LearnAside(torch.autograd.Function):
+    """Passes the host's features and their gradient on untouched; gives the branch the gradient of its local loss."""
+
+    @staticmethod
+    def forward(ctx: Any, host: Tensor, grown: Tensor) -> Tensor:
+        ctx.save_for_backward(host, grown)
+        return host.view_as(host)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,) = gradients
+        host, grown = ctx.saved_tensors
+        stride = REACH * host.norm() / gradient.norm().clamp_min(torch.finfo(gradient.dtype).tiny)
+        target = host - stride * gradient
+        return gradient, (grown - target) / host.shape[0]
+
+
+def _share_changed(host: Tensor, grown: Tensor, alpha: float) -> Tensor:
+    tiny = torch.finfo(host.dtype).tiny
+    share: Tensor = alpha * (grown - host).norm() / host.norm().clamp_min(tiny)
+    return share
