@@ -1,0 +1,60 @@
+"""Turning what a caller hands in into what the writer writes, on the caller's own thread."""
+
+from collections.abc import Callable, Sequence
+
+from wal.entries import Entry, Pending, Staged
+from wal.errors import BatchTooLarge, RecordTooLarge
+from wal.frames import RECORD_HEAD_BYTES, SALT_BYTES, frame_bytes, pack_records
+from wal.segment import Limits
+
+KIND_MAX = 0xFFFF
+
+
+class Batch:
+    """A packed batch on its way to the file.
+
+    `leaves` are its records' (kind, H(salt, payload)); `segment`, `first_lsn` and `waiter` are set when it is
+    queued. Lengths in bytes.
+    """
+
+    __slots__ = ("body", "first_lsn", "leaves", "length", "offset", "records", "segment", "waiter")
+
+    segment: int
+    offset: int
+    first_lsn: int
+    waiter: Pending | Staged
+
+    def __init__(self, records: Sequence[tuple[int, bytes]], salts: bytes) -> None:
+        """Pack records that `pack` has checked."""
+        self.records = records
+        self.body, digests = pack_records(records, salts)
+        self.leaves = [(kind, digest) for (kind, _), digest in zip(records, digests, strict=True)]
+        self.length = frame_bytes(len(self.body))
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the records as the log numbers them."""
+        return tuple([Entry(lsn, *record) for lsn, record in enumerate(self.records, self.first_lsn)])
+
+
+def pack(records: Sequence[tuple[int, bytes]], limits: Limits, entropy: Callable[[int], bytes]) -> Batch:
+    """Check and pack a batch. Each record gets a random salt, so that its digest says nothing of its bytes.
+
+    Raises RecordTooLarge, BatchTooLarge, ValueError (an empty batch, or a kind outside 0..65535) or TypeError.
+    """
+    if not records:
+        raise ValueError("cannot append an empty batch: hand in at least one (kind, payload)")
+    checked = [_checked(kind, payload, limits) for kind, payload in records]
+    total = sum([RECORD_HEAD_BYTES + len(payload) for _, payload in checked])
+    if total > limits.max_batch_bytes:
+        raise BatchTooLarge(total, limits.max_batch_bytes)
+    return Batch(checked, entropy(SALT_BYTES * len(checked)))
+
+
+def _checked(kind: int, payload: bytes, limits: Limits) -> tuple[int, bytes]:
+    if not 0 <= kind <= KIND_MAX:
+        raise ValueError(f"cannot append a record of kind {kind}: kinds are 0..{KIND_MAX}")
+    if not isinstance(payload, bytes):
+        raise TypeError(f"cannot append {type(payload).__name__}: a payload is bytes")
+    if len(payload) > limits.max_record_bytes:
+        raise RecordTooLarge(len(payload), limits.max_record_bytes)
+    return kind, payload

@@ -1,0 +1,99 @@
+"""Everything the log can refuse, grouped by the moment at which it is raised.
+
+Each message says what was attempted, where, and what to do next.
+"""
+
+from pathlib import Path
+
+
+class LogError(Exception):
+    """The base of every error the log raises on purpose."""
+
+
+# Raised when a log is opened, read or verified.
+
+
+class LogCorrupt(LogError):
+    """Acknowledged data is damaged or missing; nothing was changed, and the message names the place.
+
+    `segment` is the segment number, `offset_bytes` the place in its file, `lsn` the first record that
+    is lost to the damage (None when that is not known).
+    """
+
+    def __init__(self, problem: str, *, segment: int, offset_bytes: int, lsn: int | None = None) -> None:
+        record = "" if lsn is None else f", LSN {lsn}"
+        super().__init__(
+            f"segment {segment}, offset {offset_bytes}{record}: {problem}. Nothing was changed; copy the"
+            " directory, run wal.verify on the copy, and restore this segment from a backup."
+        )
+        self.problem = problem
+        self.segment = segment
+        self.offset_bytes = offset_bytes
+        self.lsn = lsn
+
+
+class UnsupportedFormat(LogError):
+    """The log was written by a format version, or with flags, that this code does not know; nothing was guessed."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(
+            f"{where}: {what} is not known here. Open the log with the release that wrote it, or a newer one."
+        )
+
+
+class LogLocked(LogError):
+    """Another writer has the log open; `holder_pid` is its process id when it could be read (else None)."""
+
+    def __init__(self, path: Path, holder_pid: int | None) -> None:
+        holder = "another writer" if holder_pid is None else f"process {holder_pid}"
+        super().__init__(f"cannot open {path} for writing: {holder} holds it. Stop that writer, or use wal.read.")
+        self.path = path
+        self.holder_pid = holder_pid
+
+
+# Raised when records are handed in. Nothing was written and no LSN was used.
+
+
+class RecordTooLarge(LogError):
+    """One payload is longer than the log's `max_record_bytes`; nothing was written."""
+
+    def __init__(self, length_bytes: int, max_bytes: int) -> None:
+        super().__init__(f"cannot append a record of {length_bytes} bytes: at most {max_bytes} are allowed. Split it.")
+
+
+class BatchTooLarge(LogError):
+    """The batch is longer than the log's `max_batch_bytes`; nothing was written."""
+
+    def __init__(self, length_bytes: int, max_bytes: int) -> None:
+        super().__init__(f"cannot append a batch of {length_bytes} bytes: at most {max_bytes} are allowed. Split it.")
+
+
+class LogBusy(LogError):
+    """The queue is full, or the next segment is still being allocated; nothing was written, try again later."""
+
+
+class LogFull(LogError):
+    """The disk has no room for the next segment; nothing was written, and the log stays open and usable."""
+
+
+class LogClosed(LogError):
+    """The log was closed, or belongs to the parent of this forked process; open it again."""
+
+
+# Raised when the disk failed. Reopening is the only way back.
+
+
+class LogFailed(LogError):
+    """An I/O operation failed, and the writer takes nothing more: close the log and open it again."""
+
+
+class OutcomeUnknown(LogError):
+    """The writer failed before it could say whether this batch is durable; reopen the log and look for its LSN."""
+
+    def __init__(self, first_lsn: int, last_lsn: int, cause: str) -> None:
+        super().__init__(
+            f"whether LSN {first_lsn}..{last_lsn} is durable is unknown: {cause}. Close the log, open it again,"
+            " and read from there."
+        )
+        self.first_lsn = first_lsn
+        self.last_lsn = last_lsn

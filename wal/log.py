@@ -1,0 +1,202 @@
+"""The log as its owner sees it: open, append, close."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from wal.batch import pack
+from wal.disk import NO_ROOM, Disk, OsDisk
+from wal.entries import Commit, Entry, Pending, Staged
+from wal.errors import LogBusy, LogError, LogFailed, LogFull
+from wal.frames import CONTROL_BYTES, body_room
+from wal.lock import Lock
+from wal.reader import Reader
+from wal.repair import NEW_LOG, Recovered, Recovery, recover
+from wal.scan import start_of
+from wal.segment import HEADER_BYTES, SECTOR_BYTES, SPARE_NAME, Limits
+from wal.shelf import read_segment, segment_paths
+from wal.tail import RESERVE_BYTES, Tail, allocate, first_header, install, make_limits
+from wal.writer import Options, Writer
+
+SEGMENT_BYTES_MIN = 8 * SECTOR_BYTES
+LOG_ID_BYTES = 16
+
+
+class Log:
+    """An open log: its one writer. Use `Log.open`; every method may be called from any thread."""
+
+    def __init__(self, path: Path, disk: Disk, lock: Lock, writer: Writer, limits: Limits, recovery: Recovery,
+                 entropy: Callable[[int], bytes]) -> None:  # fmt: skip
+        """Assemble what `open` made."""
+        self.path = path
+        self.recovery = recovery
+        self.limits = limits
+        self._disk = disk
+        self._lock = lock
+        self._writer = writer
+        self._entropy = entropy
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        segment_bytes: int = 64 * 2**20,
+        max_record_bytes: int = 16 * 2**20,
+        max_batch_bytes: int = 32 * 2**20,
+        queue_batches: int = 1024,
+        heartbeat_ms: float = 500,
+        slow_sync_ms: float = 1000,
+        on_slow_sync: Callable[[float], None] | None = None,
+        disk: Disk | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> Self:
+        """Create or recover the log in directory `path`, and take its lock.
+
+        `segment_bytes` is a multiple of 512, at least 4096; `max_record_bytes` (one payload) and
+        `max_batch_bytes` (all payloads, and 24 bytes for each record) are lowered to what one segment holds.
+        A heartbeat proves the last batch `heartbeat_ms` after it, when nothing else does. `on_slow_sync` is
+        called once, on a thread of its own and with the milliseconds so far, for each piece of disk work that
+        takes longer than `slow_sync_ms`. `entropy(n)` returns n random bytes, for identities and salts.
+
+        Raises LogLocked, LogCorrupt, UnsupportedFormat, LogFull (no room to begin; nothing was changed),
+        LogFailed (any other I/O error) or ValueError.
+        """
+        if segment_bytes < SEGMENT_BYTES_MIN or segment_bytes % SECTOR_BYTES:
+            raise ValueError(f"segment_bytes is {segment_bytes}: use a multiple of 512, at least {SEGMENT_BYTES_MIN}")
+        room = body_room(segment_bytes - HEADER_BYTES - CONTROL_BYTES - RESERVE_BYTES)
+        limits = make_limits(segment_bytes, max_record_bytes, max_batch_bytes, room)
+        options = Options(queue_batches, heartbeat_ms / 1000, slow_sync_ms / 1000, on_slow_sync)
+        disk = OsDisk() if disk is None else disk
+        directory = Path(path)
+        with _translated(directory), contextlib.ExitStack() as undo:
+            disk.make_dir(directory)
+            lock = Lock(disk, directory)
+            undo.callback(lock.release)
+            recovered = recover(directory, disk)
+            tail = (
+                _begin(directory, disk, limits, entropy) if recovered is None else _resume(directory, disk, recovered)
+            )
+            undo.callback(tail.release)
+            _start_epoch(directory, disk, tail, limits)
+            size_bytes = _size_bytes(directory, disk)
+            undo.pop_all()
+        report = NEW_LOG if recovered is None else recovered.report
+        writer = Writer(disk, directory, tail, limits, options, size_bytes)
+        return cls(directory, disk, lock, writer, limits, report, entropy)
+
+    def append(self, batch: Sequence[tuple[int, bytes]]) -> Commit:
+        """Append (kind, payload) records as one batch, and return once they are durable.
+
+        Waits while the queue is full. Raises RecordTooLarge, BatchTooLarge, LogFull, LogFailed, LogClosed (then
+        nothing was written), or OutcomeUnknown.
+        """
+        return self._writer.submit_patiently(pack(batch, self.limits, self._entropy)).result()
+
+    def submit(self, batch: Sequence[tuple[int, bytes]]) -> Pending:
+        """Queue a batch and return at once, its LSNs fixed; never waits for the disk.
+
+        Raises LogBusy (the queue is full) and what `append` raises; OutcomeUnknown comes from the result.
+        """
+        return self._writer.submit(pack(batch, self.limits, self._entropy))
+
+    def stage(self, kind: int, payload: bytes) -> Staged:
+        """Queue one record to be written at once and synced with the batch that follows it. Raises as `submit`."""
+        return self._writer.stage(pack([(kind, payload)], self.limits, self._entropy))
+
+    def read(self, after: int = 0) -> Iterator[Entry]:
+        """Yield the durable entries past LSN `after`, up to the last batch acknowledged so far."""
+        reader = self.reader(after)
+        while entries := reader.poll():
+            yield from entries
+
+    def reader(self, after: int = 0) -> Reader:
+        """Return a follower of this log that sees each batch as soon as it is durable."""
+        return Reader(self.path, after, durable_lsn=lambda: self.durable_lsn, disk=self._disk)
+
+    @property
+    def next_lsn(self) -> int:
+        """The LSN that the next record will get."""
+        return self._writer.next_lsn
+
+    @property
+    def durable_lsn(self) -> int:
+        """The last LSN known durable; 0 for an empty log."""
+        return self._writer.durable_lsn
+
+    @property
+    def failure(self) -> LogError | None:
+        """Why the log takes nothing more, or None while it works."""
+        return self._writer.failure
+
+    @property
+    def size_bytes(self) -> int:
+        """The length of all segments together, allocated space included."""
+        return self._writer.size_bytes
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Write what is queued, mark the log as closed, and give up the lock; doing it again does nothing.
+
+        A log that had failed is only let go. Raises LogFailed when closing fails, and LogBusy when the disk has
+        not answered for `timeout_s`: the lock is then still held, and close may be called again.
+        """
+        failed_before = self._writer.failure
+        if not self._writer.stop(timeout_s):
+            raise LogBusy(f"cannot close {self.path}: the disk has not answered for {timeout_s} s. Close again later.")
+        self._lock.release()
+        failure = self._writer.failure
+        if failure is not None and failed_before is None:
+            raise LogFailed(str(failure)) from failure
+
+    def __enter__(self) -> Self:
+        """Return the log itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the log."""
+        self.close()
+
+
+def _begin(directory: Path, disk: Disk, limits: Limits, entropy: Callable[[int], bytes]) -> Tail:
+    """Create the first segment of a new log."""
+    header = first_header(entropy(LOG_ID_BYTES), limits)
+    fd = allocate(disk, directory / SPARE_NAME, limits.segment_bytes)
+    with contextlib.ExitStack() as undo:
+        undo.callback(disk.close, fd)
+        install(disk, directory, fd, header)
+        undo.pop_all()
+    return Tail(disk, directory, fd, header, start_of(header))
+
+
+def _resume(directory: Path, disk: Disk, recovered: Recovered) -> Tail:
+    fd = disk.open(recovered.last.path, write=True)
+    return Tail(disk, directory, fd, recovered.last.header, recovered.cursor)
+
+
+def _start_epoch(directory: Path, disk: Disk, tail: Tail, limits: Limits) -> None:
+    """Begin this opening's epoch, in a new segment when the limits changed or the old one is full."""
+    if tail.header.limits != limits or not tail.fits(CONTROL_BYTES):
+        tail.rotate(allocate(disk, directory / SPARE_NAME, limits.segment_bytes), limits)
+    tail.begin_epoch()
+
+
+def _size_bytes(directory: Path, disk: Disk) -> int:
+    return sum([read_segment(path, disk).header.limits.segment_bytes for path in segment_paths(directory, disk)])
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Give an OSError met while opening the log's own name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise LogFull(
+                f"no room to open {path}: {error}. Nothing was changed; free space and open again."
+            ) from error
+        raise LogFailed(f"opening {path} failed: {error}. Nothing acknowledged was changed; open it again.") from error

@@ -1,0 +1,215 @@
+"""Reading a log, also while another process or thread writes it.
+
+Rule 1: a reader yields only what is durable: what its caller knows durable, or what a later frame
+proves, or everything whole once no writer holds the lock (after syncing it itself).
+Rule 2: bytes that are not a frame are waited for while a writer may still be writing them, and are
+damage once something proves that they were acknowledged.
+Rule 3: before anything is called damage it is read again, because a writer may have filled the place
+after it was read and before the evidence was.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from wal.disk import Disk, OsDisk
+from wal.entries import Entry
+from wal.errors import LogCorrupt
+from wal.frames import SEAL, Frame, entries
+from wal.lock import is_locked
+from wal.recovery import REFUSE, is_empty, judge
+from wal.scan import Cursor, Window, next_frame, start_of
+from wal.segment import Header, parse_name
+from wal.shelf import Segment, check_first, check_successor, opened, read_segment, segment_paths
+
+POLL_ENTRIES = 8192
+
+
+class Reader:
+    """Follows a log from a given LSN on. One thread at a time may use it."""
+
+    def __init__(
+        self,
+        path: Path | str,
+        after: int = 0,
+        *,
+        durable_lsn: Callable[[], int] | None = None,
+        disk: Disk | None = None,
+    ) -> None:
+        """Begin past LSN `after`. `durable_lsn` asks the writer itself, when it lives in this process."""
+        self._path = Path(path)
+        self._after = after
+        self._durable_lsn = durable_lsn
+        self._disk: Disk = OsDisk() if disk is None else disk
+        self._place: _Place | None = None
+        self._surveyed: tuple[int, int, bool] | None = None
+
+    @property
+    def last_lsn(self) -> int:
+        """The last LSN yielded, or the `after` it began with."""
+        return self._after
+
+    def poll(self, limit: int = POLL_ENTRIES) -> list[Entry]:
+        """Return the durable entries that follow, about `limit` at most; none when there are none yet.
+
+        Raises LogCorrupt when acknowledged data is damaged (what is sound before it was returned by earlier
+        calls), UnsupportedFormat, or OSError.
+        """
+        found: list[Entry] = []
+        while len(found) < limit and self._advance(found, limit):
+            pass
+        if found:
+            self._after = found[-1].lsn
+        return found
+
+    def _advance(self, found: list[Entry], limit: int) -> bool:
+        """Read on in the current segment; whether it is worth going on at once."""
+        place = self._place = self._place or _find(self._path, self._disk, self._after)
+        if place is None:
+            return False
+        told = None if self._durable_lsn is None else self._durable_lsn()
+        free = told is None and not is_locked(self._disk, self._path)  # asked before reading, never after
+        with opened(self._disk, place.segment.path) as fd:
+            run = _Run(Window(self._disk, fd), place.cursor, told, self._after)
+            run.read(found, limit)
+            if run.sealed:
+                return self._next_segment(place)
+            if found:
+                return False  # hand over what is sound before asking what the rest means
+            return self._look(run, place, free=free, fd=fd, found=found)
+
+    def _look(self, run: "_Run", place: "_Place", *, free: bool, fd: int, found: list[Entry]) -> bool:
+        """Find out what it means that no frame stands here. Returns whether there is more after all."""
+        if run.told is not None and run.ahead.lsn > run.told:
+            return False  # all that is acknowledged was read
+        here = (run.ahead.segment, run.ahead.offset, free)
+        if here == self._surveyed and run.told is None:
+            return False  # looked at before, and nobody has written here since
+        after = _successor(self._path, self._disk, place.segment.header)
+        stop = judge(
+            run.window, run.ahead.copy(), place.segment.header, last_type=run.last_type, durable_lsn=run.told or 0,
+            after=None if after is None else after.header,
+            after_empty=after is not None and is_empty(self._disk, after),
+        )  # fmt: skip
+        run.window.refresh()
+        if isinstance(next_frame(run.window, run.ahead), Frame):
+            return True
+        if stop.case.action == REFUSE:
+            raise stop.refusal()
+        self._surveyed = here
+        if free and run.held:
+            self._disk.fdatasync(fd)  # a writer that died may have left it in memory only
+            run.release_all(found)
+        return False
+
+    def _next_segment(self, place: "_Place") -> bool:
+        """Go on in the segment after a sealed one."""
+        cursor, before = place.cursor, place.segment.header
+        after = _successor(self._path, self._disk, before)
+        if after is None:
+            raise _broken(cursor, "the segment is sealed, so the one after it is missing")
+        check_successor(before, after.header)
+        if (after.header.prev_end, after.header.first_lsn, after.header.chain) != (
+            cursor.offset, cursor.lsn, cursor.chain,
+        ):  # fmt: skip
+            raise _broken(cursor, "the segment does not end where the next one says it does")
+        self._place = _Place(after, start_of(after.header))
+        return True
+
+
+class _Place:
+    """A position: a segment, and the cursor after the last frame yielded from it."""
+
+    __slots__ = ("cursor", "segment")
+
+    def __init__(self, segment: Segment, cursor: Cursor) -> None:
+        self.segment = segment
+        self.cursor = cursor
+
+
+class _Run:
+    """One pass over frames. `cursor` follows what is proven durable, `ahead` what is whole; `held` lies between."""
+
+    __slots__ = ("_after", "_cursor", "ahead", "held", "last_type", "sealed", "told", "window")
+
+    def __init__(self, window: Window, cursor: Cursor, told: int | None, after: int) -> None:
+        self.window = window
+        self.told = told
+        self.ahead = cursor.copy()
+        self.held: list[tuple[Frame, list[Entry]]] = []
+        self.last_type: int | None = None
+        self.sealed = False
+        self._cursor = cursor
+        self._after = after
+
+    def read(self, found: list[Entry], limit: int) -> None:
+        """Read until no frame follows, the segment is sealed, or about `limit` entries were found."""
+        window, ahead = self.window, self.ahead
+        while len(found) < limit and isinstance(frame := next_frame(window, ahead), Frame):
+            at = window.locate(frame.offset, frame.length)
+            self.held.append((frame, entries(window.buffer, at, frame) if frame.records else []))
+            ahead.advance(frame)
+            self.last_type = frame.type
+            self._release(frame, found)
+            if frame.type == SEAL:
+                self.release_all(found)
+                self.sealed = True
+                return
+
+    def _release(self, newest: Frame, found: list[Entry]) -> None:
+        """Let go of what the newest frame, or the writer itself, says is durable."""
+        proven = 0
+        for frame, _ in self.held:
+            durable = frame.end <= newest.durable_offset
+            if self.told is not None:
+                durable = frame.first_lsn + frame.records - 1 <= self.told
+            if not durable:
+                break
+            proven += 1
+        self._let_go(proven, found)
+
+    def release_all(self, found: list[Entry]) -> None:
+        """Let go of everything whole."""
+        self._let_go(len(self.held), found)
+
+    def _let_go(self, number: int, found: list[Entry]) -> None:
+        for frame, records in self.held[:number]:
+            self._cursor.advance(frame)
+            first = max(self._after + 1 - frame.first_lsn, 0)
+            found += records[first:] if first else records
+        del self.held[:number]
+
+
+def _find(path: Path, disk: Disk, after: int) -> _Place | None:
+    """Return the start of the segment that holds LSN `after` + 1, or would; None while the log is empty."""
+    paths = segment_paths(path, disk)
+    chosen = None
+    for place in paths:
+        numbers = parse_name(place.name)
+        if numbers is not None and (chosen is None or numbers[1] <= after + 1):
+            chosen = place
+    if chosen is None:
+        return None
+    segment = read_segment(chosen, disk)
+    if segment.header.segment == 1:
+        check_first(segment.header)
+    return _Place(segment, start_of(segment.header))
+
+
+def _successor(path: Path, disk: Disk, header: Header) -> Segment | None:
+    paths = segment_paths(path, disk)
+    return read_segment(paths[header.segment], disk) if len(paths) > header.segment else None
+
+
+def _broken(cursor: Cursor, problem: str) -> LogCorrupt:
+    return LogCorrupt(problem, segment=cursor.segment, offset_bytes=cursor.offset, lsn=cursor.lsn)
+
+
+def read(path: Path | str, after: int = 0, *, disk: Disk | None = None) -> Iterator[Entry]:
+    """Yield the entries past LSN `after`, in order, up to the end of the durable log. Takes no lock.
+
+    Beside a live writer in another process the last batch appears once a later frame proves it, at most a
+    second after it was acknowledged; `Log.read` sees it at once. Raises what `Reader.poll` raises.
+    """
+    reader = Reader(path, after, disk=disk)
+    while batch := reader.poll():
+        yield from batch

@@ -1,0 +1,142 @@
+"""Carrying out what recovery decided. Each step is durable before the next, and can be repeated after a crash.
+
+Rule: the last segment is never changed in place. What is kept of it goes to a new file that takes its
+name, so a crash leaves the old bytes or the new ones; and a page that a failed sync left in memory,
+but not on the medium, is written again.
+"""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from wal.disk import Disk, read_fully, write_fully
+from wal.recovery import CUT, Findings, Stop, examine
+from wal.scan import CHUNK_BYTES, Cursor
+from wal.segment import REPAIR_NAME, SPARE_NAME
+from wal.shelf import Segment, opened, segment_paths
+from wal.tail import allocate, remove, reseal
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What opening found and did.
+
+    `records` are in the log, `first_lsn`..`last_lsn` (0 and 0 when empty). `cut_bytes` of a torn write that
+    was never acknowledged were taken off the end of segment `cut_segment` at `cut_offset_bytes`, after they
+    were saved to `quarantine`. `clean_close` says whether the last writer closed the log.
+    """
+
+    records: int
+    first_lsn: int
+    last_lsn: int
+    segments: int
+    cut_bytes: int
+    cut_segment: int | None
+    cut_offset_bytes: int | None
+    quarantine: Path | None
+    clean_close: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The last segment, durable up to `cursor` and blank after it, with the report."""
+
+    last: Segment
+    cursor: Cursor
+    report: Recovery
+
+
+NEW_LOG = Recovery(0, 0, 0, 0, 0, None, None, None, clean_close=True)
+
+
+def recover(path: Path, disk: Disk) -> Recovered | None:
+    """Bring a log to a state that can be appended to, and report what was done; None when there is no log yet.
+
+    Doing it again changes nothing. Raises LogCorrupt, with nothing changed, when acknowledged data is damaged.
+    The caller holds the lock.
+    """
+    remove(disk, path / SPARE_NAME)  # leftovers of a writer that died; both are outside the log until renamed
+    remove(disk, path / REPAIR_NAME)
+    _settle(path, disk)
+    findings = examine(path, disk)
+    if findings is None:
+        return None
+    quarantine = _carry_out(path, disk, findings)
+    return Recovered(findings.segments[-1], findings.stop.cursor, _report(findings, quarantine))
+
+
+def _settle(path: Path, disk: Disk) -> None:
+    """Let the medium speak, not the page cache: sync what is dirty, then drop it, before anything is read."""
+    for place in segment_paths(path, disk)[-2:]:
+        with opened(disk, place) as fd:
+            disk.fdatasync(fd)
+            disk.drop_cache(fd)
+    disk.fsync_dir(path)
+
+
+def _carry_out(path: Path, disk: Disk, findings: Findings) -> Path | None:
+    stop, last = findings.stop, findings.segments[-1]
+    if findings.unsealed is not None:
+        reseal(disk, findings.segments[-2].path, findings.unsealed.cursor)
+    quarantine = _quarantine(path, disk, last, stop) if stop.case.action == CUT else None
+    if quarantine is not None or (stop.last_type is not None and not findings.clean_close):
+        _rebuild(path, disk, last, stop.cursor.offset)
+    return quarantine
+
+
+def _quarantine(path: Path, disk: Disk, last: Segment, stop: Stop) -> Path:
+    """Save the bytes that will be cut, as they stand, to a new file."""
+    place = _unused(path, disk, f"quarantine-{last.header.segment:08d}-{stop.cursor.offset}")
+    fd = disk.open(place, write=True, create=True)
+    with contextlib.ExitStack() as undo:
+        undo.callback(remove, disk, place)
+        undo.callback(disk.close, fd)
+        _copy(disk, last.path, fd, stop.cursor.offset, stop.rest.used_end, shift=stop.cursor.offset)
+        disk.fdatasync(fd)
+        undo.pop_all()
+    disk.close(fd)
+    disk.fsync_dir(path)
+    return place
+
+
+def _unused(path: Path, disk: Disk, stem: str) -> Path:
+    """Return a name that nothing has: a crash in mid-repair may have left an earlier copy."""
+    taken = set(disk.list_dir(path))
+    number = 1
+    while f"{stem}-{number}.bin" in taken:
+        number += 1
+    return path / f"{stem}-{number}.bin"
+
+
+def _rebuild(path: Path, disk: Disk, last: Segment, end: int) -> None:
+    """Replace the last segment by a new file that holds its bytes up to `end`, and zeros."""
+    place = path / REPAIR_NAME
+    fd = allocate(disk, place, last.header.limits.segment_bytes)
+    with contextlib.ExitStack() as undo:
+        undo.callback(remove, disk, place)
+        undo.callback(disk.close, fd)
+        _copy(disk, last.path, fd, 0, end)
+        disk.fdatasync(fd)
+        undo.pop_all()
+    disk.close(fd)
+    disk.rename(place, last.path)
+    disk.fsync_dir(path)
+
+
+def _copy(disk: Disk, source: Path, fd: int, start: int, end: int, *, shift: int = 0) -> None:
+    with opened(disk, source) as source_fd:
+        for offset in range(start, end, CHUNK_BYTES):
+            chunk = read_fully(disk, source_fd, min(CHUNK_BYTES, end - offset), offset)
+            write_fully(disk, fd, chunk, offset - shift)
+
+
+def _report(findings: Findings, quarantine: Path | None) -> Recovery:
+    stop = findings.stop
+    cut = stop.case.action == CUT
+    last_lsn = stop.cursor.lsn - 1
+    return Recovery(
+        records=last_lsn, first_lsn=1 if last_lsn else 0, last_lsn=last_lsn, segments=len(findings.segments),
+        cut_bytes=stop.torn_bytes if cut else 0, cut_segment=stop.cursor.segment if cut else None,
+        cut_offset_bytes=stop.cursor.offset if cut else None, quarantine=quarantine,
+        clean_close=findings.clean_close,
+    )  # fmt: skip

@@ -1,0 +1,57 @@
+"""Where the next frame will stand, and whether there is a place for it at all. Pure: no thread, no disk.
+
+A frame gets its segment, offset and LSN when it is submitted, from what is known to be allocated: the
+segment in use, and one spare. So a full disk is met here, before anything is written.
+"""
+
+from wal.errors import LogBusy, LogFull
+from wal.segment import HEADER_BYTES, Limits
+from wal.tail import RESERVE_BYTES
+
+READY, MAKING, REFUSED = "ready", "making", "refused"
+
+
+class Room:
+    """The plan for frames to come. Offsets and lengths in bytes.
+
+    `spare` is READY when an allocated file waits to become the next segment, MAKING when one is due, REFUSED
+    when the disk had no room for one (`refusal` says why). The owner's lock covers every call.
+    """
+
+    def __init__(self, segment: int, offset: int, next_lsn: int, segment_bytes: int, limits: Limits) -> None:
+        """Begin at the log's end, in a segment of `segment_bytes`; the ones to come have `limits`."""
+        self.segment = segment
+        self.offset = offset
+        self.next_lsn = next_lsn
+        self.spare = MAKING
+        self.refusal = ""
+        self._segment_bytes = segment_bytes
+        self._limits = limits
+
+    def place(self, length: int, records: int) -> None:
+        """Take the next place for a frame; afterwards `segment`, `offset` and `next_lsn` are those past it.
+
+        Raises LogFull, or LogBusy while the spare is being made; then nothing was taken.
+        """
+        if self.offset + length + RESERVE_BYTES > self._segment_bytes:
+            self._next_segment()
+        self.offset += length
+        self.next_lsn += records
+
+    def heartbeat(self, length: int) -> None:
+        """Take a heartbeat's place: every frame left one free behind it."""
+        self.offset += length
+
+    def _next_segment(self) -> None:
+        if self.spare == MAKING:
+            raise LogBusy("the next segment is still being allocated; nothing was written. Try again in a moment.")
+        if self.spare == REFUSED:
+            self.spare = MAKING  # asked for again, so that the log recovers once space is freed
+            raise LogFull(
+                f"no room for the next segment of {self._limits.segment_bytes} bytes ({self.refusal}); nothing was"
+                " written. Free space and append again."
+            )
+        self.spare = MAKING
+        self.segment += 1
+        self.offset = HEADER_BYTES
+        self._segment_bytes = self._limits.segment_bytes

@@ -1,0 +1,168 @@
+"""Walking a segment frame by frame, and knowing each frame by where it claims to stand.
+
+Rule 1: this file reads; it decides nothing. What an unsound place means is for `wal.recovery`.
+"""
+
+from dataclasses import dataclass, replace
+
+from wal.disk import Disk, read_fully
+from wal.frames import CONTROL_BYTES, MAGIC, OPEN, Frame, chain_holds, decode, read_length
+from wal.segment import HEADER_BYTES, SECTOR_BYTES, Header
+
+CHUNK_BYTES = 1 << 20
+ZERO_CHUNK = bytes(CHUNK_BYTES)
+
+BLANK, UNSOUND, FOREIGN = "blank", "unsound", "foreign"
+
+
+class Window:
+    """A stretch of one file held in memory; it moves forward as it is asked for more."""
+
+    __slots__ = ("_disk", "_fd", "buffer", "size", "start")
+
+    def __init__(self, disk: Disk, fd: int) -> None:
+        """Look at the file open as `fd`; nothing is read yet."""
+        self._disk = disk
+        self._fd = fd
+        self.size = disk.size(fd)
+        self.start = 0
+        self.buffer = b""
+
+    def locate(self, offset: int, length: int) -> int:
+        """Return where `offset` is in `buffer`, which then holds `length` bytes from there, or all there are."""
+        at = offset - self.start
+        if at < 0 or at + length > len(self.buffer):
+            self.buffer = read_fully(self._disk, self._fd, max(length, CHUNK_BYTES), offset)
+            self.start = offset
+            return 0
+        return at
+
+    def refresh(self) -> None:
+        """Forget what was read: a writer may have gone on since."""
+        self.buffer = b""
+
+
+@dataclass(slots=True)
+class Cursor:
+    """Where the next frame must stand, and who it must be.
+
+    `durable_offset` is how far the frames read so far prove their segment durable.
+    """
+
+    log_id: bytes
+    segment: int
+    offset: int
+    lsn: int
+    epoch: int
+    chain: bytes
+    durable_offset: int
+
+    def copy(self) -> "Cursor":
+        """Return another cursor at the same place."""
+        return replace(self)
+
+    def advance(self, frame: Frame) -> None:
+        """Step over a frame that `next_frame` returned."""
+        self.offset += frame.length
+        self.lsn += frame.records
+        self.epoch = frame.epoch
+        self.chain = frame.chain
+        self.durable_offset = frame.durable_offset
+
+
+def start_of(header: Header) -> Cursor:
+    """Return the cursor at a segment's first frame."""
+    return Cursor(
+        header.log_id, header.segment, HEADER_BYTES, header.first_lsn, header.epoch, header.chain, HEADER_BYTES
+    )
+
+
+def next_frame(window: Window, cursor: Cursor) -> Frame | str:
+    """Return the frame at the cursor, or BLANK, UNSOUND or FOREIGN for what stands there instead."""
+    frame = frame_at(window, cursor.offset)
+    if frame is None:
+        at = window.locate(cursor.offset, SECTOR_BYTES)
+        return UNSOUND if window.buffer[at : at + SECTOR_BYTES].strip(b"\0") else BLANK
+    return frame if is_next(frame, cursor) else FOREIGN
+
+
+def frame_at(window: Window, offset: int) -> Frame | None:
+    """Return the frame whose checksums are right at `offset`, whoever it is, or None."""
+    at = window.locate(offset, CONTROL_BYTES)
+    length = read_length(window.buffer, at)
+    if length is None or offset + length > window.size:
+        return None
+    at = window.locate(offset, length)
+    return decode(window.buffer, at, length)
+
+
+def is_next(frame: Frame, cursor: Cursor) -> bool:
+    """Whether a sound frame is the one that belongs at the cursor: not stale, foreign or misdirected."""
+    epoch = cursor.epoch + 1 if frame.type == OPEN else cursor.epoch
+    return (
+        frame.log_id == cursor.log_id
+        and frame.segment == cursor.segment
+        and frame.offset == cursor.offset
+        and frame.first_lsn == cursor.lsn
+        and frame.epoch == epoch
+        and frame.prev == cursor.chain
+        and cursor.durable_offset <= frame.durable_offset <= frame.offset
+        and frame.durable_lsn < frame.first_lsn
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What stands in a segment from some offset on. Offsets in bytes.
+
+    `used_end` is the offset after the last byte that is not zero (the place asked about when all are);
+    `durable_offset` is how far the sound frames found there prove the segment durable, 0 when none is;
+    `last_lsn` is the last LSN they prove durable.
+    """
+
+    used_end: int
+    durable_offset: int
+    last_lsn: int
+
+
+def survey(window: Window, cursor: Cursor) -> Rest:
+    """Read everything from the cursor to the end of the segment, looking for evidence of acknowledged data."""
+    used_end, durable_offset, last_lsn = cursor.offset, 0, 0
+    offset = cursor.offset
+    while offset < window.size:
+        at = window.locate(offset, CHUNK_BYTES)
+        chunk = window.buffer[at:]
+        if not chunk:
+            break
+        if chunk != ZERO_CHUNK[: len(chunk)] and (filled := chunk.rstrip(b"\0")):
+            used_end = offset + len(filled)
+            for proof in _proofs(window, cursor, offset, filled):
+                durable_offset = max(durable_offset, proof.durable_offset)
+                last_lsn = max(last_lsn, proof.durable_lsn)
+        offset += len(chunk)
+    return Rest(used_end, durable_offset, last_lsn)
+
+
+def _proofs(window: Window, cursor: Cursor, offset: int, chunk: bytes) -> list[Frame]:
+    """Return the frames of this segment that are sound at their own place within the chunk.
+
+    A frame's copy inside a payload names another offset, so it proves nothing; and a frame must hold to its
+    own chain, because a 32-bit checksum alone is met by chance once in some gigabytes of garbage.
+    """
+    found: list[Frame] = []
+    at = chunk.find(MAGIC)
+    while at >= 0:
+        place = offset + at
+        frame = frame_at(window, place) if place % SECTOR_BYTES == 0 else None
+        if frame is not None and _is_of(frame, cursor, place) and _holds(window, frame):
+            found.append(frame)
+        at = chunk.find(MAGIC, at + 1)
+    return found
+
+
+def _is_of(frame: Frame, cursor: Cursor, place: int) -> bool:
+    return (frame.log_id, frame.segment, frame.offset) == (cursor.log_id, cursor.segment, place)
+
+
+def _holds(window: Window, frame: Frame) -> bool:
+    return chain_holds(window.buffer, window.locate(frame.offset, frame.length), frame)
