@@ -7,7 +7,7 @@ from math import isnan
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.leyline import leyline_pb2 as pb
 
-__all__ = ["Blueprint", "SafetySheet", "content_digest", "read_blueprint"]
+__all__ = ["Blueprint", "SafetySheet", "content_digest", "read_blueprint", "unobserved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,11 @@ class Blueprint:
             return self.descriptor_risk
         sheet_risk = self.sheet.risk_score
         return sheet_risk if isnan(sheet_risk) or sheet_risk > self.descriptor_risk else self.descriptor_risk
+
+
+def unobserved(blueprint_id: str) -> Blueprint:
+    """What stands for a host's own blueprint where there is no library to ask."""
+    return Blueprint(blueprint_id, "", 0, 0, 0.0, False, False, (), None)
 
 
 def content_digest(content: journal.BlueprintContent) -> str:

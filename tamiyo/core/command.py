@@ -55,7 +55,7 @@ def safe_pause(observation: Observation, decision_id: str, received_unix_ns: int
             "policy_action": "timeout" if cause.startswith("timeout") else "none",
             "feature_coverage": f"{coverage.average(counts):.3f}",
             "coverage_types": coverage.types_json(counts),
-            "coverage_map": coverage.map_json(counts),
+            "coverage_map": coverage.coverage_map(counts),
         }
     )
     return command
@@ -114,7 +114,7 @@ def _annotations(inputs: Inputs, proposed: Intent, reason: str, named: Blueprint
         "risk_reason": reason,
         "feature_coverage": f"{coverage.average(counts):.3f}",
         "coverage_types": coverage.types_json(counts),
-        "coverage_map": coverage.map_json(counts),
+        "coverage_map": coverage.coverage_map(counts),
     }
     notes.update(_proposal_notes(inputs))
     if proposed.seed is not None:

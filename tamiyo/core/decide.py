@@ -249,7 +249,9 @@ def log_trial(
 
 
 def blueprint_observed(state: State, observed: journal.BlueprintObserved) -> tuple[Event, ...]:
-    """A library's answer with the breaker moves around it: it is the success of a lookup."""
+    """A library's answer with the breaker moves around it: in time, it is the success of a lookup."""
+    if observed.late:
+        return (observed,)
     ledger = _Ledger(dict(state.breakers), state.thresholds, 0)
     ledger.happened("metadata", breakers.REQUEST, observed.event_time_ns)
     ledger.happened("metadata", breakers.SUCCESS, observed.event_time_ns)

@@ -109,7 +109,7 @@ def _blueprint_observed(state: State, lsn: int, event: journal.BlueprintObserved
         assert known is not None  # noqa: S101  said by the line above; the type checker cannot see it
         observed = replace(known, observed_at_ns=event.event_time_ns)
     blueprints = _remembered(state.blueprints, event.blueprint_id, observed, BLUEPRINTS_MAX)
-    counted = _counted(state.breakers, "metadata", breakers.SUCCESS)
+    counted = state.breakers if event.late else _counted(state.breakers, "metadata", breakers.SUCCESS)
     return replace(
         state,
         blueprints=blueprints,

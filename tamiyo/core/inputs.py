@@ -5,14 +5,11 @@ from dataclasses import dataclass
 
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import Event
-from tamiyo.core.limits import Limits
+from tamiyo.core.limits import UNLIMITED
 from tamiyo.core.observation import Observation, read_packet
 from tamiyo.core.proposal import PolicyIdentity, Proposal, malformation
 
 __all__ = ["Inference", "Inputs", "identity_message", "inference_message", "step_inputs"]
-
-_UNLIMITED = Limits(packet_bytes_max=2**31, seeds_max=2**31, metrics_max=2**31, id_chars_max=2**31)
-"""A journaled packet was within the limits of its time."""
 
 Inference = journal.InferenceObserved | journal.InferenceTimedOut | journal.InferenceFailed | journal.InferenceSkipped
 MetadataFault = journal.MetadataTimedOut | journal.MetadataFailed
@@ -47,7 +44,7 @@ def step_inputs(
     Raises:
         ValueError: the step has not exactly one graph and one inference event.
     """
-    observation = observation or read_packet(received.packet, _UNLIMITED)
+    observation = observation or read_packet(received.packet, UNLIMITED)
     graphs = [event for event in observed if isinstance(event, journal.GraphObserved)]
     inferences = [event for event in observed if isinstance(event, Inference)]
     if len(graphs) != 1 or len(inferences) != 1:
@@ -71,14 +68,15 @@ def step_inputs(
 def inference_message(
     step_lsn: int,
     identity: PolicyIdentity,
-    proposal: Proposal,
+    proposal: object,
+    *,
     elapsed_ns: int,
     observation: Observation,
     blueprints: int,
 ) -> journal.InferenceObserved | journal.InferenceFailed:
     """The event for a policy's answer: what it proposed, or that the proposal is malformed."""
     wrong = malformation(proposal, observation, blueprints)
-    if wrong is not None:
+    if wrong is not None or not isinstance(proposal, Proposal):
         return journal.InferenceFailed(
             step_lsn=step_lsn, identity=identity_message(identity), error=f"malformed proposal: {wrong}",
             elapsed_ns=elapsed_ns, attempted=True,

@@ -127,16 +127,18 @@ class GraphObserved(_message.Message):
     def __init__(self, step_lsn: _Optional[int] = ..., node_counts: _Optional[_Mapping[str, int]] = ..., edge_counts: _Optional[_Mapping[str, int]] = ..., coverage: _Optional[_Iterable[_Union[FeatureCount, _Mapping]]] = ..., norm_inputs: _Optional[_Iterable[_Union[NormInput, _Mapping]]] = ..., blueprints: _Optional[_Iterable[_Union[BlueprintUse, _Mapping]]] = ..., ignored_inputs: _Optional[int] = ..., host_blueprint_id: _Optional[str] = ...) -> None: ...
 
 class BlueprintObserved(_message.Message):
-    __slots__ = ("blueprint_id", "digest", "event_time_ns", "content")
+    __slots__ = ("blueprint_id", "digest", "event_time_ns", "content", "late")
     BLUEPRINT_ID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
     blueprint_id: str
     digest: str
     event_time_ns: int
     content: bytes
-    def __init__(self, blueprint_id: _Optional[str] = ..., digest: _Optional[str] = ..., event_time_ns: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
+    late: bool
+    def __init__(self, blueprint_id: _Optional[str] = ..., digest: _Optional[str] = ..., event_time_ns: _Optional[int] = ..., content: _Optional[bytes] = ..., late: _Optional[bool] = ...) -> None: ...
 
 class BlueprintContent(_message.Message):
     __slots__ = ("descriptor", "safety_sheet", "graph_metadata")

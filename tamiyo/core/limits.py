@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["BLUEPRINT_CANDIDATES_MAX", "Limits"]
+__all__ = ["BLUEPRINT_CANDIDATES_MAX", "UNLIMITED", "Limits"]
 
 BLUEPRINT_CANDIDATES_MAX = 32
 """Blueprint nodes of one graph: the host's own and the best of the catalogue."""
@@ -16,3 +16,7 @@ class Limits:
     seeds_max: int = 1_024
     metrics_max: int = 1_024
     id_chars_max: int = 512
+
+
+UNLIMITED = Limits(packet_bytes_max=2**31, seeds_max=2**31, metrics_max=2**31, id_chars_max=2**31)
+"""For packets from the journal, which were within the limits of their time."""

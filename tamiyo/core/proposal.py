@@ -65,8 +65,10 @@ def argmax(values: tuple[float, ...]) -> int:
     return best
 
 
-def malformation(proposal: Proposal, observation: Observation, blueprints: int) -> str | None:
+def malformation(proposal: object, observation: Observation, blueprints: int) -> str | None:
     """Say in words what is wrong with a proposal for this packet, or None. Such a proposal counts as failed."""
+    if not isinstance(proposal, Proposal):
+        return f"a {type(proposal).__name__} is no Proposal"
     widths = (
         ("action", proposal.action, ACTIONS),
         ("risk", proposal.risk, RISK_CLASSES),
@@ -75,25 +77,46 @@ def malformation(proposal: Proposal, observation: Observation, blueprints: int) 
         ("schedule", proposal.schedule, 2),
         ("breaker_scores", proposal.breaker_scores, 2),
     )
-    for name, values, width in widths:
-        if len(values) != width:
-            return f"{name} has {len(values)} values, not {width}"
-        if not all(math.isfinite(value) for value in values):
-            return f"{name} holds a value that is not finite"
-    for name, score in (("value", proposal.value), ("seed_score", proposal.seed_score)):
-        if not math.isfinite(score):
-            return f"{name} is not finite"
-    for name, values in (
-        ("action", proposal.action),
-        ("risk", proposal.risk),
-        ("blending_method", proposal.blending_method),
-    ):
-        if min(values) < 0.0 or max(values) > 1.0:
-            return f"{name} is no probability distribution"
-    if not 0 <= proposal.seed_index < len(observation.seeds) or not is_candidate(
-        observation.seeds[proposal.seed_index]
-    ):
-        return f"seed_index {proposal.seed_index} is no candidate among {len(observation.seeds)} seeds"
-    if not -1 <= proposal.blueprint_index < blueprints:
-        return f"blueprint_index {proposal.blueprint_index} is outside the {blueprints} blueprints of the graph"
+    faults = (
+        *(_vector_fault(*vector) for vector in widths),
+        *(_distribution_fault(name, values) for name, values, _ in widths if name in _DISTRIBUTIONS),
+        *(
+            _number_fault(name, score)
+            for name, score in (("value", proposal.value), ("seed_score", proposal.seed_score))
+        ),
+        _selection_fault(proposal, observation, blueprints),
+    )
+    return next((fault for fault in faults if fault is not None), None)
+
+
+_DISTRIBUTIONS = ("action", "risk", "blending_method")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float | int) and math.isfinite(value)
+
+
+def _vector_fault(name: str, values: object, width: int) -> str | None:
+    if not isinstance(values, tuple) or len(values) != width:
+        return f"{name} is no tuple of {width} numbers"
+    return None if all(map(_is_number, values)) else f"{name} holds a value that is not a finite number"
+
+
+def _distribution_fault(name: str, values: object) -> str | None:
+    if not isinstance(values, tuple) or not all(_is_number(value) and 0.0 <= value <= 1.0 for value in values):
+        return f"{name} is no probability distribution"
+    return None
+
+
+def _number_fault(name: str, value: object) -> str | None:
+    return None if _is_number(value) else f"{name} is no finite number"
+
+
+def _selection_fault(proposal: Proposal, observation: Observation, blueprints: int) -> str | None:
+    seed, blueprint = proposal.seed_index, proposal.blueprint_index
+    seeds = observation.seeds
+    if not isinstance(seed, int) or not 0 <= seed < len(seeds) or not is_candidate(seeds[seed]):
+        return f"seed_index {seed!r} is no candidate among {len(seeds)} seeds"
+    if not isinstance(blueprint, int) or not -1 <= blueprint < blueprints:
+        return f"blueprint_index {blueprint!r} is outside the {blueprints} blueprints of the graph"
     return None

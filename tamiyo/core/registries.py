@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from types import MappingProxyType
 
-__all__ = ["CAPACITIES", "PRESEEDED", "Registries", "assignments", "digest", "initial", "lookup"]
+__all__ = ["CAPACITIES", "PRESEEDED", "Registries", "assignments", "digest", "extended", "initial", "lookup"]
 
 Registries = Mapping[str, Mapping[str, int]]
 
@@ -60,6 +60,14 @@ def assignments(registries: Registries, keys: Iterable[tuple[str, str]]) -> list
             continue
         added[key] = len(known) + len(added) + 1
     return [(kind, key, index) for kind, added in fresh.items() for key, index in added.items()]
+
+
+def extended(registries: Registries, added: Iterable[tuple[str, str, int]]) -> Registries:
+    """The registries with new assignments in them."""
+    changed = {kind: dict(entries) for kind, entries in registries.items()}
+    for kind, key, index in added:
+        changed[kind][key] = index
+    return changed
 
 
 def digest(entries: Mapping[str, int]) -> str:

@@ -1,0 +1,11 @@
+"""Audit: trust nothing, recompute everything, name the first difference.
+
+Level 1 checks the integrity of the log. Level 2 recomputes every decision from replayed state and the
+recorded facts of its step, and compares what followed bit for bit. Each level is PASS, FAIL or UNVERIFIABLE.
+"""
+
+from tamiyo.audit.differences import Difference, differences
+from tamiyo.audit.replay import Divergence, Replay, replay
+from tamiyo.audit.report import AuditReport, Level, audit
+
+__all__ = ["AuditReport", "Difference", "Divergence", "Level", "Replay", "audit", "differences", "replay"]

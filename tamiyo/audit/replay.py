@@ -1,0 +1,190 @@
+"""Replay of a log: the state at its end, and the first decision that does not follow from its record."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import wal
+from tamiyo.audit.differences import Difference, differences
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.decide import commit_late, decide
+from tamiyo.core.events import Event, decode, encode
+from tamiyo.core.evolve import evolve
+from tamiyo.core.inputs import Inference, MetadataFault, step_inputs
+from tamiyo.core.limits import UNLIMITED
+from tamiyo.core.observation import read_packet
+from tamiyo.core.state import State
+from tamiyo.errors import InvariantViolation
+
+__all__ = ["Divergence", "Replay", "replay"]
+
+Observed = journal.GraphObserved | Inference | MetadataFault
+PROGRESS_EVERY = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """The first place where the record is not what follows from it."""
+
+    lsn: int
+    step_index: int
+    what: str
+    differences: tuple[Difference, ...] = ()
+    state_digest_before: str = ""
+
+    def __str__(self) -> str:
+        """In words, the fields one a line."""
+        lines = [f"LSN {self.lsn}, step {self.step_index}: {self.what}"]
+        lines += [f"  {difference}" for difference in self.differences]
+        return "\n".join(lines)
+
+
+@dataclass(slots=True)
+class Replay:
+    """What a replay found. `decisions` counts those recomputed; `encoding_differs` those equal in other bytes."""
+
+    state: State = field(default_factory=State)
+    decisions: int = 0
+    late_commits: int = 0
+    encoding_differs: int = 0
+    fingerprints: dict[str, int] = field(default_factory=dict)
+    divergence: Divergence | None = None
+
+
+@dataclass(slots=True)
+class _OpenStep:
+    received: journal.StepReceived
+    observed: list[Event] = field(default_factory=list)
+    early: list[tuple[int, Event]] = field(default_factory=list)  # moves that stand before the decision
+    state_before: State | None = None
+    decision_lsn: int = 0
+
+
+class _Auditor:
+    """Folds the log and, at each decision, decides again."""
+
+    def __init__(self) -> None:
+        self.found = Replay()
+        self._open: dict[int, _OpenStep] = {}
+        self._decided: dict[int, _OpenStep] = {}
+        self._awaited: deque[Event] = deque()
+        self._awaited_step = 0
+
+    def take(self, lsn: int, event: Event) -> None:
+        """Check one event against what was recomputed, then fold it."""
+        self._check(lsn, event)
+        if self.found.divergence is None:
+            self._fold(lsn, event)
+
+    def finish(self) -> None:
+        """The log must not end in the middle of what followed from a decision."""
+        if self._awaited and self.found.divergence is None:
+            self._missing(self.found.state.last_lsn)
+
+    def _fold(self, lsn: int, event: Event) -> None:
+        try:
+            self.found.state = evolve(self.found.state, lsn, event)
+        except InvariantViolation as violation:
+            self._diverge(lsn, 0, str(violation))
+
+    def _check(self, lsn: int, event: Event) -> None:
+        if isinstance(event, journal.ServiceOpened):
+            self.found.fingerprints.setdefault(event.code_fingerprint, lsn)
+        elif isinstance(event, journal.StepReceived):
+            self._open[lsn] = _OpenStep(event)
+        elif isinstance(event, Observed) and event.step_lsn in self._open:
+            self._open[event.step_lsn].observed.append(event)
+        elif isinstance(event, journal.DecisionMade):
+            self._check_decision(lsn, event)
+        elif isinstance(event, journal.BreakerMoved) and event.step_lsn in self._open:
+            step = self._open[event.step_lsn]
+            step.state_before = step.state_before or self.found.state
+            step.early.append((lsn, event))
+        elif isinstance(event, journal.CommitLate):
+            self._check_late(lsn, event)
+        elif self._awaited and getattr(event, "step_lsn", 0) == self._awaited_step:
+            self._compare(lsn, self._awaited.popleft(), event)
+
+    def _check_decision(self, lsn: int, event: journal.DecisionMade) -> None:
+        if self._awaited:
+            self._missing(lsn)
+            return
+        step = self._open.pop(event.step_lsn, None)
+        if step is None:
+            self._diverge(lsn, 0, f"a decision on step LSN {event.step_lsn}, which is not awaiting one")
+            return
+        before = step.state_before or self.found.state
+        try:
+            inputs = step_inputs(
+                event.step_lsn, step.received, step.observed, event_time_ns=event.event_time_ns, timings=event.timings
+            )
+        except ValueError as error:
+            self._diverge(lsn, step.received.step_index, f"the decision cannot be recomputed: {error}")
+            return
+        self._awaited.extend(decide(before, inputs).events)
+        self._awaited_step = event.step_lsn
+        step.decision_lsn = lsn
+        self._decided = {event.step_lsn: step}
+        self.found.decisions += 1
+        for early_lsn, early in (*step.early, (lsn, event)):
+            if self._awaited and self.found.divergence is None:
+                self._compare(early_lsn, self._awaited.popleft(), early)
+
+    def _check_late(self, lsn: int, event: journal.CommitLate) -> None:
+        """The safe PAUSE that was released is a pure function of the packet and the cause."""
+        step = self._decided.get(event.step_lsn)
+        if step is None:
+            self._diverge(lsn, 0, f"a late commit of step LSN {event.step_lsn}, which is not the last one decided")
+            return
+        self.found.late_commits += 1
+        expected = commit_late(
+            self.found.state,
+            read_packet(step.received.packet, UNLIMITED),
+            step.received,
+            step_lsn=event.step_lsn,
+            decision_lsn=step.decision_lsn,
+            cause=event.cause,
+            event_time_ns=event.event_time_ns,
+        )
+        self._awaited, self._awaited_step = deque(expected[1:]), event.step_lsn
+        self._compare(lsn, expected[0], event)
+
+    def _compare(self, lsn: int, expected: Event, actual: Event) -> None:
+        if encode(expected) == encode(actual):
+            return
+        found = tuple(differences(expected, actual))
+        if not found:
+            self.found.encoding_differs += 1
+            return
+        step = next(iter(self._decided.values()))
+        what = f"{expected.DESCRIPTOR.name} is not what follows from the record"
+        self._diverge(lsn, step.received.step_index, what, found)
+
+    def _missing(self, lsn: int) -> None:
+        step = next(iter(self._decided.values()))
+        expected = self._awaited[0].DESCRIPTOR.name
+        self._diverge(lsn, step.received.step_index, f"{expected} should follow from this decision and is not recorded")
+
+    def _diverge(self, lsn: int, step_index: int, what: str, found: tuple[Difference, ...] = ()) -> None:
+        self.found.divergence = Divergence(lsn, step_index, what, found, self.found.state.digest())
+
+
+def replay(entries: Iterable[wal.Entry], progress: Callable[[int], None] | None = None) -> Replay:
+    """Fold and check entries from LSN 1 on, up to the first divergence.
+
+    Args:
+        entries: the whole log, in order.
+        progress: called with the LSN now and then.
+
+    Raises:
+        JournalUnreadable: a record does not parse or is of a newer version.
+    """
+    auditor = _Auditor()
+    for entry in entries:
+        auditor.take(entry.lsn, decode(entry.kind, entry.payload))
+        if auditor.found.divergence is not None:
+            break
+        if progress is not None and entry.lsn % PROGRESS_EVERY == 0:
+            progress(entry.lsn)
+    auditor.finish()
+    return auditor.found

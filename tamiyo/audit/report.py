@@ -1,0 +1,122 @@
+"""The audit of a directory, and how it reads."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import wal
+from tamiyo.audit.replay import Divergence, Replay, replay
+from tamiyo.errors import JournalUnreadable
+
+__all__ = ["FAIL", "PASS", "UNVERIFIABLE", "AuditReport", "Level", "audit"]
+
+PASS, FAIL, UNVERIFIABLE = "PASS", "FAIL", "UNVERIFIABLE"
+LEVEL_MAX = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level's verdict and why."""
+
+    level: int
+    verdict: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """The verdicts, the first divergence if there is one, and the digest of the state at the end."""
+
+    directory: str
+    levels: tuple[Level, ...]
+    divergence: Divergence | None = None
+    state_digest: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """The worst of the levels: FAIL before UNVERIFIABLE before PASS."""
+        verdicts = [level.verdict for level in self.levels]
+        return next(verdict for verdict in (FAIL, UNVERIFIABLE, PASS) if verdict in verdicts)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every level passed."""
+        return self.verdict == PASS
+
+    @property
+    def text(self) -> str:
+        """The report in words; its last line is the verdict."""
+        lines = [f"audit of {self.directory}"]
+        lines += [f"  level {level.level}: {level.verdict}  {level.detail}" for level in self.levels]
+        if self.divergence is not None:
+            lines += ["first difference:", *(f"  {line}" for line in str(self.divergence).splitlines())]
+        if self.state_digest:
+            lines.append(f"  state digest {self.state_digest}")
+        return "\n".join([*lines, self.verdict_line])
+
+    @property
+    def verdict_line(self) -> str:
+        """`audit: PASS (levels 1, 2)`, or the verdict with the levels that have it."""
+        named = [str(level.level) for level in self.levels if level.verdict == self.verdict]
+        return f"audit: {self.verdict} (level{'s' if len(named) > 1 else ''} {', '.join(named)})"
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "verdict": self.verdict}
+
+
+def audit(directory: Path | str, level: int = LEVEL_MAX, progress: Callable[[int], None] | None = None) -> AuditReport:
+    """Audit the log of a service's directory; reads only, also beside a live writer.
+
+    Args:
+        directory: what was given to `TamiyoService.open`.
+        level: 1 for the log's integrity, 2 for every decision as well.
+        progress: called with the LSN now and then.
+
+    Raises:
+        FileNotFoundError: there is no log in the directory.
+        ValueError: the level is not 1 or 2.
+    """
+    if level not in range(1, LEVEL_MAX + 1):
+        raise ValueError(f"there is no audit level {level}; levels 1 to {LEVEL_MAX} are known")
+    path = Path(directory) / "wal"
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no log at {path}; give the directory that the service was opened with")
+    integrity = _integrity(path)
+    if level == 1 or integrity.verdict != PASS:
+        return AuditReport(str(directory), (integrity,))
+    try:
+        found = replay(wal.read(path), progress)
+    except JournalUnreadable as error:
+        return AuditReport(str(directory), (integrity, Level(2, UNVERIFIABLE, str(error))))
+    except wal.LogError as error:
+        return AuditReport(
+            str(directory), (integrity, Level(2, FAIL, f"the log could not be read to its end: {error}"))
+        )
+    decisions = Level(2, PASS if found.divergence is None else FAIL, _decisions_detail(found))
+    return AuditReport(str(directory), (integrity, decisions), found.divergence, found.state.digest())
+
+
+def _integrity(path: Path) -> Level:
+    verdict = wal.verify(path)
+    detail = f"{verdict.records} records in {verdict.segments} segments"
+    if verdict.status == "intact":
+        return Level(1, PASS, detail)
+    if verdict.status == "torn":
+        return Level(1, PASS, f"{detail}; the tail is torn and was never acknowledged: {verdict.problem}")
+    return Level(1, FAIL, f"{verdict.status}: {verdict.problem}")
+
+
+def _decisions_detail(found: Replay) -> str:
+    parts = [f"{found.decisions} decisions recomputed"]
+    if found.late_commits:
+        parts.append(f"{found.late_commits} late commits")
+    if found.state.steps_unrecorded:
+        parts.append(f"{found.state.steps_unrecorded} steps unrecorded while the log took none")
+    if found.state.undecided:
+        parts.append(f"{len(found.state.undecided)} packets received and never decided")
+    if found.encoding_differs:
+        parts.append(f"{found.encoding_differs} events equal in other bytes (encoding differs)")
+    if len(found.fingerprints) > 1:
+        parts.append(f"written by {len(found.fingerprints)} versions of the code")
+    return ", ".join(parts)

@@ -1,0 +1,297 @@
+"""What is known of the library's blueprints, kept current in the background.
+
+Rule 1: lookups run on a thread of their own, one at a time; a step waits for an unknown blueprint within its
+        metadata budget and never longer, and a late answer counts from the step after it has arrived.
+Rule 2: a blueprint exists for graphs and decisions once its `BlueprintObserved` is in the log; that record is a
+        batch of its own, off the step's path.
+Rule 3: each lookup has one outcome. One that is over its budget is a fault even if it answers later; its
+        thread is left to it and replaced, 4 at most.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+from google.protobuf.message import Message
+
+from tamiyo.clock import Clock
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.blueprint import content_digest, read_blueprint
+from tamiyo.core.breakers import admits
+from tamiyo.core.decide import blueprint_observed
+from tamiyo.core.limits import BLUEPRINT_CANDIDATES_MAX
+from tamiyo.core.observation import Observation
+from tamiyo.core.state import State
+from tamiyo.journal import Journal, JournalUnavailable
+from tamiyo.leyline import leyline_pb2 as pb
+
+__all__ = ["Blueprints", "Fault", "Library", "LibraryRecord"]
+
+REFRESH_S = 300.0
+ABANDONED_MAX = 4
+CATALOGUE = ""
+"""Stands for the list of ids among the lookups."""
+
+
+class LibraryRecord(Protocol):
+    """What a library returns for an id it knows."""
+
+    @property
+    def descriptor(self) -> Message:
+        """A `BlueprintDescriptor`, of our bindings or the host's."""
+        ...
+
+    @property
+    def extras(self) -> Mapping[str, Any]:
+        """Free-form extras; `graph_metadata` and `bsds` are read."""
+        ...
+
+
+class Library(Protocol):
+    """The blueprint library (Urza) as the controller needs it; both calls may be slow, fail or hang."""
+
+    def list(self) -> Sequence[str]:
+        """Every id, the best candidates first."""
+        ...
+
+    def get(self, blueprint_id: str) -> LibraryRecord | None:
+        """One record, None for an unknown id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A lookup that missed its budget (`error` is empty) or failed."""
+
+    blueprint_id: str
+    elapsed_ns: int
+    error: str = ""
+    attempted: bool = True
+
+
+@dataclass(slots=True)
+class _Lookup:
+    blueprint_id: str
+    started_ns: int = 0
+    overdue: bool = field(default=False)
+
+
+class Blueprints:
+    """The lookups of one service. Without a library nothing is ever looked up."""
+
+    def __init__(self, library: Library | None, journal_: Journal, clock: Clock, *, budget_ms: int) -> None:
+        self._library = library
+        self._journal = journal_
+        self._clock = clock
+        self._budget_ns = budget_ms * 1_000_000
+        self._changed = threading.Condition()
+        self._queue: deque[_Lookup] = deque()
+        self._running: _Lookup | None = None
+        self._out = 0
+        self._fresh_until_ns: dict[str, int] = {}
+        self._faults: list[Fault] = []
+        self._catalogue: tuple[str, ...] = ()
+        self._closed = False
+
+    @property
+    def has_library(self) -> bool:
+        """Whether there is a library to ask."""
+        return self._library is not None
+
+    def host_id(self, observation: Observation) -> str:
+        """The blueprint that the host trains: the packet's id where the library lists it, else the run's."""
+        listed = observation.packet_id and observation.packet_id in self._catalogue
+        return observation.packet_id if listed else observation.training_run_id
+
+    def refresh(self, observation: Observation) -> None:
+        """Start the lookups that are due for this packet; returns at once."""
+        if self._library is None:
+            return
+        with self._changed:
+            for blueprint_id in self._wanted(observation):
+                self._enqueue(blueprint_id)
+            self._ensure_thread()
+
+    def candidates(self, observation: Observation) -> tuple[list[str], list[Fault]]:
+        """The ids that this step may use, the host's own first, after waiting for unknown ones within the budget.
+
+        With them come the lookups that went wrong since the last step.
+        """
+        if self._library is None:
+            return [self.host_id(observation)] if self.host_id(observation) else [], []
+        self._await_unknown(observation)
+        with self._changed:
+            self._mark_overdue()
+            faults, self._faults = self._faults, []
+        return self._known(self._journal.state, observation), faults
+
+    def close(self) -> None:
+        """Start nothing more. A lookup that is out ends with its call."""
+        with self._changed:
+            self._closed = True
+            self._queue.clear()
+            self._changed.notify_all()
+
+    def _wanted(self, observation: Observation) -> list[str]:
+        host_id = self.host_id(observation)
+        others = [other for other in self._catalogue if other != host_id]
+        ids = ([host_id] if host_id else []) + others
+        return [CATALOGUE, *ids[:BLUEPRINT_CANDIDATES_MAX]]
+
+    def _known(self, state: State, observation: Observation) -> list[str]:
+        overdue = self._running.blueprint_id if self._running is not None and self._running.overdue else None
+        ids = self._wanted(observation)[1:]
+        return [id_ for id_ in ids if _is_known(state, id_) and not (id_ == overdue and _is_unknown(state, id_))]
+
+    def _enqueue(self, blueprint_id: str) -> None:
+        out = {lookup.blueprint_id for lookup in self._queue}
+        if self._running is not None:
+            out.add(self._running.blueprint_id)
+        fresh = self._fresh_until_ns.get(blueprint_id, 0) > self._clock.monotonic_ns()
+        if blueprint_id not in out and not fresh:
+            self._queue.append(_Lookup(blueprint_id))
+
+    def _ensure_thread(self) -> None:
+        """A thread works the queue; one whose lookup is overdue is left to it, and the next takes over."""
+        if not self._queue or self._closed or (self._running is not None and not self._running.overdue):
+            return
+        if not admits(self._journal.state.breakers["metadata"], self._journal.now_ns(), self._journal.state.thresholds):
+            self._queue.clear()
+            return
+        if self._out >= ABANDONED_MAX:
+            self._faults.append(
+                Fault(self._queue.popleft().blueprint_id, 0, "every lookup thread is out", attempted=False)
+            )
+            return
+        lookup = self._running = self._queue.popleft()
+        lookup.started_ns = time.perf_counter_ns()
+        self._out += 1
+        threading.Thread(target=self._serve, args=(lookup,), name="tamiyo-lookups", daemon=True).start()
+
+    def _await_unknown(self, observation: Observation) -> None:
+        deadline_ns = time.perf_counter_ns() + self._budget_ns
+        with self._changed:
+            while self._is_waiting_worthwhile(observation):
+                left_ns = deadline_ns - time.perf_counter_ns()
+                if left_ns <= 0 or not self._changed.wait(left_ns / 1e9):
+                    return
+
+    def _is_waiting_worthwhile(self, observation: Observation) -> bool:
+        if self._running is None or self._running.overdue:
+            return False
+        outstanding = {self._running.blueprint_id, *(lookup.blueprint_id for lookup in self._queue)}
+        state = self._journal.state
+        if CATALOGUE in outstanding and not self._catalogue:
+            return True
+        return any(_is_unknown(state, id_) for id_ in self._wanted(observation)[1:] if id_ in outstanding)
+
+    def _mark_overdue(self) -> None:
+        lookup = self._running
+        if lookup is None or lookup.overdue:
+            return
+        elapsed_ns = time.perf_counter_ns() - lookup.started_ns
+        if elapsed_ns >= self._budget_ns:
+            lookup.overdue = True
+            self._faults.append(Fault(lookup.blueprint_id, elapsed_ns))
+            self._ensure_thread()
+
+    def _serve(self, lookup: _Lookup) -> None:
+        while True:
+            error = self._attempt(lookup)
+            with self._changed:
+                self._fresh_until_ns[lookup.blueprint_id] = self._clock.monotonic_ns() + int(REFRESH_S * 1e9)
+                if error is not None and not lookup.overdue:
+                    elapsed_ns = time.perf_counter_ns() - lookup.started_ns
+                    self._faults.append(Fault(lookup.blueprint_id, elapsed_ns, error))
+                if error is not None:
+                    self._fresh_until_ns.pop(lookup.blueprint_id)
+                following = self._following(lookup)
+                self._changed.notify_all()
+                if following is None:
+                    self._out -= 1
+                    return
+                lookup = following
+
+    def _following(self, lookup: _Lookup) -> _Lookup | None:
+        """The next lookup for this thread, or None when it was replaced or there is no more to do."""
+        if self._running is not lookup:
+            return None
+        self._running = self._queue.popleft() if self._queue and not self._closed else None
+        if self._running is not None:
+            self._running.started_ns = time.perf_counter_ns()
+        return self._running
+
+    def _attempt(self, lookup: _Lookup) -> str | None:
+        """Ask the library and journal what it says; the error in words, or None."""
+        assert self._library is not None  # noqa: S101  without one nothing is enqueued
+        try:
+            if lookup.blueprint_id == CATALOGUE:
+                self._catalogue = tuple(dict.fromkeys(self._library.list()))
+                with self._changed:
+                    for blueprint_id in self._catalogue[:BLUEPRINT_CANDIDATES_MAX]:
+                        self._enqueue(blueprint_id)
+            else:
+                self._observe(lookup, self._library.get(lookup.blueprint_id))
+        except JournalUnavailable as unavailable:
+            return f"the answer could not be journaled: {unavailable.cause}"
+        except Exception as error:  # noqa: BLE001  whatever a library raises is the outcome of its lookup
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def _observe(self, lookup: _Lookup, record: LibraryRecord | None) -> None:
+        blueprint_id = lookup.blueprint_id
+        content = _content_of(record) if record is not None else None
+        digest = content_digest(content) if content is not None else ""
+        if content is not None:
+            read_blueprint(blueprint_id, digest, content)  # what cannot be read back is an error of the library
+        self._journal.record(
+            lambda state, now_ns: _observation(state, lookup.blueprint_id, digest, content, now_ns, late=lookup.overdue)
+        )
+        if content is not None:
+            self._journal.contents[digest] = content.SerializeToString(deterministic=True)
+
+
+def _observation(
+    state: State, blueprint_id: str, digest: str, content: journal.BlueprintContent | None, now_ns: int, *, late: bool
+) -> tuple[Message, ...]:
+    known = state.blueprints.get(blueprint_id)
+    same = known is not None and known.blueprint is not None and known.blueprint.digest == digest
+    observed = journal.BlueprintObserved(blueprint_id=blueprint_id, digest=digest, event_time_ns=now_ns, late=late)
+    if content is not None and not same:
+        observed.content = content.SerializeToString(deterministic=True)
+    return blueprint_observed(state, observed)
+
+
+def _content_of(record: LibraryRecord) -> journal.BlueprintContent:
+    metadata, sheet = record.extras.get("graph_metadata"), record.extras.get("bsds")
+    return journal.BlueprintContent(
+        descriptor=record.descriptor.SerializeToString(deterministic=True),
+        safety_sheet=_sheet_bytes(sheet),
+        graph_metadata=orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS) if metadata is not None else b"",
+    )
+
+
+def _sheet_bytes(sheet: object) -> bytes:
+    """A BSDS from a message or from a JSON object with Leyline's field names; ill-typed ones are an error."""
+    if sheet is None:
+        return b""
+    if isinstance(sheet, Message):
+        return sheet.SerializeToString(deterministic=True)
+    if isinstance(sheet, Mapping):
+        from google.protobuf.json_format import ParseDict  # noqa: PLC0415  slow to import, rarely needed
+
+        return ParseDict(dict(sheet), pb.BSDS(), ignore_unknown_fields=True).SerializeToString(deterministic=True)
+    raise TypeError(f"extras['bsds'] is a {type(sheet).__name__}, neither a BSDS nor an object")
+
+
+def _is_known(state: State, blueprint_id: str) -> bool:
+    observed = state.blueprints.get(blueprint_id)
+    return observed is not None and observed.blueprint is not None
+
+
+def _is_unknown(state: State, blueprint_id: str) -> bool:
+    return blueprint_id not in state.blueprints

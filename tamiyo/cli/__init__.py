@@ -1,0 +1,44 @@
+"""The command line: one file for each command, loaded when it is called."""
+
+from importlib import import_module
+from types import MappingProxyType
+
+import click
+
+from tamiyo import __version__
+
+__all__ = ["main"]
+
+COMMANDS = MappingProxyType(
+    {
+        "run": "train a small network on handwritten digits under Tamiyo",
+        "audit": "check a log and recompute every decision in it",
+        "status": "what a directory's log and projection say",
+        "policy": "make and inspect policy checkpoints",
+    }
+)
+"""Name and one line of help; `tamiyo.cli.<name>.command` is the command itself."""
+
+
+class _LazyGroup(click.Group):
+    """Loads a command when it is asked for: `tamiyo audit` should not wait for torch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's signature
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"tamiyo.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands from the table, so that `--help` loads none of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tamiyo")
+def main() -> None:
+    """Tamiyo: an auditable controller for networks that grow while they train."""

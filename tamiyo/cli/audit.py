@@ -1,0 +1,30 @@
+"""`tamiyo audit DIR`: exit status 0 when everything passed, 1 when not, 2 when there is nothing to audit."""
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+__all__ = ["command"]
+
+
+@click.command(name="audit")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--level", type=click.IntRange(1, 2), default=2, show_default=True, help="1: the log. 2: every decision.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def command(directory: Path, level: int, as_json: bool) -> None:  # noqa: FBT001  click passes flags as arguments
+    """Check the log in DIRECTORY and recompute every decision from it, bit for bit."""
+    from tamiyo.audit import audit
+
+    console = Console(stderr=True)
+    try:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("replaying", total=None)
+            report = audit(directory, level, lambda lsn: progress.update(task, description=f"replaying LSN {lsn:,}"))
+    except FileNotFoundError as error:
+        raise click.UsageError(str(error)) from error
+    print(json.dumps(report.as_dict(), indent=2) if as_json else report.text)
+    if not report.passed:
+        raise SystemExit(1)

@@ -1,0 +1,284 @@
+"""The journal: the log, the state folded from it, and the one lock under which both move.
+
+Rule 1: a batch is decided, folded, encoded and queued under one lock, in LSN order, and the lock is never held
+        across a sync. An event that is illegal raises before anything is queued.
+Rule 2: after a fault the log is tried again in the background, never on a step: from disk where its writer
+        failed, with one batch where it was only slow. Meanwhile steps are refused, and counted.
+Rule 3: event time is the last one plus the monotonic time elapsed, at least 1 ns; the wall clock only anchors
+        it when the journal opens.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import wal
+from tamiyo.clock import Clock
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.breakers import OPEN
+from tamiyo.core.decide import commit_late, log_trial
+from tamiyo.core.events import Event, decode, encode
+from tamiyo.core.evolve import evolve
+from tamiyo.core.observation import Observation
+from tamiyo.core.state import State
+from tamiyo.errors import TamiyoError
+
+__all__ = ["Journal", "JournalUnavailable", "LateCommit", "Recorded"]
+
+T = TypeVar("T")
+OpenLog = Callable[[], wal.Log]
+CLOSE_TIMEOUT_S = 5.0
+
+
+class JournalUnavailable(Exception):
+    """The log cannot take this record now; `cause` is the reason that the safe PAUSE names."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A queued batch: its events, where they will lie, and the promise of their durability."""
+
+    events: tuple[Event, ...]
+    first_lsn: int
+    pending: wal.Pending
+
+    def lsn_of(self, event: Event) -> int:
+        """The LSN of one of the batch's events."""
+        return self.first_lsn + next(index for index, other in enumerate(self.events) if other is event)
+
+
+@dataclass(frozen=True, slots=True)
+class LateCommit:
+    """A decision whose commit missed its budget, and the cause its safe PAUSE was released with."""
+
+    observation: Observation
+    received: journal.StepReceived
+    step_lsn: int
+    decision_lsn: int
+    cause: str
+
+
+class Journal:
+    """Owns the log and the state; every method may be called from any thread."""
+
+    def __init__(self, open_log: OpenLog, path: Path, clock: Clock) -> None:
+        """Open the log at `path` and fold it. Raises what `wal.Log.open` and `decode` raise."""
+        self._open_log = open_log
+        self._path = path
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._late: LateCommit | None = None
+        self._failed_at_ns: int | None = None
+        self._trial: threading.Thread | None = None
+        self._closed = False
+        self.contents: dict[str, bytes] = {}
+        self._fault: TamiyoError | None = None
+        self._log = open_log()
+        self._state = self._first_fold()
+        self.steps_seen = self._state.steps_received
+        self._anchor_ns = max(self._state.event_time_ns + 1, clock.wall_ns())
+        self._anchor_monotonic_ns = clock.monotonic_ns()
+
+    @property
+    def state(self) -> State:
+        """The state after everything that was queued."""
+        return self._state
+
+    @property
+    def log(self) -> wal.Log:
+        """The log in use; another object after a reopen."""
+        return self._log
+
+    def now_ns(self) -> int:
+        """Event time now: later than every event so far."""
+        elapsed_ns = self._clock.monotonic_ns() - self._anchor_monotonic_ns
+        return max(self._state.event_time_ns + 1, self._anchor_ns + elapsed_ns)
+
+    def refusal(self) -> str | None:
+        """Why no record is taken at the moment, as a risk reason, or None. Starts a trial when one is due.
+
+        Raises:
+            TamiyoError: what a trial in the background found wrong with the history itself.
+        """
+        with self._lock:
+            if self._fault is not None:
+                raise self._fault
+            if self._log.failure is not None and self._failed_at_ns is None:
+                self._failed_at_ns = self.now_ns()
+            if self._failed_at_ns is None and self._trial is None and self._state.breakers["log"].state != OPEN:
+                return None
+            self._start_trial_when_due()
+            return "log_failed"
+
+    def record(self, make: Callable[[State, int], Sequence[Event]]) -> Recorded:
+        """Queue one batch: `make(state, event_time_ns)` says its events, from the state just before them.
+
+        Raises:
+            JournalUnavailable: the log takes no record; the state is as it was.
+            InvariantViolation: an event is illegal; nothing was queued.
+        """
+        with self._lock:
+            events = tuple(make(self._state, self.now_ns()))
+            after = self._folded(events)
+            pending = _translated(lambda: self._log.submit([encode(event) for event in events]))
+            self._state = after
+            return Recorded(events, pending.first_lsn, pending)
+
+    def stage(self, make: Callable[[State, int], Event]) -> tuple[Event, wal.Staged]:
+        """Queue one event ahead of the batch that it belongs to: written at once, durable with that batch."""
+        with self._lock:
+            event = make(self._state, self.now_ns())
+            after = self._folded((event,))
+            kind, payload = encode(event)
+            staged = _translated(lambda: self._log.stage(kind, payload))
+            self._state = after
+            self.steps_seen = after.steps_received
+            return event, staged
+
+    def count_unrecorded(self) -> None:
+        """Count a step that is answered without a record of it."""
+        with self._lock:
+            self.steps_seen += 1
+
+    def note_late(self, late: LateCommit) -> None:
+        """Remember a commit that missed its budget; the next batch begins with it."""
+        self._late = late
+
+    def settle(self) -> None:
+        """Queue what is owed from before: the late commit, and the steps that no record was taken of."""
+        with self._lock:
+            late = self._late
+            if late is not None and self._owes(late):
+                self.record(lambda state, now_ns: _late_events(state, late, now_ns))
+            self._late = None
+            if self.steps_seen > self._state.steps_received:
+                self.record(lambda state, now_ns: (self._unrecorded(state, now_ns, "log_full"),))
+
+    def wait_for_trial(self, timeout_s: float | None = None) -> None:
+        """Wait until the trial that is under way has ended; returns at once when there is none."""
+        trial = self._trial
+        if trial is not None:
+            trial.join(timeout_s)
+
+    def close(self) -> None:
+        """Settle what is owed and close the log. Raises what `wal.Log.close` raises."""
+        with self._lock:
+            self._closed = True
+            if self.refusal() is None:
+                # The steps stay uncounted in a log that takes no record; closing it reports its failure.
+                with suppress(JournalUnavailable):
+                    self.settle()
+        self.wait_for_trial(CLOSE_TIMEOUT_S)
+        self._log.close(CLOSE_TIMEOUT_S)
+
+    def _owes(self, late: LateCommit) -> bool:
+        """False where the late decision did not survive a reopen: then there is nothing to supersede."""
+        return self._state.commit_unsettled and late.step_lsn not in self._state.undecided
+
+    def _folded(self, events: Sequence[Event]) -> State:
+        state = self._state
+        for event in events:
+            state = evolve(state, state.last_lsn + 1, event)
+        return state
+
+    def _first_fold(self) -> State:
+        try:
+            return self._fold_log()
+        except BaseException:  # whatever stops the fold, the lock must not stay behind
+            self._log.close()
+            raise
+
+    def _fold_log(self) -> State:
+        state = State()
+        contents: dict[str, bytes] = {}
+        for entry in wal.read(self._path):
+            event = decode(entry.kind, entry.payload)
+            state = evolve(state, entry.lsn, event)
+            if isinstance(event, journal.BlueprintObserved) and event.content:
+                contents[event.digest] = event.content
+        live = {o.blueprint.digest for o in state.blueprints.values() if o.blueprint is not None}
+        self.contents = {digest: content for digest, content in contents.items() if digest in live}
+        return state
+
+    def _unrecorded(self, state: State, now_ns: int, cause: str) -> journal.StepsUnrecorded:
+        first = state.steps_received + 1
+        return journal.StepsUnrecorded(
+            first_step_index=first,
+            last_step_index=self.steps_seen,
+            count=self.steps_seen - first + 1,
+            event_time_ns=now_ns,
+            cause=cause,
+        )
+
+    def _start_trial_when_due(self) -> None:
+        cool_down_ns = self._state.thresholds.breaker_cool_down_s * 1e9
+        since_ns = self._failed_at_ns if self._failed_at_ns is not None else self._state.breakers["log"].moved_at_ns
+        if self._closed or self._trial is not None or self.now_ns() - since_ns < cool_down_ns:
+            return
+        self._trial = threading.Thread(target=self._try_again, name="tamiyo-log-trial", daemon=True)
+        self._trial.start()
+
+    def _try_again(self) -> None:
+        """One trial: reopen where the writer failed, then one batch; success lets steps in again."""
+        try:
+            failed_at_ns = self._failed_at_ns
+            if failed_at_ns is not None:
+                self._reopen()
+            self.record(lambda state, now_ns: self._trial_events(state, now_ns, failed_at_ns)).pending.result()
+        except (wal.LogError, JournalUnavailable):
+            with self._lock:
+                if failed_at_ns is not None or self._log.failure is not None:
+                    self._failed_at_ns = self.now_ns()
+        except TamiyoError as error:
+            self._fault = error  # the history itself is unusable: the next step raises it
+        else:
+            with self._lock:
+                self._failed_at_ns = self._late = None
+        finally:
+            self._trial = None
+
+    def _reopen(self) -> None:
+        """Back from disk: nothing in memory is trusted, and steps are refused until the new state is in place."""
+        self._log.close()
+        log = self._open_log()
+        with self._lock:
+            self._log = log
+            self._state = self._fold_log()
+
+    def _trial_events(self, state: State, now_ns: int, failed_at_ns: int | None) -> tuple[Event, ...]:
+        late = self._late
+        owed = _late_events(state, late, now_ns) if late is not None and self._owes(late) else ()
+        for event in owed:
+            state = evolve(state, state.last_lsn + 1, event)
+        unrecorded = self._unrecorded(state, now_ns, "log_failed")
+        return (*owed, *log_trial(state, unrecorded, writer_failed_at_ns=failed_at_ns))
+
+
+def _late_events(state: State, late: LateCommit, now_ns: int) -> tuple[Event, ...]:
+    return commit_late(
+        state,
+        late.observation,
+        late.received,
+        step_lsn=late.step_lsn,
+        decision_lsn=late.decision_lsn,
+        cause=late.cause,
+        event_time_ns=now_ns,
+    )
+
+
+def _translated(submit: Callable[[], T]) -> T:
+    try:
+        return submit()
+    except wal.LogFull as error:
+        raise JournalUnavailable("log_full") from error
+    except (wal.LogFailed, wal.LogClosed, wal.OutcomeUnknown) as error:
+        raise JournalUnavailable("log_failed") from error
+    except wal.LogBusy as error:
+        raise JournalUnavailable("timeout_wal") from error

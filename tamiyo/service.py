@@ -1,0 +1,199 @@
+"""The shell: one step from packet to signed command.
+
+    packet ─▶ receive ─▶ look up ─▶ build graph ─▶ propose ─▶ decide ─▶ commit ─▶ sign ─▶ command
+
+`_evaluate` below is that line; each stage is a method of `tamiyo.stages.Stages`. Deadlines, threads and faults
+live in the stages' own modules, and what comes out of them are values that `decide` reads. A step that the log
+cannot take in time is answered with a safe PAUSE, and nothing else leaves without a durable record.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from google.protobuf.message import Message
+
+import wal
+from tamiyo import signing
+from tamiyo.blueprints import Blueprints, Library
+from tamiyo.clock import Clock, SystemClock
+from tamiyo.config import Settings, load_settings
+from tamiyo.core.state import State
+from tamiyo.errors import InvariantViolation, PacketRejected, ProjectionUnusable, ServiceClosed, TamiyoError
+from tamiyo.fingerprint import service_opened
+from tamiyo.journal import Journal, JournalUnavailable
+from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.policy import Policy
+from tamiyo.policy.baseline import BaselinePolicy
+from tamiyo.stages import Stages, Step, StepTimings
+
+__all__ = ["StepTimings", "TamiyoService"]
+
+logger = logging.getLogger(__name__)
+
+TIMINGS_KEPT = 65_536
+
+
+class TamiyoService:
+    """The controller of one directory. Open it, hand it packets, apply the commands it returns, close it."""
+
+    def __init__(self, directory: Path, journal: Journal, stages: Stages, settings: Settings) -> None:
+        """Assembled by `open`."""
+        self.directory = directory
+        self.settings = settings
+        self.packets_rejected = 0
+        self.timings: deque[StepTimings] = deque(maxlen=TIMINGS_KEPT)
+        self._journal = journal
+        self._stages = stages
+        self._lock = threading.Lock()
+        self._closed = False
+        self._broken: TamiyoError | None = None
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path | str,
+        *,
+        policy: Policy | None = None,
+        urza: Library | None = None,
+        secret: str | bytes | None = None,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+        disk: wal.Disk | None = None,
+    ) -> Self:
+        """Open a directory and go on from its log; an empty one begins a new log.
+
+        Args:
+            directory: where the log and what is derived from it live; made when missing.
+            policy: what proposes; the documented baseline when None.
+            urza: the blueprint library; without one the host's own id is the one candidate.
+            secret: the signing key; `ESPER_LEYLINE_SECRET` when None.
+            settings: budgets and thresholds; from the environment when None.
+            clock: another clock than the machine's, for tests.
+            disk: another disk than the machine's, for tests.
+
+        Raises:
+            SecretMissing: there is no key to sign with.
+            SettingsInvalid: a setting or environment variable is out of range.
+            JournalUnreadable: the log was written by a newer version.
+            wal.LogError: the log is locked, damaged or cannot be written.
+        """
+        key = signing.read_secret(secret)
+        settings = settings or load_settings()
+        clock = clock or SystemClock()
+        policy = policy or BaselinePolicy()
+        path = Path(directory) / "wal"
+        journal = Journal(lambda: wal.Log.open(path, segment_bytes=settings.segment_bytes, disk=disk), path, clock)
+        journal.record(lambda _, now_ns: (service_opened(settings, policy, now_ns, clock.wall_ns()),)).pending.result()
+        blueprints = Blueprints(urza, journal, clock, budget_ms=settings.metadata_timeout_ms)
+        return cls(Path(directory), journal, Stages(journal, blueprints, policy, key, settings, clock), settings)
+
+    def evaluate_step(self, packet: Message | bytes) -> pb.AdaptationCommand:
+        """Answer one training step with a signed command, within the budgets.
+
+        Args:
+            packet: a `SystemStatePacket`, of our bindings or the host's own, or its bytes.
+
+        Raises:
+            PacketRejected: undecodable or over a limit; counted, not journaled.
+            ServiceClosed: after `close()`.
+            InvariantViolation: a rule of the core was broken; the service answers no more.
+        """
+        return self._guarded(packet, "step", self.settings.step_timeout_ms)
+
+    def evaluate_epoch(self, packet: Message | bytes) -> pb.AdaptationCommand:
+        """The same at the end of an epoch, with a budget of its own. Raises as `evaluate_step`."""
+        return self._guarded(packet, "epoch", self.settings.epoch_timeout_ms)
+
+    @property
+    def state(self) -> State:
+        """The controller's state after everything that was journaled; frozen."""
+        return self._journal.state
+
+    @property
+    def log(self) -> wal.Log:
+        """The log in use, to read from; only the service writes it."""
+        return self._journal.log
+
+    @property
+    def journal(self) -> Journal:
+        """The log and the state together, for hosts that wait for a log to come back."""
+        return self._journal
+
+    def close(self) -> None:
+        """Finish what is owed, close the log, then bring the projection and the exported files up to date."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._stages.close()
+            try:
+                self._journal.close()
+            finally:
+                _project(self.directory, self._journal.state)
+
+    def __enter__(self) -> Self:
+        """Return the service itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the service."""
+        self.close()
+
+    def _evaluate(self, step: Step) -> pb.AdaptationCommand:
+        """The step, a stage a line."""
+        stages = self._stages
+        try:
+            stages.receive(step)
+            stages.look_up_blueprints(step)
+            stages.build_graph(step)
+            stages.propose(step)
+            stages.decide(step)
+            commit = stages.commit(step)
+        except JournalUnavailable as unavailable:
+            return stages.pause(step, unavailable.cause)
+        return stages.sign(step, commit)
+
+    def _guarded(self, packet: Message | bytes, call: str, budget_ms: int) -> pb.AdaptationCommand:
+        """Serialise calls, keep out what cannot be decided, and stop for good when an invariant broke."""
+        with self._lock:
+            if self._closed:
+                raise ServiceClosed(f"evaluate_{call} was called after close(); open {self.directory} again")
+            if self._broken is not None:
+                raise self._broken
+            started_ns = time.perf_counter_ns()
+            try:
+                step = self._stages.arrive(packet, call, budget_ms)
+                command = self._evaluate(step)
+            except PacketRejected:
+                self.packets_rejected += 1
+                raise
+            except TamiyoError as error:
+                self._broken = error
+                raise
+            except Exception as error:
+                # A fault of ours that no stage has an answer to: stop rather than go on from a guess.
+                self._broken = InvariantViolation(f"evaluate_{call} met {type(error).__name__}: {error}; open again")
+                raise self._broken from error
+            step.timings.total_ns = time.perf_counter_ns() - started_ns
+            self.timings.append(step.timings)
+            return command
+
+
+def _project(directory: Path, state: State) -> None:
+    """What is derived from the log may fail without harm: it is made again from the log when next needed."""
+    from tamiyo.projections import Projection, export_norms, export_registries  # noqa: PLC0415  slow, not for steps
+
+    try:
+        export_norms(directory, state.norms)
+        export_registries(directory, state.registries)
+        with Projection.open(directory) as projection:
+            projection.catch_up(directory / "wal")
+    except (OSError, ProjectionUnusable, wal.LogError) as error:
+        logger.warning("the log is closed, but what is derived from it is not up to date: %s", error)

@@ -1,0 +1,335 @@
+"""The stages of a step, in the order `tamiyo.service` calls them.
+
+Each takes the step, adds what it found, and either goes on or raises `JournalUnavailable` with the cause that the
+safe PAUSE will name. What a collaborator does wrong is an event among `step.observed`, never an exception.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+
+import wal
+from tamiyo import signing
+from tamiyo.blueprints import Blueprints, Fault
+from tamiyo.clock import Clock
+from tamiyo.config import Settings
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.blueprint import unobserved
+from tamiyo.core.breakers import admits
+from tamiyo.core.command import safe_pause
+from tamiyo.core.decide import decide
+from tamiyo.core.events import Event
+from tamiyo.core.evolve import evolve
+from tamiyo.core.inputs import identity_message, inference_message, step_inputs
+from tamiyo.core.observation import Observation, read_packet
+from tamiyo.core.registries import assignments, extended
+from tamiyo.core.state import State
+from tamiyo.graph import BlueprintInput, Graph, GraphBuilder, parse_metadata, registry_keys
+from tamiyo.journal import Journal, JournalUnavailable, LateCommit, Recorded
+from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.policy import Policy
+from tamiyo.workers import DeadlineWorker, NotAttempted, Raised, Returned, TimedOut
+
+__all__ = ["Stages", "Step", "StepTimings"]
+
+ERROR_CHARS_MAX = 300
+PARSED_METADATA_MAX = 64
+
+
+@dataclass(slots=True)
+class StepTimings:
+    """Where one step's time went, in nanoseconds; `total_ns` is the whole call."""
+
+    receive_ns: int = 0
+    blueprints_ns: int = 0
+    graph_ns: int = 0
+    inference_ns: int = 0
+    decide_ns: int = 0
+    commit_ns: int = 0
+    sign_ns: int = 0
+    total_ns: int = 0
+
+
+@dataclass(slots=True)
+class Step:
+    """What one step gathers on its way; `observed` are its events so far, in the order they will be journaled."""
+
+    observation: Observation
+    packet: bytes
+    call: str
+    budget_ms: int
+    decision_id: str
+    received_unix_ns: int
+    commit_left_ns: int
+    lsn: int = 0
+    received: journal.StepReceived = field(default_factory=journal.StepReceived)
+    state: State = field(default_factory=State)
+    blueprints: list[BlueprintInput] = field(default_factory=list)
+    graph: Graph | None = None
+    observed: list[Event] = field(default_factory=list)
+    recorded: Recorded | None = None
+    timings: StepTimings = field(default_factory=StepTimings)
+
+
+class Stages:
+    """The stages with their collaborators."""
+
+    def __init__(
+        self, journal_: Journal, blueprints: Blueprints, policy: Policy, key: bytes, settings: Settings, clock: Clock
+    ) -> None:
+        """Take over collaborators that are already open."""
+        self._journal = journal_
+        self._blueprints = blueprints
+        self._policy = policy
+        self._key = key
+        self._settings = settings
+        self._clock = clock
+        self._builder = GraphBuilder()
+        self._inference = DeadlineWorker("tamiyo-inference")
+        self._metadata: dict[str, dict[str, object]] = {}
+
+    def arrive(self, packet: Message | bytes, call: str, budget_ms: int) -> Step:
+        """Read the packet and give the step its identity and its time. Raises `PacketRejected`."""
+        data = packet if isinstance(packet, bytes) else packet.SerializeToString()
+        return Step(
+            observation=read_packet(data, self._settings.limits),
+            packet=data,
+            call=call,
+            budget_ms=budget_ms,
+            decision_id=str(uuid.uuid4()),
+            received_unix_ns=self._clock.wall_ns(),
+            commit_left_ns=self._settings.commit_timeout_ms * 1_000_000,
+        )
+
+    def receive(self, step: Step) -> None:
+        """Stage the packet, so that a crash from here on keeps it."""
+        with _timed(step, "receive_ns"):
+            refusal = self._journal.refusal()
+            if refusal is not None:
+                raise JournalUnavailable(refusal)
+            self._journal.settle()
+            event, staged = self._journal.stage(lambda state, now_ns: _step_received(step, state, now_ns))
+            assert isinstance(event, journal.StepReceived)  # noqa: S101  it was just made
+            step.received, step.lsn, step.state = event, staged.lsn, self._journal.state
+            self._await(step, staged.wait)
+
+    def look_up_blueprints(self, step: Step) -> None:
+        """Take what is known of the blueprints, after waiting for unknown ones within their budget."""
+        with _timed(step, "blueprints_ns"):
+            self._blueprints.refresh(step.observation)
+            ids, faults = self._blueprints.candidates(step.observation)
+            step.observed.extend(_fault_event(step, fault, self._settings.metadata_timeout_ms) for fault in faults)
+            state = self._journal.state
+            step.blueprints = [self._blueprint_input(state, blueprint_id) for blueprint_id in ids]
+
+    def build_graph(self, step: Step) -> None:
+        """Number what is new, then build the graph from the state the step arrived in."""
+        with _timed(step, "graph_ns"):
+            keys = registry_keys(step.observation, step.blueprints)
+            added = assignments(step.state.registries, keys)
+            step.observed.extend(
+                journal.RegistryAssigned(kind=kind, key=key, index=index) for kind, key, index in added
+            )
+            registries = extended(step.state.registries, added) if added else step.state.registries
+            step.graph = self._builder.build(
+                step.observation, norms=step.state.norms, registries=registries, blueprints=step.blueprints
+            )
+            host_id = self._blueprints.host_id(step.observation)
+            step.observed.append(_graph_observed(step, step.graph, host_id))
+
+    def propose(self, step: Step) -> None:
+        """Run the policy under its deadline, unless its breaker is open or there is nothing to select."""
+        with _timed(step, "inference_ns"):
+            step.observed.append(self._inference_event(step))
+
+    def decide(self, step: Step) -> None:
+        """Decide, fold and queue under the journal's lock."""
+        with _timed(step, "decide_ns"):
+            step.recorded = self._journal.record(lambda state, now_ns: _decided(step, state, now_ns))
+
+    def commit(self, step: Step) -> wal.Commit:
+        """Wait for durability within what is left of the commit's budget."""
+        assert step.recorded is not None  # noqa: S101  `decide` came before
+        with _timed(step, "commit_ns"):
+            try:
+                return step.recorded.pending.result(max(step.commit_left_ns, 0) / 1e9)
+            except TimeoutError:
+                cause = "timeout_wal"
+            except wal.LogError:
+                cause = "log_failed"
+            self._journal.note_late(_late(step, step.recorded, cause))
+            raise JournalUnavailable(cause)
+
+    def sign(self, step: Step, commit: wal.Commit) -> pb.AdaptationCommand:
+        """Sign what the log returned as durable."""
+        assert step.recorded is not None  # noqa: S101  a commit has a batch
+        with _timed(step, "sign_ns"):
+            place = _decision_lsn(step.recorded) - commit.first_lsn
+            return signing.release(commit.entries[place], self._key)
+
+    def pause(self, step: Step, cause: str) -> pb.AdaptationCommand:
+        """The safe PAUSE; a step that never reached the log is counted."""
+        if step.lsn == 0:
+            self._journal.count_unrecorded()
+        command = safe_pause(step.observation, step.decision_id, step.received_unix_ns, cause)
+        return signing.sign_safe_pause(command, self._key)
+
+    def close(self) -> None:
+        """Let the collaborators' threads end."""
+        self._blueprints.close()
+        self._inference.close()
+
+    def _await(self, step: Step, wait: Callable[[float], bool]) -> None:
+        started_ns = time.perf_counter_ns()
+        try:
+            wait(max(step.commit_left_ns, 0) / 1e9)
+        except wal.LogError as error:
+            raise JournalUnavailable("log_failed") from error
+        step.commit_left_ns -= time.perf_counter_ns() - started_ns
+
+    def _blueprint_input(self, state: State, blueprint_id: str) -> BlueprintInput:
+        observed = state.blueprints.get(blueprint_id)
+        if observed is None or observed.blueprint is None:
+            return BlueprintInput(unobserved(blueprint_id), {})
+        return BlueprintInput(observed.blueprint, self._parsed_metadata(observed.blueprint.digest))
+
+    def _parsed_metadata(self, digest: str) -> dict[str, object]:
+        """The content's graph metadata, parsed once for each digest."""
+        if digest not in self._metadata:
+            content = journal.BlueprintContent.FromString(self._journal.contents.get(digest, b""))
+            while len(self._metadata) >= PARSED_METADATA_MAX:
+                del self._metadata[next(iter(self._metadata))]
+            self._metadata[digest] = dict(parse_metadata(content.graph_metadata))
+        return self._metadata[digest]
+
+    def _inference_event(self, step: Step) -> Event:
+        graph, identity = step.graph, self._policy.identity
+        assert graph is not None  # noqa: S101  `build_graph` came before
+        skipped = self._skip_cause(step, graph)
+        if skipped is not None:
+            return journal.InferenceSkipped(step_lsn=step.lsn, identity=identity_message(identity), cause=skipped)
+        outcome = self._inference.call(lambda: self._policy.propose(graph), step.budget_ms / 1e3)
+        if isinstance(outcome, Returned):
+            return inference_message(
+                step.lsn, identity, outcome.value, elapsed_ns=outcome.elapsed_ns,
+                observation=step.observation, blueprints=len(step.blueprints),
+            )  # fmt: skip
+        message = identity_message(identity)
+        if isinstance(outcome, TimedOut):
+            return journal.InferenceTimedOut(
+                step_lsn=step.lsn, identity=message, budget_ms=step.budget_ms, elapsed_ns=outcome.elapsed_ns
+            )
+        return _inference_failed(step, message, outcome)
+
+    def _skip_cause(self, step: Step, graph: Graph) -> str | None:
+        breaker = step.state.breakers["inference"]
+        if not admits(breaker, step.received.event_time_ns, step.state.thresholds):
+            return "breaker_open"
+        return None if graph.candidates else "no_seed_candidates"
+
+
+def _step_received(step: Step, state: State, now_ns: int) -> journal.StepReceived:
+    return journal.StepReceived(
+        step_index=state.steps_received + 1,
+        event_time_ns=now_ns,
+        received_unix_ns=step.received_unix_ns,
+        decision_id=step.decision_id,
+        call=step.call,
+        budget_ms=step.budget_ms,
+        packet=step.packet,
+    )
+
+
+def _fault_event(step: Step, fault: Fault, budget_ms: int) -> Event:
+    if fault.error:
+        return journal.MetadataFailed(
+            step_lsn=step.lsn,
+            blueprint_id=fault.blueprint_id,
+            error=_printable(fault.error),
+            attempted=fault.attempted,
+        )
+    return journal.MetadataTimedOut(
+        step_lsn=step.lsn, blueprint_id=fault.blueprint_id, budget_ms=budget_ms, elapsed_ns=fault.elapsed_ns
+    )
+
+
+def _graph_observed(step: Step, graph: Graph, host_id: str) -> journal.GraphObserved:
+    uses = [
+        journal.BlueprintUse(blueprint_id=b.blueprint.blueprint_id, digest=b.blueprint.digest) for b in step.blueprints
+    ]
+    return journal.GraphObserved(
+        step_lsn=step.lsn,
+        node_counts=graph.node_counts(),
+        edge_counts=graph.edge_counts(),
+        coverage=[
+            journal.FeatureCount(family=family, feature=feature, present=present, total=total)
+            for family, feature, present, total in graph.coverage
+        ],
+        norm_inputs=[journal.NormInput(index=index, value=value) for index, value in graph.norm_inputs],
+        blueprints=uses,
+        ignored_inputs=graph.ignored_inputs,
+        host_blueprint_id=host_id,
+    )
+
+
+def _inference_failed(
+    step: Step, identity: journal.PolicyIdentity, outcome: Raised | NotAttempted
+) -> journal.InferenceFailed:
+    failed = journal.InferenceFailed(step_lsn=step.lsn, identity=identity)
+    if isinstance(outcome, NotAttempted):
+        failed.error = f"not attempted: {outcome.abandoned} earlier calls have not returned"
+        return failed
+    failed.attempted, failed.elapsed_ns = True, outcome.elapsed_ns
+    failed.error = _printable(f"{type(outcome.error).__name__}: {outcome.error}")
+    return failed
+
+
+def _decided(step: Step, state: State, now_ns: int) -> list[Event]:
+    """The step's whole batch: what was observed, then what follows from it."""
+    for event in step.observed:
+        state = evolve(state, state.last_lsn + 1, event)
+    inputs = step_inputs(
+        step.lsn,
+        step.received,
+        step.observed,
+        event_time_ns=now_ns,
+        timings=_stage_timings(step.timings),
+        observation=step.observation,
+    )
+    return [*step.observed, *decide(state, inputs).events]
+
+
+def _stage_timings(timings: StepTimings) -> journal.StageTimings:
+    return journal.StageTimings(
+        receive_ns=timings.receive_ns,
+        blueprints_ns=timings.blueprints_ns,
+        graph_ns=timings.graph_ns,
+        inference_ns=timings.inference_ns,
+    )
+
+
+def _decision_lsn(recorded: Recorded) -> int:
+    made = next(event for event in recorded.events if isinstance(event, journal.DecisionMade))
+    return recorded.lsn_of(made)
+
+
+def _late(step: Step, recorded: Recorded, cause: str) -> LateCommit:
+    return LateCommit(step.observation, step.received, step.lsn, _decision_lsn(recorded), cause)
+
+
+def _printable(text: str) -> str:
+    """Foreign text as protobuf can hold it: cut to size, lone surrogates replaced."""
+    return text[:ERROR_CHARS_MAX].encode("utf-8", "replace").decode("utf-8")
+
+
+@contextmanager
+def _timed(step: Step, stage: str) -> Iterator[None]:
+    started_ns = time.perf_counter_ns()
+    try:
+        yield
+    finally:
+        setattr(step.timings, stage, time.perf_counter_ns() - started_ns)

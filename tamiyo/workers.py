@@ -1,0 +1,136 @@
+"""Calls under a deadline: the caller gets its answer in time, or the fact that there is none.
+
+A call that does not return keeps its thread; the worker goes on with a new one. At most `abandoned_max`
+threads are out at a time, so the number of threads is bounded for ever; with that many out a call is not
+attempted. What an abandoned call returns later is dropped.
+
+The limits of this: a call that holds the interpreter lock in C code and never releases it stops the whole
+process, and a pure-Python busy loop delays the caller by up to a few switch intervals (5 ms each, see
+`sys.getswitchinterval`).
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+__all__ = ["DeadlineWorker", "NotAttempted", "Outcome", "Raised", "Returned", "TimedOut"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Returned(Generic[T]):
+    """The call's value."""
+
+    value: T
+    elapsed_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """What the call raised."""
+
+    error: BaseException
+    elapsed_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """There was no answer within the deadline; the call was abandoned."""
+
+    elapsed_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotAttempted:
+    """Every thread is still out on an earlier call."""
+
+    abandoned: int
+
+
+Outcome = Returned[T] | Raised | TimedOut | NotAttempted
+
+
+class _Job(Generic[T]):
+    __slots__ = ("done", "function", "outcome", "started_ns")
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self.function = function
+        self.started_ns = time.perf_counter_ns()
+        self.done = threading.Event()
+        self.outcome: Returned[T] | Raised | None = None
+
+    def run(self) -> None:
+        try:
+            value = self.function()
+        except BaseException as error:  # noqa: BLE001  whatever a collaborator raises is its outcome, a value
+            self.outcome = Raised(error, time.perf_counter_ns() - self.started_ns)
+        else:
+            self.outcome = Returned(value, time.perf_counter_ns() - self.started_ns)
+        self.done.set()
+
+
+class _Line:
+    """The jobs of one thread; None at its end. `abandoned` once nobody waits for that thread any more."""
+
+    __slots__ = ("abandoned", "jobs")
+
+    def __init__(self) -> None:
+        self.jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self.abandoned = False
+
+
+class DeadlineWorker:
+    """One thread that runs calls in order for one caller at a time."""
+
+    def __init__(self, name: str, *, abandoned_max: int = 4) -> None:
+        self._name = name
+        self._abandoned_max = abandoned_max
+        self._lock = threading.Lock()
+        self._abandoned = 0
+        self._line: _Line | None = None
+
+    @property
+    def abandoned(self) -> int:
+        """Threads that are out on a call nobody waits for any more."""
+        return self._abandoned
+
+    def call(self, function: Callable[[], T], timeout_s: float) -> Outcome[T]:
+        """Run `function` and wait for at most `timeout_s`."""
+        if self._abandoned >= self._abandoned_max:
+            return NotAttempted(self._abandoned)
+        job = _Job(function)
+        line = self._line or self._start()
+        line.jobs.put(job)
+        if job.done.wait(timeout_s) and job.outcome is not None:
+            return job.outcome
+        self._abandon(line)
+        return TimedOut(time.perf_counter_ns() - job.started_ns)
+
+    def close(self) -> None:
+        """Let the idle thread end. One that is out on a call ends when the call does."""
+        if self._line is not None:
+            self._line.jobs.put(None)
+            self._line = None
+
+    def _start(self) -> _Line:
+        line = self._line = _Line()
+        threading.Thread(target=self._serve, args=(line,), name=self._name, daemon=True).start()
+        return line
+
+    def _abandon(self, line: _Line) -> None:
+        with self._lock:
+            line.abandoned = True
+            self._abandoned += 1
+        self._line = None
+        line.jobs.put(None)
+
+    def _serve(self, line: _Line) -> None:
+        while (job := line.jobs.get()) is not None:
+            job.run()
+            del job  # an idle thread holds on to no result
+        with self._lock:
+            self._abandoned -= line.abandoned
