@@ -1,0 +1,76 @@
+"""Files that others read: the norms, and the registries that offline learners share.
+
+Each is replaced as a whole: written beside, synced, renamed, and the rename synced. A reader sees the old file or
+the new one, after a crash too.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tamiyo.core.norms import NORM_INPUTS, Norm
+from tamiyo.core.registries import Registries
+
+__all__ = ["NORMS_NAME", "export_norms", "export_registries", "registry_name"]
+
+NORMS_NAME = "gnn_norms.json"
+
+
+def registry_name(kind: str) -> str:
+    """The file that holds the registry of a kind."""
+    return f"{kind}_registry.json"
+
+
+def export_norms(directory: Path | str, norms: Sequence[Norm]) -> Path:
+    """Write `gnn_norms.json`: one object, by input name, of {"mean", "variance"} in the input's scaled form.
+
+    JSON has no NaN or infinity; where a norm is one, it is null.
+
+    Raises:
+        ValueError: there is not one norm for each row of NORM_INPUTS; nothing was written.
+        OSError: the file cannot be written; the one before it is as it was.
+    """
+    content = {
+        row.name: {"mean": _finite(norm.mean), "variance": _finite(norm.variance)}
+        for row, norm in zip(NORM_INPUTS, norms, strict=True)
+    }
+    return _replace(Path(directory) / NORMS_NAME, content)
+
+
+def export_registries(directory: Path | str, registries: Registries) -> tuple[Path, ...]:
+    """Write `<kind>_registry.json` for every kind: one object {key: index}, in the order of the indices.
+
+    Raises:
+        OSError: a file cannot be written; those after it are as they were.
+    """
+    folder = Path(directory)
+    return tuple(
+        _replace(folder / registry_name(kind), dict(sorted(entries.items(), key=lambda entry: entry[1])))
+        for kind, entries in registries.items()
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _replace(path: Path, content: Mapping[str, object]) -> Path:
+    """ASCII only: a key with a lone surrogate, which UTF-8 cannot hold, comes back as it was."""
+    beside = path.with_name(f"{path.name}.tmp")
+    with beside.open("wb") as file:
+        file.write(json.dumps(content, indent=2, allow_nan=False).encode("ascii") + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    _sync_names(path.parent)
+    return path
+
+
+def _sync_names(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,286 @@
+"""One projection: its database, the rows written with their applied LSN, and what may be asked of it."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
+
+import wal
+from tamiyo.core.events import decode
+from tamiyo.core.norms import NORM_INPUTS, PRIORS, Norm
+from tamiyo.core.registries import Registries, initial
+from tamiyo.errors import ProjectionUnusable
+from tamiyo.projections import database, queries
+from tamiyo.projections.database import DatabaseDamaged
+from tamiyo.projections.migrate import REVISION, migrate, revision_of
+from tamiyo.projections.models import Applied, Base, Decision, NormRow, RegistryEntry, UndecidedStep
+from tamiyo.projections.projectors import VERSION, Draft, Waiting, project
+from tamiyo.projections.queries import Summary
+from tamiyo.projections.tail import AHEAD, FOLLOW, FOREIGN, LogSource, Position, Tail
+
+__all__ = ["BATCH_ENTRIES", "DATABASE_NAME", "Projection"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+DATABASE_NAME = "projection.sqlite"
+BATCH_ENTRIES = 4_096
+"""Records of one transaction: long enough that commits cost little, short enough that others get the lock."""
+
+_VERDICTS = {
+    AHEAD: "it was ahead of the log, which ends before the applied LSN",
+    FOREIGN: "its rows come from another log",
+}
+
+
+class Projection:
+    """Tables made from a log. Several processes may have the same one open; each method is one transaction or more.
+
+    `rebuilt_because` says why this object last made its rows anew, "" while it has not; it is logged as well.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Made by `open` and `in_memory`."""
+        self._engine = engine
+        self._tail: Tail | None = None
+        self.rebuilt_because = ""
+
+    @classmethod
+    def open(cls, directory: Path | str) -> Self:
+        """Open `<directory>/projection.sqlite`, made and migrated as needed.
+
+        A file that is no usable database is renamed to `projection.sqlite.damaged` and a new one begun.
+
+        Raises:
+            ProjectionUnusable: the file cannot be opened or written, or stayed locked.
+        """
+        return cls._ready(database.sqlite_engine(Path(directory) / DATABASE_NAME))
+
+    @classmethod
+    def in_memory(cls) -> Self:
+        """A projection that leaves nothing behind, for one thread: to look at a directory that cannot be written."""
+        return cls._ready(database.memory_engine())
+
+    @property
+    def applied_lsn(self) -> int:
+        """The LSN up to which the rows speak. Raises ProjectionUnusable."""
+        return self._read(lambda connection: _position(connection).lsn)
+
+    def catch_up(self, log: LogSource, limit: int | None = None) -> int:
+        """Apply what the log holds past the applied LSN, in batches; rows that are not of this log are made anew.
+
+        Args:
+            log: the log's directory, or the log where it is open in this process.
+            limit: how many records to apply at most; all there are when None.
+
+        Returns:
+            How many records were applied.
+
+        Raises:
+            ProjectionUnusable: the database cannot be written, or stayed locked.
+            JournalUnreadable: a record does not parse or is of a newer version; its batch is not applied.
+            wal.LogError: the log is damaged.
+            OSError: the log is missing or cannot be read.
+        """
+        return self._healed(lambda: self._caught_up(log, limit))
+
+    def rebuild(self, log: LogSource) -> int:
+        """Throw the rows away and make them from the log's first record on. Returns and raises as `catch_up`."""
+        self._begin_again("a rebuild was asked for")
+        return self.catch_up(log)
+
+    def summary(self) -> Summary:
+        """The directory at a glance. Raises ProjectionUnusable."""
+        return self._read(queries.summary)
+
+    def registries(self) -> Registries:
+        """The registries at the applied LSN. Raises ProjectionUnusable."""
+        return self._read(queries.registries)
+
+    def norms(self) -> tuple[Norm, ...]:
+        """The norms at the applied LSN, one for each row of NORM_INPUTS. Raises ProjectionUnusable."""
+        return self._read(queries.norms)
+
+    def contents(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Every row by table, in the order of the primary keys. Raises ProjectionUnusable."""
+        return self._read(queries.contents)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        """Return the projection itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    @classmethod
+    def _ready(cls, engine: Engine) -> Self:
+        projection = cls(engine)
+        try:
+            projection._healed(projection._prepare)
+        except ProjectionUnusable:
+            projection.close()
+            raise
+        return projection
+
+    def _prepare(self) -> None:
+        """Bring tables and rows to this version; a database that is there already is only read."""
+        with database.reading(self._engine) as connection:
+            if _is_current(connection):
+                return
+        with database.writing(self._engine) as connection:
+            dropped = migrate(connection)  # looks again: another process may have been faster
+            if dropped:
+                self._report(dropped)
+            if not _is_current(connection):
+                _clear(connection)
+
+    def _healed(self, action: Callable[[], T]) -> T:
+        """Do it; where the file turns out to be damaged, set it aside and do it once more with a new one."""
+        try:
+            return action()
+        except DatabaseDamaged as damage:
+            self._replace_file(damage)
+        return action()
+
+    def _replace_file(self, damage: DatabaseDamaged) -> None:
+        path = Path(str(self._engine.url.database))
+        try:
+            aside = database.set_aside(self._engine)
+        except OSError as error:
+            raise ProjectionUnusable(
+                f"{path} is damaged and cannot be moved away: {error}; it is made from the log: delete it"
+            ) from damage
+        self._report(f"the file was damaged and is now {aside.name}: {damage.__cause__}")
+        self._tail = None
+        self._prepare()
+
+    def _begin_again(self, reason: str) -> None:
+        self._report(reason)
+        self._tail = None
+        with database.writing(self._engine) as connection:
+            _clear(connection)
+
+    def _report(self, reason: str) -> None:
+        self.rebuilt_because = reason
+        logger.warning("the projection %s is made anew: %s", self._engine.url.database, reason)
+
+    def _caught_up(self, log: LogSource, limit: int | None) -> int:
+        done = 0
+        while limit is None or done < limit:
+            tail = self._tail_of(log)
+            most = BATCH_ENTRIES if limit is None else min(BATCH_ENTRIES, limit - done)
+            entries = tail.poll(most) if tail.verdict == FOLLOW else []
+            if not entries:
+                break
+            done += self._apply(entries[:most])
+        return done
+
+    def _tail_of(self, log: LogSource) -> Tail:
+        """Where to read on: the tail of the last time, as long as the rows end where it does."""
+        position = self._read(_position)
+        tail = self._tail
+        if tail is not None and tail.follows(log, position):
+            return tail
+        tail = Tail(log, position)
+        if tail.verdict in _VERDICTS:
+            self._begin_again(_VERDICTS[tail.verdict])
+            tail = Tail(log, Position())
+        self._tail = tail
+        return tail
+
+    def _apply(self, entries: Sequence[wal.Entry]) -> int:
+        """Write the rows of `entries` and the new applied LSN, all or nothing; returns how many were new."""
+        with database.writing(self._engine) as connection:
+            position = _position(connection)
+            fresh = [entry for entry in entries if entry.lsn > position.lsn]
+            if not fresh or fresh[0].lsn != position.lsn + 1:
+                return 0  # another process was faster, or has just begun again: look once more
+            draft = _draft(connection)
+            for entry in fresh:
+                project(draft, entry.lsn, decode(entry.kind, entry.payload))
+            _write(connection, draft)
+            _move(connection, position.after(fresh))
+            return len(fresh)
+
+    def _read(self, question: Callable[[Connection], T]) -> T:
+        with database.reading(self._engine) as connection:
+            return question(connection)
+
+
+def _is_current(connection: Connection) -> bool:
+    if revision_of(connection) != REVISION:
+        return False
+    return connection.execute(select(Applied.projectors)).scalar_one_or_none() == VERSION
+
+
+def _clear(connection: Connection) -> None:
+    """The rows of an empty log."""
+    for table in Base.metadata.sorted_tables:
+        connection.execute(delete(table))
+    norms = [
+        {"name": row.name, "mean": norm.mean, "variance": norm.variance}
+        for row, norm in zip(NORM_INPUTS, PRIORS, strict=True)
+    ]
+    connection.execute(insert(NormRow), norms)
+    entries = [
+        {"kind": kind, "key": key, "index": index} for kind, keys in initial().items() for key, index in keys.items()
+    ]
+    connection.execute(insert(RegistryEntry), entries)
+    connection.execute(insert(Applied), {"id": 1, "lsn": 0, "log_id": "", "record_digest": "", "projectors": VERSION})
+
+
+def _position(connection: Connection) -> Position:
+    row = connection.execute(select(Applied.lsn, Applied.log_id, Applied.record_digest)).one()
+    return Position(row.lsn, row.log_id, row.record_digest)
+
+
+def _move(connection: Connection, position: Position) -> None:
+    connection.execute(
+        update(Applied).values(lsn=position.lsn, log_id=position.log_id, record_digest=position.record_digest)
+    )
+
+
+def _draft(connection: Connection) -> Draft:
+    steps = connection.execute(
+        select(
+            UndecidedStep.lsn, UndecidedStep.step_index, UndecidedStep.received_unix_ns, UndecidedStep.coverage
+        ).order_by(UndecidedStep.lsn)
+    )
+    return Draft(norms=list(queries.norms(connection)), waiting={lsn: Waiting(*described) for lsn, *described in steps})
+
+
+def _write(connection: Connection, draft: Draft) -> None:
+    for table, rows in draft.inserts.items():
+        connection.execute(insert(table), rows)
+    if draft.superseded:
+        connection.execute(update(Decision.__table__).where(Decision.lsn == bindparam("at")), draft.superseded)
+    connection.execute(
+        update(NormRow.__table__).where(NormRow.name == bindparam("row")),
+        [
+            {"row": row.name, "mean": norm.mean, "variance": norm.variance}
+            for row, norm in zip(NORM_INPUTS, draft.norms, strict=True)
+        ],
+    )
+    connection.execute(delete(UndecidedStep))
+    if draft.waiting:
+        connection.execute(insert(UndecidedStep), [_waiting_row(lsn, step) for lsn, step in draft.waiting.items()])
+
+
+def _waiting_row(lsn: int, step: Waiting) -> dict[str, object]:
+    return {
+        "lsn": lsn,
+        "step_index": step.step_index,
+        "received_unix_ns": step.received_unix_ns,
+        "coverage": step.coverage,
+    }

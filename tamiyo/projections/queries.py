@@ -1,0 +1,139 @@
+"""What may be asked of a projection. Every function reads inside the transaction that it is given."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select
+
+from tamiyo.core.breakers import BREAKERS, CLOSED
+from tamiyo.core.norms import NORM_INPUTS, Norm
+from tamiyo.core.registries import Registries, initial
+from tamiyo.projections.models import (
+    Applied,
+    Base,
+    BreakerMove,
+    ConservativeChange,
+    Decision,
+    NormRow,
+    Opening,
+    RegistryEntry,
+    UndecidedStep,
+)
+
+__all__ = ["Summary", "contents", "norms", "registries", "summary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A directory at a glance, as of `applied_lsn`. Command types and states are Leyline numbers."""
+
+    applied_lsn: int
+    policy_version: str  # of the latest decision, else of the latest opening; "" for an empty log
+    openings: int
+    decisions: int
+    last_step_index: int
+    undecided: int
+    superseded: int  # decisions whose commit was late: a safe PAUSE was released in their place
+    by_type: Mapping[int, int]
+    by_reason: Mapping[str, int]
+    coverage_mean: float | None
+    registry_sizes: Mapping[str, int]
+    norms: Mapping[str, Norm]
+    breakers: Mapping[str, int]
+    conservative: bool
+    conservative_reason: str
+
+
+def summary(connection: Connection) -> Summary:
+    """Everything at once, from one state of the database."""
+    change = connection.execute(
+        _latest(ConservativeChange.active, ConservativeChange.reason, by=ConservativeChange.lsn)
+    )
+    active, reason = _first(change.one_or_none(), (False, ""))
+    totals = connection.execute(
+        select(
+            func.count(),
+            func.coalesce(func.max(Decision.step_index), 0),
+            func.count(Decision.superseded_by),
+            func.avg(Decision.coverage),
+        ).select_from(Decision)
+    ).one()
+    return Summary(
+        applied_lsn=connection.execute(select(Applied.lsn)).scalar_one(),
+        policy_version=_policy_version(connection),
+        openings=_count(connection, Opening),
+        decisions=totals[0],
+        last_step_index=totals[1],
+        undecided=_count(connection, UndecidedStep),
+        superseded=totals[2],
+        by_type=_counted(connection, Decision.command_type),
+        by_reason=_counted(connection, Decision.risk_reason),
+        coverage_mean=totals[3],
+        registry_sizes=MappingProxyType({kind: len(keys) for kind, keys in registries(connection).items()}),
+        norms=MappingProxyType({row.name: norm for row, norm in zip(NORM_INPUTS, norms(connection), strict=True)}),
+        breakers=_breakers(connection),
+        conservative=bool(active),
+        conservative_reason=reason if active else "",
+    )
+
+
+def registries(connection: Connection) -> Registries:
+    """Every registry with its keys in the order of their indices."""
+    found: dict[str, dict[str, int]] = {kind: {} for kind in initial()}
+    entries = select(RegistryEntry.kind, RegistryEntry.key, RegistryEntry.index).order_by(RegistryEntry.index)
+    for kind, key, index in connection.execute(entries):
+        found.setdefault(kind, {})[key] = index
+    return MappingProxyType({kind: MappingProxyType(keys) for kind, keys in found.items()})
+
+
+def norms(connection: Connection) -> tuple[Norm, ...]:
+    """One norm for each row of NORM_INPUTS."""
+    rows = {name: Norm(mean, variance) for name, mean, variance in connection.execute(select(*_columns(NormRow)))}
+    return tuple(rows[row.name] for row in NORM_INPUTS)
+
+
+def contents(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table in the order of its primary key: what two projections are compared by."""
+    return {
+        table.name: [tuple(row) for row in connection.execute(select(table).order_by(*table.primary_key))]
+        for table in Base.metadata.sorted_tables
+    }
+
+
+def _columns(table: type[Base]) -> Sequence[Any]:
+    return list(table.__table__.columns)
+
+
+def _latest(*columns: Any, by: Any) -> Select[Any]:
+    return select(*columns).order_by(by.desc()).limit(1)
+
+
+def _first(row: Any, otherwise: tuple[Any, ...]) -> tuple[Any, ...]:
+    return otherwise if row is None else tuple(row)
+
+
+def _policy_version(connection: Connection) -> str:
+    for column, by in ((Decision.policy_version, Decision.lsn), (Opening.policy_version, Opening.lsn)):
+        version = connection.execute(_latest(column, by=by)).scalar_one_or_none()
+        if version:
+            return str(version)
+    return ""
+
+
+def _count(connection: Connection, table: type[Base]) -> int:
+    return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def _counted(connection: Connection, column: Any) -> Mapping[Any, int]:
+    """How many decisions have each value, the most frequent first."""
+    rows = connection.execute(select(column, func.count()).group_by(column)).all()
+    return MappingProxyType(dict(sorted(((value, count) for value, count in rows), key=lambda row: (-row[1], row[0]))))
+
+
+def _breakers(connection: Connection) -> Mapping[str, int]:
+    states = dict.fromkeys(BREAKERS, int(CLOSED))
+    moves = select(BreakerMove.breaker, BreakerMove.to_state).order_by(BreakerMove.lsn)
+    states.update((name, state) for name, state in connection.execute(moves))
+    return MappingProxyType(states)
