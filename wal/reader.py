@@ -67,6 +67,8 @@ class Reader:
         if place is None:
             return False
         told = None if self._durable_lsn is None else self._durable_lsn()
+        if told is not None and place.cursor.lsn > told:
+            return False  # all that is acknowledged was read
         free = told is None and not is_locked(self._disk, self._path)  # asked before reading, never after
         with opened(self._disk, place.segment.path) as fd:
             run = _Run(Window(self._disk, fd), place.cursor, told, self._after)
@@ -80,7 +82,7 @@ class Reader:
     def _look(self, run: "_Run", place: "_Place", *, free: bool, fd: int, found: list[Entry]) -> bool:
         """Find out what it means that no frame stands here. Returns whether there is more after all."""
         if run.told is not None and run.ahead.lsn > run.told:
-            return False  # all that is acknowledged was read
+            return False
         here = (run.ahead.segment, run.ahead.offset, free)
         if here == self._surveyed and run.told is None:
             return False  # looked at before, and nobody has written here since
@@ -94,6 +96,9 @@ class Reader:
         if isinstance(next_frame(run.window, run.ahead), Frame):
             return True
         if stop.case.action == REFUSE:
+            run.release_to(stop.rest.durable_offset, found)
+            if found:
+                return False  # hand over what the evidence proves first; the next call meets the damage again
             raise stop.refusal()
         self._surveyed = here
         if free and run.held:
@@ -156,14 +161,16 @@ class _Run:
                 return
 
     def _release(self, newest: Frame, found: list[Entry]) -> None:
-        """Let go of what the newest frame, or the writer itself, says is durable."""
+        """Let go of what the writer itself, or else the newest frame, says is durable."""
+        if self.told is None:
+            self.release_to(newest.durable_offset, found)
+        elif newest.first_lsn + newest.records - 1 <= self.told:
+            self.release_all(found)
+
+    def release_to(self, durable_offset: int, found: list[Entry]) -> None:
+        """Let go of the frames that end at or before this offset."""
         proven = 0
-        for frame, _ in self.held:
-            durable = frame.end <= newest.durable_offset
-            if self.told is not None:
-                durable = frame.first_lsn + frame.records - 1 <= self.told
-            if not durable:
-                break
+        while proven < len(self.held) and self.held[proven][0].end <= durable_offset:
             proven += 1
         self._let_go(proven, found)
 

@@ -166,16 +166,23 @@ class Tail:
         self.cursor = start_of(header)
         self._zeroed_to = self.cursor.offset
 
+    @property
+    def low_on_zeros(self) -> bool:
+        """Whether few written zeros are left past the end, and there is room for more."""
+        return self._zeroed_to - self.cursor.offset < ZERO_LOW_BYTES and self._zeroed_to < self._segment_bytes
+
     def zero_ahead(self) -> None:
         """Write and sync zeros past the end when few are left, so that the next syncs are fast ones."""
-        if self._zeroed_to - self.cursor.offset >= ZERO_LOW_BYTES:
-            return
         start = max(self._zeroed_to, self.cursor.offset)
-        end = min(start + ZERO_STEP_BYTES, self.header.limits.segment_bytes)
-        if start < end:
+        end = min(start + ZERO_STEP_BYTES, self._segment_bytes)
+        if self.low_on_zeros:
             write_zeros(self._disk, self._fd, start, end)
             self.sync()
             self._zeroed_to = end
+
+    @property
+    def _segment_bytes(self) -> int:
+        return self.header.limits.segment_bytes
 
     def release(self) -> None:
         """Close the file without writing."""

@@ -68,6 +68,7 @@ class Writer:
         self._last_write = 0.0
         self._spare_fd: int | None = None
         self._attempts = 0
+        self._waiters = 0
         self._ended = threading.Event()
         self._pid = os.getpid()
         self.failure: LogFailed | None = None
@@ -107,7 +108,7 @@ class Writer:
             while (refusal := self._admit(batch)) is not None:
                 if isinstance(refusal, LogFull) and self._attempts > asked:
                     raise refusal
-                self._progress.wait()
+                self._wait_for_progress()
             return self._queue_batch(batch)
 
     def stage(self, batch: Batch) -> Staged:
@@ -128,6 +129,13 @@ class Writer:
             self._stopping = True
             self._wake()
         return self._ended.wait(timeout_s)
+
+    def _wait_for_progress(self) -> None:
+        self._waiters += 1
+        try:
+            self._progress.wait()
+        finally:
+            self._waiters -= 1
 
     def _refuse_in_child(self) -> None:
         if os.getpid() != self._pid:
@@ -260,14 +268,16 @@ class Writer:
         self._unproven = False
 
     def _upkeep(self) -> None:
-        """Prepare what the next groups need, and tell those who wait for room."""
-        self._busy_since = time.monotonic()
-        if self._room.spare == MAKING and self._spare_fd is None:
-            self._make_spare()
-        self._tail.zero_ahead()
-        with self._mutex:
-            self._progress.notify_all()
-        self._busy_since = None
+        """Prepare what the next groups need, and tell those who wait for room. Usually there is nothing to do."""
+        make_spare = self._room.spare == MAKING and self._spare_fd is None
+        if make_spare or self._tail.low_on_zeros:
+            self._busy_since = time.monotonic()
+            if make_spare:
+                self._make_spare()
+            self._tail.zero_ahead()
+        if self._waiters:
+            with self._mutex:
+                self._progress.notify_all()
 
     def _make_spare(self) -> None:
         state, refusal = READY, ""

@@ -1,0 +1,118 @@
+"""One frame: what goes in comes out, and nothing else passes for it."""
+
+import google_crc32c
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wal import UnsupportedFormat
+from wal.entries import Entry
+from wal.frames import (
+    DATA,
+    HEAD_BYTES,
+    Frame,
+    chain_holds,
+    decode,
+    encode,
+    entries,
+    frame_bytes,
+    link,
+    pack_records,
+    read_length,
+)
+
+RECORDS = st.lists(st.tuples(st.integers(0, 65535), st.binary(max_size=700)), min_size=1, max_size=5)
+
+
+def make(records: list[tuple[int, bytes]], first_lsn: int = 7) -> tuple[Frame, bytes]:
+    body, digests = pack_records(records, bytes(range(16)) * len(records))
+    leaves = [(kind, digest) for (kind, _), digest in zip(records, digests, strict=True)]
+    prev = b"p" * 32
+    frame = Frame(
+        DATA, frame_bytes(len(body)), len(records), b"i" * 16, 3, 4096, 2, first_lsn, first_lsn - 1, 512, prev,
+        len(body), link(prev, first_lsn, leaves),
+    )  # fmt: skip
+    return frame, encode(frame, body)
+
+
+def resealed(data: bytes, offset: int, value: bytes) -> bytes:
+    """The frame with other header bytes, and both checksums made right again."""
+    data = data[:offset] + value + data[offset + len(value) :]
+    head = data[: HEAD_BYTES - 4]
+    data = head + google_crc32c.value(head).to_bytes(4, "little") + data[HEAD_BYTES:]
+    return data[:-4] + google_crc32c.value(data[:-4]).to_bytes(4, "little")
+
+
+@given(RECORDS)
+def test_a_frame_comes_back_as_it_was_built(records: list[tuple[int, bytes]]) -> None:
+    frame, data = make(records)
+    assert len(data) == frame.length == read_length(data, 0)
+    assert len(data) % 512 == 0
+    assert decode(data, 0, len(data)) == frame
+    assert entries(data, 0, frame) == [Entry(lsn, *record) for lsn, record in enumerate(records, 7)]
+    assert chain_holds(data, 0, frame)
+
+
+def test_no_frame_survives_the_flip_of_any_of_its_bits() -> None:
+    frame, data = make([(1, b"abc"), (2, b"")])
+    for bit in range(len(data) * 8):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        flipped = bytes(damaged)
+        assert read_length(flipped, 0) is None or decode(flipped, 0, frame.length) is None
+
+
+def test_zeros_are_no_frame() -> None:
+    assert read_length(bytes(512), 0) is None
+    assert decode(bytes(512), 0, 512) is None
+
+
+@pytest.mark.parametrize("length", [0, 511, 513, 1024, 1 << 31])
+def test_a_frame_of_another_length_than_its_bytes_is_none(length: int) -> None:
+    frame, data = make([(1, b"abc")])
+    assert frame.length == 512
+    assert decode(data, 0, length) is None
+
+
+@pytest.mark.parametrize(
+    ("offset", "value"), [(4, b"\x09"), (4, b"\x00"), (5, b"\x01"), (6, b"\x02\x00")], ids=["type", "no type", "flags", "version"]
+)  # fmt: skip
+def test_an_unknown_kind_of_frame_is_refused_and_not_guessed(offset: int, value: bytes) -> None:
+    _, data = make([(1, b"abc")])
+    with pytest.raises(UnsupportedFormat):
+        decode(resealed(data, offset, value), 0, len(data))
+
+
+def test_unknown_flags_of_a_record_are_refused() -> None:
+    frame, data = make([(1, b"abc")])
+    with pytest.raises(UnsupportedFormat, match="flags 0x1"):
+        entries(resealed(data, HEAD_BYTES + 2, b"\x01"), 0, frame)
+
+
+@given(RECORDS, st.data())
+def test_the_chain_changes_with_every_fact_it_commits_to(records: list[tuple[int, bytes]], data: st.DataObject) -> None:
+    frame, _ = make(records)
+    other = list(records)
+    place = data.draw(st.integers(0, len(records) - 1))
+    kind, payload = records[place]
+    other[place] = data.draw(st.sampled_from([(kind ^ 1, payload), (kind, payload + b"\0"), (kind, b"x" + payload)]))
+    assert make(other)[0].chain != frame.chain
+    assert make(records, first_lsn=8)[0].chain != frame.chain
+    assert make([*records, (0, b"")])[0].chain != frame.chain
+
+
+def test_a_frame_whose_records_do_not_hash_to_its_chain_is_found_out() -> None:
+    _, data = make([(1, b"abc")])
+    changed = resealed(data, HEAD_BYTES + 24, b"abd")
+    frame = decode(changed, 0, len(changed))
+    assert frame is not None
+    assert not chain_holds(changed, 0, frame)
+
+
+def test_records_that_do_not_fill_their_body_are_found_out() -> None:
+    _, data = make([(1, b"abc")])
+    for length in (b"\x02", b"\x04", b"\xff"):
+        changed = resealed(data, HEAD_BYTES + 4, length)
+        frame = decode(changed, 0, len(changed))
+        assert frame is not None
+        assert not chain_holds(changed, 0, frame)
