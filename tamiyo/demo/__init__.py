@@ -1,0 +1,5 @@
+"""A real training run: a small convolutional network learns handwritten digits while Tamiyo lets it grow.
+
+`session.new_trainer(seed, controller, verifier, directory)` is all of it; `tamiyo run` adds the service, the
+library, a progress bar and the summary.
+"""

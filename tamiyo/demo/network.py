@@ -27,7 +27,6 @@ class DigitNetwork(nn.Module):
         for layer in (self.conv1, self.conv2, self.conv3):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # torch's default starts on a plateau here
 
-
     def forward(self, images: Tensor) -> Tensor:
         """One pass."""
         features: Tensor = self.graft1(torch.relu(self.conv1(images)))

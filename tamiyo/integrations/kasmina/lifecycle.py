@@ -20,6 +20,7 @@ __all__ = [
     "DEFAULT_PACE",
     "LIVE",
     "PLANTED",
+    "RETURNING",
     "TRANSITIONS",
     "Pace",
     "gate",
@@ -39,6 +40,10 @@ LIVE = (
 
 PLANTED = (*LIVE, pb.SEED_STAGE_FOSSILIZED, pb.SEED_STAGE_CULLED, pb.SEED_STAGE_EMBARGOED)
 """The stages in which the seed's module exists."""
+
+RETURNING = (pb.SEED_STAGE_CULLED, pb.SEED_STAGE_EMBARGOED, pb.SEED_STAGE_RESETTING)
+"""On the way back to DORMANT. Time passes for these even while seeds are held: Tamiyo pauses when it has no
+candidate, and a held embargo would then never end."""
 
 TRANSITIONS: Mapping[int, Mapping[int, int]] = MappingProxyType(
     {
@@ -101,7 +106,7 @@ def _steps_needed(operation: int, pace: Pace) -> int:
 def tick_target(stage: int, age_steps: int, pace: Pace) -> int:
     """The stage after `age_steps` steps in `stage`; only a culled seed moves by itself, one stage at a time."""
     moves: Mapping[int, tuple[int, int]] = {
-        pb.SEED_STAGE_CULLED: (1, pb.SEED_STAGE_EMBARGOED),
+        pb.SEED_STAGE_CULLED: (2, pb.SEED_STAGE_EMBARGOED),  # so that one packet says CULLED
         pb.SEED_STAGE_EMBARGOED: (pace.embargo_steps, pb.SEED_STAGE_RESETTING),
         pb.SEED_STAGE_RESETTING: (1, pb.SEED_STAGE_DORMANT),
     }

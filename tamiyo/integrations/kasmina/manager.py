@@ -4,7 +4,8 @@ Rule 1: a command that is not authentic changes nothing, and what it might have 
         the seeds hold for that step. So they do for a PAUSE, for a command they do not execute, and while the
         trainer's breaker is open.
 Rule 2: an authentic command is executed whole or refused with a reason.
-Rule 3: only `finalize_step` lets time pass: learning, ages, alpha, the way from CULLED to DORMANT.
+Rule 3: only `finalize_step` lets time pass: learning, ages, alpha, the way from CULLED to DORMANT. The last of
+        these goes on while seeds are held.
 """
 
 import time
@@ -19,7 +20,7 @@ from tamiyo.integrations.kasmina.blueprints import BLUEPRINTS, BlueprintFactory
 from tamiyo.integrations.kasmina.executor import execute
 from tamiyo.integrations.kasmina.export import exported
 from tamiyo.integrations.kasmina.graft import GraftPoint
-from tamiyo.integrations.kasmina.lifecycle import DEFAULT_PACE, Pace, name_of_stage
+from tamiyo.integrations.kasmina.lifecycle import DEFAULT_PACE, RETURNING, Pace, name_of_stage
 from tamiyo.integrations.kasmina.orders import APPLIED, REFUSED, REJECTED, Applied
 from tamiyo.integrations.kasmina.slot import SeedSlot
 from tamiyo.integrations.kasmina.snapshot import restore, snapshot
@@ -106,7 +107,7 @@ class SeedManager:
         started_ns = time.perf_counter_ns()
         held, self._held = self._held or self.breaker_open, False
         for slot in self.slots.values():
-            if held:
+            if held and slot.point.stage not in RETURNING:
                 slot.drop_gradients()
             else:
                 slot.tick(self.settings.pace)

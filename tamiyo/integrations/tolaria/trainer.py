@@ -125,11 +125,13 @@ class Trainer:
         return self.step
 
     def train(self, last_step: int, on_step: Callable[[StepResult], None] = lambda _result: None) -> None:
-        """Go on to step `last_step`, a checkpoint at its end; `on_step` is told of every step.
+        """Go on to step `last_step`, checkpoints at the beginning and the end; `on_step` is told of every step.
 
         An exception, KeyboardInterrupt included, passes through between whole steps or within one; what a
         later run goes on from is the last checkpoint.
         """
+        if self.step == 0:
+            self.save()  # so that a run killed before its first interval goes on from the same random state
         while self.step < last_step:
             on_step(self.advance())
             if self.step % self._settings.checkpoint_every == 0 or self.step == last_step:

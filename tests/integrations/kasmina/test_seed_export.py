@@ -1,0 +1,97 @@
+import pytest
+from kasmina_rig import Rig
+
+from tamiyo.core.limits import Limits
+from tamiyo.core.observation import read_packet
+from tamiyo.core.proposal import BLENDING_METHODS
+from tamiyo.integrations.kasmina.lifecycle import LIVE, name_of_stage
+from tamiyo.leyline import leyline_pb2 as pb
+
+ALWAYS = {"alpha", "risk_tolerance", "blend_allowed", *(f"blend_allowed_{name}" for name in BLENDING_METHODS)}
+ONCE_BLENDED = {"alpha_steps", "alpha_total_steps", "alpha_temperature", "alpha_schedule_index"}
+BLENDED = (pb.SEED_STAGE_BLENDING, pb.SEED_STAGE_SHADOWING, pb.SEED_STAGE_PROBATIONARY, pb.SEED_STAGE_FOSSILIZED)
+
+
+def exported(rig: Rig, seed_id: str = "a") -> pb.SeedState:
+    return next(state for state in rig.manager.export_seed_states() if state.seed_id == seed_id)
+
+
+@pytest.mark.parametrize("stage", [pb.SEED_STAGE_DORMANT, *LIVE, pb.SEED_STAGE_FOSSILIZED], ids=name_of_stage)
+def test_an_export_has_the_metrics_of_its_stage(rig, stage):
+    rig.bring(stage)
+    state = exported(rig)
+    assert state.stage == stage
+    assert set(state.metrics) == ALWAYS | (ONCE_BLENDED if stage in BLENDED else set())
+
+
+def test_exports_come_back_from_a_packet_as_they_were(rig):
+    rig.bring(pb.SEED_STAGE_BLENDING, blending_method_index=3.0)
+    rig.step()
+    rig.backward()
+    states = rig.manager.export_seed_states()
+    packet = pb.SystemStatePacket(training_run_id="r", seed_states=states)
+    seeds = read_packet(packet.SerializeToString(), Limits()).seeds
+    assert [seed.seed_id for seed in seeds] == ["a", "b"]
+    assert (seeds[0].stage, seeds[0].age_epochs, seeds[0].layer_depth) == (pb.SEED_STAGE_BLENDING, 1, 1)
+    assert seeds[0].gradient_norm > 0.0
+    assert seeds[0].metrics["alpha"] == pytest.approx(rig.host.graft1.alpha)
+    assert seeds[0].metrics["alpha"] > 0.0
+    assert seeds[0].metrics["alpha_steps"] == 1
+    assert seeds[0].metrics["alpha_total_steps"] == rig.pace.blending_steps
+    assert seeds[0].metrics["alpha_schedule_index"] == 3.0
+    assert (seeds[1].stage, seeds[1].gradient_norm, seeds[1].learning_rate) == (pb.SEED_STAGE_DORMANT, None, None)
+
+
+def test_age_counts_from_the_entry_into_a_stage(rig):
+    rig.bring(pb.SEED_STAGE_GERMINATED)
+    for expected in (0, 1, 2):
+        assert exported(rig).age_epochs == expected
+        rig.step()
+    rig.order(pb.SEED_OP_START_TRAINING)
+    assert exported(rig).age_epochs == 0
+
+
+def test_learning_rate_is_that_of_whatever_moves_the_seed(rig):
+    assert exported(rig).learning_rate == 0.0
+    rig.bring(pb.SEED_STAGE_TRAINING)
+    assert exported(rig).learning_rate == pytest.approx(1e-3)
+    fossil = Rig()
+    fossil.bring(pb.SEED_STAGE_FOSSILIZED)
+    assert exported(fossil).learning_rate == pytest.approx(0.1)
+
+
+def test_blending_is_allowed_from_the_moment_the_gate_is_open(rig):
+    rig.bring(pb.SEED_STAGE_TRAINING)
+    allowed = []
+    for _ in range(3):
+        allowed.append(exported(rig).metrics["blend_allowed"])
+        rig.step()
+    assert allowed == [0.0, 0.0, 1.0]
+    assert {exported(rig).metrics[f"blend_allowed_{name}"] for name in BLENDING_METHODS} == {1.0}
+    rig.breaker(pb.CIRCUIT_STATE_OPEN)
+    assert exported(rig).metrics["blend_allowed"] == 0.0
+
+
+def test_risk_is_the_share_of_the_features_that_a_seed_changes(rig):
+    rig.bring(pb.SEED_STAGE_PROBATIONARY, alpha=1.0)
+    for parameter in rig.host.graft1.branch.outer.parameters():
+        parameter.data.fill_(10.0)
+    rig.backward()
+    assert exported(rig).risk_score == 1.0
+    for parameter in rig.host.graft1.branch.outer.parameters():
+        parameter.data.zero_()
+    rig.backward()
+    assert exported(rig).risk_score == 0.0
+
+
+def test_a_broken_gradient_is_the_highest_risk(rig):
+    rig.bring(pb.SEED_STAGE_TRAINING)
+    rig.images = rig.images * float("nan")
+    rig.backward()
+    assert exported(rig).risk_score == 1.0
+
+
+def test_a_seed_without_a_say_has_no_risk(rig):
+    rig.bring(pb.SEED_STAGE_TRAINING)
+    rig.backward()
+    assert exported(rig).risk_score == 0.0
