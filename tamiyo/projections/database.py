@@ -105,8 +105,8 @@ def _translated(engine: Engine, doing: str) -> Iterator[None]:
         cause = error.orig if isinstance(error, DBAPIError) else error
         kind = DatabaseDamaged if _is_damage(cause) else ProjectionUnusable
         raise kind(
-            f"cannot {doing} the projection {engine.url.database}: {cause}; it is made from the log, so nothing is lost:"
-            " try again, and when that fails move the file away and open the directory once more"
+            f"cannot {doing} the projection {engine.url.database}: {cause}; it is made from the log, so nothing is lost"
+            "; try again, and when that fails move the file away and open the directory once more"
         ) from error
 
 

@@ -47,7 +47,7 @@ def export_registries(directory: Path | str, registries: Registries) -> tuple[Pa
     """
     folder = Path(directory)
     return tuple(
-        _replace(folder / registry_name(kind), dict(sorted(entries.items(), key=lambda entry: entry[1])))
+        _replace(folder / registry_name(kind), {key: entries[key] for key in sorted(entries, key=entries.__getitem__)})
         for kind, entries in registries.items()
     )
 

@@ -31,6 +31,9 @@ DATABASE_NAME = "projection.sqlite"
 BATCH_ENTRIES = 4_096
 """Records of one transaction: long enough that commits cost little, short enough that others get the lock."""
 
+_DECISIONS, _NORMS = Base.metadata.tables["decisions"], Base.metadata.tables["norms"]
+"""The tables behind two models: only on these does an update take a list of rows with a condition of its own."""
+
 _VERDICTS = {
     AHEAD: "it was ahead of the log, which ends before the applied LSN",
     FOREIGN: "its rows come from another log",
@@ -257,16 +260,17 @@ def _draft(connection: Connection) -> Draft:
             UndecidedStep.lsn, UndecidedStep.step_index, UndecidedStep.received_unix_ns, UndecidedStep.coverage
         ).order_by(UndecidedStep.lsn)
     )
-    return Draft(norms=list(queries.norms(connection)), waiting={lsn: Waiting(*described) for lsn, *described in steps})
+    waiting = {lsn: Waiting(index, received, coverage) for lsn, index, received, coverage in steps}
+    return Draft(norms=list(queries.norms(connection)), waiting=waiting)
 
 
 def _write(connection: Connection, draft: Draft) -> None:
     for table, rows in draft.inserts.items():
         connection.execute(insert(table), rows)
     if draft.superseded:
-        connection.execute(update(Decision.__table__).where(Decision.lsn == bindparam("at")), draft.superseded)
+        connection.execute(update(_DECISIONS).where(Decision.lsn == bindparam("at")), draft.superseded)
     connection.execute(
-        update(NormRow.__table__).where(NormRow.name == bindparam("row")),
+        update(_NORMS).where(NormRow.name == bindparam("row")),
         [
             {"row": row.name, "mean": norm.mean, "variance": norm.variance}
             for row, norm in zip(NORM_INPUTS, draft.norms, strict=True)
