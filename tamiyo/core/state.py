@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from hashlib import sha256
 from types import MappingProxyType
+from typing import Any
 
-from tamiyo.core import norms, registries
 from tamiyo.core.blueprint import Blueprint
 from tamiyo.core.breakers import BREAKERS, Breaker
+from tamiyo.core.norms import PRIORS, Norm
+from tamiyo.core.registries import Registries, initial
 from tamiyo.core.signals import LossMemory
 from tamiyo.core.thresholds import Thresholds
 
@@ -55,6 +57,10 @@ def _breakers() -> Mapping[str, Breaker]:
     return MappingProxyType({name: Breaker() for name in BREAKERS})
 
 
+def _nothing() -> Mapping[str, Any]:
+    return MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """Everything a decision may depend on, folded from the log up to `last_lsn`."""
@@ -71,12 +77,12 @@ class State:
     commit_unsettled: bool = False  # a decision whose commit has not been judged yet
     undecided: tuple[int, ...] = ()  # LSNs of packets without a decision, oldest first
     loss: LossMemory = field(default_factory=LossMemory)
-    norms: tuple[norms.Norm, ...] = norms.PRIORS
+    norms: tuple[Norm, ...] = PRIORS
     breakers: Mapping[str, Breaker] = field(default_factory=_breakers)
     conservative: Conservative = field(default_factory=Conservative)
-    registries: registries.Registries = field(default_factory=registries.initial)
-    blueprints: Mapping[str, ObservedBlueprint] = MappingProxyType({})
-    seed_blueprints: Mapping[str, str] = MappingProxyType({})
+    registries: Registries = field(default_factory=initial)
+    blueprints: Mapping[str, ObservedBlueprint] = field(default_factory=_nothing)
+    seed_blueprints: Mapping[str, str] = field(default_factory=_nothing)
 
     def digest(self) -> str:
         """SHA-256, hex, of the canonical encoding, behind the digest's version: "1:<hex>"."""

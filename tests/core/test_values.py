@@ -1,0 +1,192 @@
+"""The small pure parts: packets at the door, proposals, registries, norms, coverage, records."""
+
+import hashlib
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rig import packet, proposal
+
+from tamiyo.core import coverage, registries
+from tamiyo.core.blueprint import Blueprint, SafetySheet
+from tamiyo.core.events import KINDS, MESSAGES, decode, encode
+from tamiyo.core.limits import Limits
+from tamiyo.core.norms import EPSILON, NORM_INPUTS, Norm, scaled, updated
+from tamiyo.core.observation import read_packet
+from tamiyo.core.proposal import Proposal, argmax, malformation
+from tamiyo.core.thresholds import Thresholds
+from tamiyo.errors import JournalUnreadable, PacketRejected
+from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.testing.strategies import hostile_bytes, packets
+
+COUNTS = st.lists(
+    st.tuples(st.sampled_from(["node.seed", "edges.x", "node.layer"]), st.text(max_size=30), st.integers(0, 5)).map(
+        lambda c: (c[0], c[1], c[2], 5)
+    ),
+    max_size=80,
+    unique_by=lambda c: (c[0], c[1]),
+)
+
+
+def test_zero_is_absent_for_losses_and_a_value_for_ages() -> None:
+    made = packet(training_loss=0.0, validation_loss=0.25)
+    made.hardware_context.device_type = "cpu"
+    observation = read_packet(made.SerializeToString(), Limits())
+    assert observation.training_loss is None
+    assert observation.validation_loss == 0.25
+    assert observation.validation_accuracy is None
+    assert observation.seeds[0].gradient_norm is None
+    assert observation.seeds[0].learning_rate is None
+    assert (observation.seeds[0].age_epochs, observation.seeds[0].risk_score) == (0, 0.0)
+    assert observation.hardware is not None
+    assert observation.hardware.total_memory_gb is None
+
+
+def test_values_that_are_not_finite_are_kept_as_they_came() -> None:
+    observation = read_packet(packet(training_loss=math.nan).SerializeToString(), Limits())
+    assert observation.training_loss is not None
+    assert math.isnan(observation.training_loss)
+
+
+@given(hostile_bytes())
+def test_any_bytes_are_a_packet_or_rejected(data: bytes) -> None:
+    try:
+        read_packet(data, Limits())
+    except PacketRejected as error:
+        assert "esper.leyline.v1.SystemStatePacket" in str(error)  # noqa: PT017  either outcome is right
+
+
+@pytest.mark.parametrize(
+    ("limits", "what"),
+    [
+        (Limits(packet_bytes_max=10), "bytes"),
+        (Limits(seeds_max=1), "2 seeds"),
+        (Limits(metrics_max=1), "2 training metrics"),
+        (Limits(id_chars_max=3), "characters of an id"),
+    ],
+)
+def test_a_packet_over_a_limit_is_rejected_by_name(limits: Limits, what: str) -> None:
+    made = packet(seeds=2, training_metrics={"a": 1.0, "b": 2.0})
+    with pytest.raises(PacketRejected, match=what):
+        read_packet(made.SerializeToString(), limits)
+
+
+def test_ties_go_to_the_lowest_index() -> None:
+    assert argmax((0.1, 0.4, 0.4, 0.1)) == 1
+
+
+BAD_PROPOSALS = {
+    "is no Proposal": "hello",
+    "action is no tuple of 32": {"action": (1.0,)},
+    "risk holds a value": {"risk": (math.nan, 0.0, 0.0, 0.0, 0.0)},
+    "risk is no probability": {"risk": (2.0, 0.0, 0.0, 0.0, 0.0)},
+    "value is no finite number": {"value": math.inf},
+    "seed_score is no finite number": {"seed_score": "high"},
+    "seed_index 7 is no candidate": {"seed_index": 7},
+    "seed_index -1 is no candidate": {"seed_index": -1},
+    "blueprint_index 1 is outside": {"blueprint_index": 1},
+}
+
+
+@pytest.mark.parametrize(("fault", "change"), BAD_PROPOSALS.items())
+def test_a_malformed_proposal_is_named(fault: str, change: object) -> None:
+    observation = read_packet(packet().SerializeToString(), Limits())
+    fields = {name: getattr(proposal(), name) for name in Proposal.__slots__}
+    made = Proposal(**{**fields, **change}) if isinstance(change, dict) else change
+    assert fault in str(malformation(made, observation, 1))
+    assert malformation(proposal(), observation, 1) is None
+
+
+def test_a_blueprint_s_risk_is_the_larger_of_the_two_and_nan_wins() -> None:
+    def blueprint(own: float, sheet: float) -> Blueprint:
+        return Blueprint("b", "d", 0, 0, own, False, False, (), SafetySheet(sheet, 0, 0, 0, 0, ""))
+
+    assert blueprint(0.2, 0.7).risk == 0.7
+    assert blueprint(0.7, 0.2).risk == 0.7
+    assert math.isnan(blueprint(math.nan, 0.2).risk)
+    assert math.isnan(blueprint(0.2, math.nan).risk)
+
+
+def test_registry_indices_start_at_one_in_order_of_first_sight() -> None:
+    keys = [("seed_id", "b"), ("seed_id", "a"), ("seed_id", "b"), ("seed_id", ""), ("layer_type", "conv")]
+    assert registries.assignments(registries.initial(), keys) == [
+        ("seed_id", "b", 1),
+        ("seed_id", "a", 2),
+        ("layer_type", "conv", 1),
+    ]
+
+
+def test_optimizer_families_are_known_from_the_start() -> None:
+    assert registries.lookup(registries.initial(), "optimizer_family", "adamw") == 3
+    assert registries.lookup(registries.initial(), "optimizer_family", "lion") == 0
+
+
+@pytest.mark.parametrize("kind", registries.CAPACITIES)
+def test_a_full_registry_answers_zero(kind: str) -> None:
+    keys = [(kind, f"key-{index}") for index in range(registries.CAPACITIES[kind] + 3)]
+    added = registries.assignments(registries.initial(), keys)
+    full = registries.extended(registries.initial(), added)
+    assert max(full[kind].values()) == registries.CAPACITIES[kind] == len(full[kind])
+    assert registries.assignments(full, keys) == []
+    assert registries.lookup(full, kind, keys[-1][1]) == 0
+
+
+def test_the_registry_digest_is_sha256_over_compact_sorted_pairs() -> None:
+    by_hand = hashlib.sha256(b'[["a",2],["b",1]]').hexdigest()
+    assert registries.digest({"b": 1, "a": 2}) == by_hand
+
+
+@pytest.mark.parametrize("row", NORM_INPUTS, ids=lambda row: row.name)
+def test_a_norm_moves_a_tenth_of_the_way(row: object) -> None:
+    norm = Norm(row.mean, row.sd**2)
+    after = updated(norm, row.mean + 1.0)
+    assert after.mean == pytest.approx(row.mean + 0.1)
+    assert after.variance == pytest.approx(0.9 * (row.sd**2 + 0.1))
+    assert scaled(norm, row.mean + row.sd) == pytest.approx(row.sd / math.sqrt(row.sd**2 + EPSILON))
+
+
+@given(COUNTS)
+def test_the_coverage_map_fits_and_loses_nothing(counts: list[tuple[str, str, int, int]]) -> None:
+    text = coverage.coverage_map(counts)
+    shown = json.loads(text)
+    omitted = shown.pop("_omitted", 0)
+    assert len(text.encode()) <= 1024
+    assert len(shown) + omitted == sum(present < total for _, _, present, total in counts)
+    assert list(shown.values()) == sorted(shown.values())
+
+
+def test_coverage_is_present_over_total() -> None:
+    counts = [("node.seed", "a", 1, 2), ("node.seed", "b", 0, 2), ("edges.x", "c", 4, 4)]
+    assert coverage.average(counts) == 5 / 8
+    assert coverage.by_family(counts) == {"node.seed": 0.25, "edges.x": 1.0}
+    assert coverage.average([]) == 0.0
+
+
+def test_thresholds_survive_their_map_and_ignore_what_they_do_not_know() -> None:
+    changed = Thresholds(max_loss_spike=0.5)
+    assert Thresholds.from_map({**changed.as_map(), "of_tomorrow": 1.0}) == changed
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_each_record_kind_round_trips(kind: int) -> None:
+    event = MESSAGES[kind]()
+    assert encode(event) == (kind, b"")
+    assert decode(kind, b"") == event
+    assert KINDS[MESSAGES[kind]] == kind
+
+
+def test_an_unknown_kind_is_refused_with_advice() -> None:
+    with pytest.raises(JournalUnreadable, match="newer Tamiyo"):
+        decode(999, b"")
+
+
+def test_a_record_that_does_not_parse_is_refused_by_name() -> None:
+    with pytest.raises(JournalUnreadable, match="StepReceived"):
+        decode(2, b"\xff\xff")
+
+
+@given(packets())
+def test_what_the_strategy_builds_is_accepted(made: pb.SystemStatePacket) -> None:
+    assert len(read_packet(made.SerializeToString(), Limits()).seeds) == len(made.seed_states)

@@ -1,0 +1,62 @@
+"""The repository's own rules: layers, no local enums, no words that do not belong, docs that run."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted([*ROOT.glob("tamiyo/**/*.py"), *ROOT.glob("wal/**/*.py")])
+DOCS = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), ROOT / "var/README.md"])
+
+
+def test_imports_keep_their_direction() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-cache"],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_a_local_enum_fails_the_lint(tmp_path: Path) -> None:
+    offender = tmp_path / "offender.py"
+    offender.write_text('"""A module."""\n\nimport enum\n\nKIND = enum.IntEnum\n', encoding="utf-8")
+    command = [sys.executable, "-m", "ruff", "check", "--config", str(ROOT / "pyproject.toml"), "--select", "TID251"]
+    refused = subprocess.run([*command, str(offender)], capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 1
+    assert "no local Enum" in refused.stdout
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_holds_one_idea(path: Path) -> None:
+    if not path.name.endswith("_pb2.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
+
+
+def links(text: str) -> list[str]:
+    found = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
+    return [link for link in found if "://" not in link]
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_of_the_docs_leads_somewhere(path: Path) -> None:
+    for link in links(path.read_text(encoding="utf-8")):
+        assert (path.parent / link).exists(), f"{path.name} links to {link}"
+
+
+def python_blocks() -> list[tuple[str, str]]:
+    found = []
+    for path in DOCS:
+        blocks = re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        found += [(f"{path.relative_to(ROOT)}:{index}", block) for index, block in enumerate(blocks)]
+    return found
+
+
+@pytest.mark.parametrize("code", [pytest.param(code, id=name) for name, code in python_blocks()])
+def test_the_code_in_the_docs_runs(code: str, tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
