@@ -1,0 +1,20 @@
+"""The graph: what a policy is shown of a step, built from packet, blueprints, norms and registries.
+
+    schema     the tables: node types, features, relations; everything else interprets them
+    metadata   reading a blueprint's `graph_metadata`, trusting nothing
+    plan       what one blueprint contributes; made once for each digest
+    topology   the plans of a step's blueprints, laid one behind the other
+    scaling    raw values to features and masks
+    builder    packet + topology to `Graph`
+    graph      the finished arrays
+
+Rule 1: numpy only; no torch. Rule 2: no input makes an exception; what is bad is ignored and counted.
+Rule 3: a graph is a pure function of its inputs; the builder's cache changes its speed and nothing else.
+"""
+
+from tamiyo.graph.builder import GraphBuilder, build, registry_keys
+from tamiyo.graph.graph import Graph
+from tamiyo.graph.metadata import parse_metadata
+from tamiyo.graph.plan import BlueprintInput
+
+__all__ = ["BlueprintInput", "Graph", "GraphBuilder", "build", "parse_metadata", "registry_keys"]

@@ -1,0 +1,58 @@
+"""What the masks of a graph add up to: the coverage counts, feature by feature."""
+
+from collections.abc import Mapping
+
+from tamiyo.core.coverage import Count
+from tamiyo.core.observation import Hardware
+from tamiyo.graph.graph import FloatArray
+from tamiyo.graph.schema import EDGE_ATTRIBUTES, FEATURES, NODE_TYPES, RELATIONS, EdgeType
+
+__all__ = ["coverage_counts"]
+
+_WITHOUT_ACCELERATOR = frozenset({"", "cpu"})
+
+
+def coverage_counts(
+    features: Mapping[str, FloatArray], edge_attr: Mapping[EdgeType, FloatArray], hardware: Hardware | None
+) -> tuple[Count, ...]:
+    """(family, feature, present, total) over what applies here; node types and relations that are empty have no row."""
+    return (*_node_counts(features, _hardware_of(hardware)), *_edge_counts(edge_attr))
+
+
+def _hardware_of(hardware: Hardware | None) -> frozenset[str]:
+    """The conditions (`Feature.applies`) that hold on this host."""
+    if hardware is None:
+        return frozenset({"always"})
+    if hardware.device_type.lower() in _WITHOUT_ACCELERATOR:
+        return frozenset({"always", "hardware"})
+    return frozenset({"always", "hardware", "accelerator"})
+
+
+def _node_counts(features: Mapping[str, FloatArray], holding: frozenset[str]) -> list[Count]:
+    found: list[Count] = []
+    for kind in NODE_TYPES:
+        rows, table = features[kind], FEATURES[kind]
+        nodes = len(rows)
+        if not nodes:
+            continue
+        present = rows[:, len(table) :].sum(axis=0).tolist()
+        found.extend(
+            (f"node.{kind}", feature.name, int(count), nodes)
+            for feature, count in zip(table, present, strict=True)
+            if count or feature.applies in holding  # what is reported all the same does apply
+        )
+    return found
+
+
+def _edge_counts(edge_attr: Mapping[EdgeType, FloatArray]) -> list[Count]:
+    found: list[Count] = []
+    for relation in RELATIONS:
+        attributes = edge_attr[relation.edge_type]
+        edges = len(attributes)
+        if edges:
+            present = attributes[:, EDGE_ATTRIBUTES:].sum(axis=0).tolist()
+            found.extend(
+                (relation.family, name, int(count), edges)
+                for name, count in zip(relation.attributes, present, strict=False)
+            )
+    return found

@@ -1,0 +1,15 @@
+"""Policies: from graph to proposal.
+
+    protocol    what every policy is
+    baseline    documented rules over the graph; decides by default; knows no torch
+    network     the graph network, on PyTorch Geometric
+    hetero      the graph as PyTorch Geometric takes it
+    gnn         the network as a policy
+    checkpoint  its weights as a file: safetensors with a manifest
+
+Importing this package does not import torch; `network`, `hetero`, `gnn` and `checkpoint` do.
+"""
+
+from tamiyo.policy.protocol import Policy
+
+__all__ = ["Policy"]

@@ -1,0 +1,201 @@
+"""The baseline: a small set of rules over the graph, the policy that decides by default.
+
+The first rule whose condition holds names the action:
+
+    no loss         neither the step's loss nor a packet loss is there and finite            PAUSE
+    seed at risk    a candidate from TRAINING on has a risk of RISK_CULL or more             CULL the riskiest one
+    loss high       the step's loss is over LOSS_HIGH_SD standard deviations above its norm,
+                    from step NORM_WARMUP_STEPS on                                           OPTIMIZER, lr_delta LR_CUT
+    seed due        a candidate has been in its stage for its dwell (DWELL_STEPS); for BLENDING also when its blend
+                    has run its steps; from UNKNOWN or DORMANT only with a blueprint to grow  SEED, the most advanced
+    otherwise                                                                                OPTIMIZER, lr_delta 0
+
+The most advanced seed is that of the latest stage, then the oldest in it, then the first.
+
+Risk is the largest of three readings, each from 0 to 1: LOSS_RISK_MAX * z / 8 of loss and of gradient norm, z being
+standard deviations above the norm (0 to 8), and SEED_RISK_SHARE * the risk of the seed it proposes to act on. That
+number is laid on the five classes so that the expected class is the number. Statistics alone stay below the rows that
+act on policy risk: a loss that is merely unlike the last ones is the risk table's business, which sees the loss itself.
+
+The blueprint is the least risky one that is not for quarantine only; the host's own only where it is alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from tamiyo.core.proposal import ACTIONS, BLENDING_METHODS, RISK_CLASSES, PolicyIdentity, Proposal
+from tamiyo.graph.graph import Graph
+from tamiyo.graph.schema import CLIP
+from tamiyo.leyline import leyline_pb2 as pb
+
+__all__ = ["DWELL_STEPS", "BaselinePolicy"]
+
+SEED, OPTIMIZER, PAUSE, CULL = 0, 1, 2, 5
+"""Classes of the action head that the rules use."""
+
+DWELL_STEPS: Mapping[int, int] = MappingProxyType(
+    {
+        pb.SEED_STAGE_UNKNOWN: 20,
+        pb.SEED_STAGE_DORMANT: 20,  # let the host settle before anything grows in it
+        pb.SEED_STAGE_GERMINATED: 1,
+        pb.SEED_STAGE_TRAINING: 30,
+        pb.SEED_STAGE_BLENDING: 40,
+        pb.SEED_STAGE_SHADOWING: 10,
+        pb.SEED_STAGE_PROBATIONARY: 20,
+    }
+)
+"""By stage, the age (`age_epochs`, counted in steps or epochs as the host exports it) at which a seed moves on."""
+
+RISK_CULL = 0.9
+LOSS_HIGH_SD = 2.0
+NORM_WARMUP_STEPS = 20
+"""Before, the norm still tells more of its prior than of the run."""
+LR_CUT = -0.01
+LOSS_RISK_MAX = 0.75
+SEED_RISK_SHARE = 0.9
+
+_CULLED_FROM = frozenset(
+    {pb.SEED_STAGE_TRAINING, pb.SEED_STAGE_BLENDING, pb.SEED_STAGE_SHADOWING, pb.SEED_STAGE_PROBATIONARY}
+)
+_GROWN_FROM = frozenset({pb.SEED_STAGE_UNKNOWN, pb.SEED_STAGE_DORMANT})
+_CONFIDENCE = 0.97
+_FULL_ALPHA = 0.9
+"""Parameter output 0 for alpha = clip(0.1 + p0, 0, 1) = 1: a graft is blended in whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    place: int
+    stage: int
+    age: float
+    risk: float
+    blend_done: bool
+
+    @property
+    def advancement(self) -> tuple[int, float, int]:
+        """Larger is further on; the first seed wins a tie."""
+        return self.stage, self.age, -self.place
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    action: int
+    seed: _Candidate
+    lr_delta: float = 0.0
+
+
+class BaselinePolicy:
+    """The rules as a policy: deterministic, without state and without torch."""
+
+    identity = PolicyIdentity("baseline-v1", "rules", "python")
+
+    def propose(self, graph: Graph) -> Proposal:
+        """Propose for a graph with at least one candidate.
+
+        Raises:
+            ValueError: the graph has no candidate; the service answers such a step without asking.
+        """
+        if not graph.candidates:
+            raise ValueError("a graph without a candidate seed was given to the baseline; answer it with a PAUSE")
+        blueprint = _best_blueprint(graph)
+        choice = _choose(graph, _candidates(graph), can_grow=blueprint >= 0)
+        return Proposal(
+            action=_peaked(choice.action, ACTIONS),
+            risk=_on_classes(_risk(graph, choice.seed)),
+            value=_value(graph),
+            param_deltas=(_FULL_ALPHA, choice.lr_delta, 0.0, 0.0),
+            blending_method=_peaked(_blending_method(graph, choice.seed.place), len(BLENDING_METHODS)),
+            schedule=(-1.0, 1.0),
+            seed_index=choice.seed.place,
+            seed_score=choice.seed.stage / pb.SEED_STAGE_PROBATIONARY,
+            blueprint_index=blueprint,
+            breaker_scores=(0.0, 0.0),
+        )
+
+
+def _choose(graph: Graph, seeds: Sequence[_Candidate], *, can_grow: bool) -> _Choice:
+    """The table at the top of this file, row by row."""
+    foremost = max(seeds, key=lambda seed: seed.advancement)
+    if _loss(graph) is None:
+        return _Choice(PAUSE, foremost)
+    at_risk = [seed for seed in seeds if seed.stage in _CULLED_FROM and seed.risk >= RISK_CULL]
+    if at_risk:
+        return _Choice(CULL, max(at_risk, key=lambda seed: (seed.risk, *seed.advancement)))
+    if _is_loss_high(graph):
+        return _Choice(OPTIMIZER, foremost, LR_CUT)
+    due = [seed for seed in seeds if _is_due(seed, can_grow=can_grow)]
+    if due:
+        return _Choice(SEED, max(due, key=lambda seed: seed.advancement))
+    return _Choice(OPTIMIZER, foremost)
+
+
+def _candidates(graph: Graph) -> list[_Candidate]:
+    stages, ages, risks = (graph.values("seed", name) for name in ("stage", "age", "risk"))
+    steps, totals = graph.values("seed", "alpha_steps"), graph.values("seed", "alpha_total_steps")
+    return [
+        _Candidate(place, int(stages[place] or 0), ages[place] or 0.0, risks[place] or 0.0,
+                   _is_blend_done(steps[place], totals[place]))
+        for place in graph.candidates
+    ]  # fmt: skip
+
+
+def _is_blend_done(steps: float | None, total: float | None) -> bool:
+    return steps is not None and total is not None and total > 0.0 and steps >= total
+
+
+def _is_due(seed: _Candidate, *, can_grow: bool) -> bool:
+    if seed.stage in _GROWN_FROM and not can_grow:
+        return False
+    if seed.stage == pb.SEED_STAGE_BLENDING and seed.blend_done:
+        return True
+    return seed.age >= DWELL_STEPS[seed.stage]
+
+
+def _loss(graph: Graph) -> float | None:
+    """The first loss that is there: the step's, then the packet's."""
+    losses = (graph.value("global", 0, name) for name in ("loss", "training_loss", "validation_loss"))
+    return next((loss for loss in losses if loss is not None), None)
+
+
+def _is_loss_high(graph: Graph) -> bool:
+    step, deviations = graph.value("global", 0, "global_step"), graph.scaled("global", 0, "loss")
+    return (step or 0.0) >= NORM_WARMUP_STEPS and deviations is not None and deviations > LOSS_HIGH_SD
+
+
+def _risk(graph: Graph, seed: _Candidate) -> float:
+    surprise = max(graph.scaled("global", 0, name) or 0.0 for name in ("loss", "gradient_norm"))
+    return max(LOSS_RISK_MAX * max(surprise, 0.0) / CLIP, SEED_RISK_SHARE * min(max(seed.risk, 0.0), 1.0))
+
+
+def _value(graph: Graph) -> float:
+    """How much better than its norm the loss is, from -1 to 1; 0 where it is not known."""
+    deviations = graph.scaled("global", 0, "loss")
+    return -deviations / CLIP if deviations is not None else 0.0
+
+
+def _best_blueprint(graph: Graph) -> int:
+    risks, barred = graph.values("blueprint", "risk"), graph.values("blueprint", "quarantine_only")
+    places = [place for place in range(len(risks)) if not barred[place]]
+    others = [place for place in places if place != graph.host_blueprint_index]
+    # A risk that is absent or no number is the worst: nothing is known in its favour.
+    return min(others or places, key=lambda place: (1.0 if risks[place] is None else risks[place], place), default=-1)
+
+
+def _blending_method(graph: Graph, seed: int) -> int:
+    """The first method that the seed's manager allows; linear where it says nothing."""
+    allowed = (graph.value("seed", seed, f"blend_allowed_{name}") for name in BLENDING_METHODS)
+    return next((index for index, value in enumerate(allowed) if value), 0)
+
+
+def _peaked(index: int, width: int) -> tuple[float, ...]:
+    rest = (1.0 - _CONFIDENCE) / (width - 1)
+    return tuple(_CONFIDENCE if place == index else rest for place in range(width))
+
+
+def _on_classes(risk: float) -> tuple[float, ...]:
+    """Probabilities of the risk classes whose expectation, scaled to 0..1, is `risk`; at most two are above 0."""
+    height = risk * (RISK_CLASSES - 1)
+    lower = min(int(height), RISK_CLASSES - 2)
+    share = height - lower
+    return tuple({lower: 1.0 - share, lower + 1: share}.get(place, 0.0) for place in range(RISK_CLASSES))
