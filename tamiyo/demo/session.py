@@ -13,10 +13,7 @@ from tamiyo.demo.network import new_network
 from tamiyo.integrations.kasmina import CommandVerifier, Pace, SeedManager, SeedSettings
 from tamiyo.integrations.tolaria import Controller, Run, Trainer, read_checkpoint
 
-__all__ = ["CHECKPOINT_NAME", "STEPS", "fill", "last_checkpoint", "new_trainer", "run_of", "spare_a_core"]
-
-STEPS = 2_000
-"""By default; about a minute on two cores."""
+__all__ = ["CHECKPOINT_NAME", "fill", "last_checkpoint", "new_trainer", "run_of", "spare_a_core"]
 
 CHECKPOINT_NAME = "training.pt"
 LEARNING_RATE = 1e-3
@@ -50,7 +47,11 @@ def fill(shelf: Shelf, seed: int) -> None:
 
 
 def last_checkpoint(directory: Path) -> Mapping[str, Any] | None:
-    """What the run in `directory` last saved; None before its first checkpoint."""
+    """What the run in `directory` last saved; None before its first checkpoint.
+
+    Raises:
+        RunCheckpointRejected: the file is damaged.
+    """
     return read_checkpoint(directory / CHECKPOINT_NAME)
 
 

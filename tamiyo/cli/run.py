@@ -1,0 +1,223 @@
+"""`tamiyo run`: train a small network on handwritten digits under Tamiyo, end to end.
+
+Exit status 0 when the run is complete and its audit passed, 1 when not, 130 after Ctrl-C. The directory holds
+all of it: `wal/` the log, `training.pt` the checkpoint, `urza.sqlite` the blueprints, `secret` the signing key
+where the environment has none, `summary.json` the figures. The same command again goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from tamiyo.demo import STEPS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tamiyo.config import Settings
+    from tamiyo.demo.summary import Latency
+    from tamiyo.integrations.tolaria import StepResult, Trainer
+    from tamiyo.policy import Policy
+    from tamiyo.service import TamiyoService
+
+__all__ = ["command"]
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What was asked for on the command line."""
+
+    steps: int
+    seed: int
+    out: Path
+    policy: Path | None
+
+    @property
+    def again(self) -> str:
+        """The command that goes on with this run."""
+        seed = f" --seed {self.seed}" if self.seed else ""
+        policy = f" --policy {self.policy}" if self.policy else ""
+        return f"tamiyo run --out {self.out} --steps {self.steps}{seed}{policy}"
+
+
+@dataclass(slots=True)
+class _Session:
+    """What this process added to the run."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    latencies: tuple[Latency, ...] = ()
+    elapsed_s: float = 0.0
+    interrupted_at: int | None = None
+
+
+@click.command(name="run")
+@click.option("--steps", type=click.IntRange(1), default=STEPS, show_default=True, help="Train up to this step.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and data order.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("var/run"), show_default=True)
+@click.option(
+    "--policy",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A policy checkpoint that decides in place of the baseline.",
+)
+def command(steps: int, seed: int, out: Path, policy: Path | None) -> None:
+    """Train a small network on handwritten digits under Tamiyo; run it again to continue."""
+    from rich.console import Console
+
+    import wal
+    from tamiyo.errors import TamiyoError
+
+    console, plan = Console(highlight=False), _Plan(steps, seed, out, policy)
+    try:
+        status = _run(console, plan)
+    except KeyboardInterrupt:
+        console.print(f"stopped; to continue: {plan.again}", soft_wrap=True)
+        status = INTERRUPTED
+    except (TamiyoError, wal.LogError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    raise SystemExit(status)
+
+
+def _run(console: Console, plan: _Plan) -> int:
+    from tamiyo.demo.session import last_checkpoint
+
+    stored = last_checkpoint(plan.out)
+    if stored is not None and _is_complete(plan, stored["step"], stored["run_id"]):
+        console.print(f"{plan.out} is trained to step {stored['step']} already: nothing more to train.", soft_wrap=True)
+        console.print(f"To go on: tamiyo run --out {plan.out} --steps {stored['step'] + STEPS}", soft_wrap=True)
+        return _conclude(console, plan, _Session())
+    session = _train(console, plan)
+    if session.interrupted_at is not None:
+        console.print(f"\nstopped after step {session.interrupted_at}; to continue: {plan.again}", soft_wrap=True)
+        return INTERRUPTED
+    return _conclude(console, plan, session)
+
+
+def _is_complete(plan: _Plan, step: int, run_id: str) -> bool:
+    from tamiyo.demo.session import run_of
+
+    return step >= plan.steps and run_id == run_of(plan.seed).run_id
+
+
+def _train(console: Console, plan: _Plan) -> _Session:
+    from tamiyo import signing
+    from tamiyo.demo.session import fill, new_trainer, spare_a_core
+    from tamiyo.integrations.urza import UrzaLibrary
+    from tamiyo.service import TamiyoService
+
+    spare_a_core(os.cpu_count() or 1)
+    plan.out.mkdir(parents=True, exist_ok=True)
+    policy, settings = _policy(console, plan)
+    secret = signing.secret_for(plan.out, create=True)
+    with UrzaLibrary.open(plan.out / "urza.sqlite") as library:
+        fill(library, plan.seed)
+        with TamiyoService.open(plan.out, policy=policy, urza=library, secret=secret, settings=settings) as tamiyo:
+            trainer = new_trainer(plan.seed, tamiyo, signing.Verifier(secret), plan.out)
+            _announce(console, plan, trainer.resume(), tamiyo)
+            return _train_on(console, plan, trainer, tamiyo)
+
+
+def _train_on(console: Console, plan: _Plan, trainer: Trainer, tamiyo: TamiyoService) -> _Session:
+    from tamiyo.demo.display import watching
+    from tamiyo.demo.summary import latencies
+
+    session, started_s = _Session(), time.monotonic()
+    with watching(console, trainer, plan.steps) as show, _stopping_between_steps() as should_stop:
+
+        def on_step(result: StepResult) -> None:
+            session.outcomes[_outcome(result)] += 1
+            show(result)
+            if should_stop():
+                raise KeyboardInterrupt
+
+        try:
+            trainer.train(plan.steps, on_step)
+        except KeyboardInterrupt:
+            session.interrupted_at = trainer.step
+            trainer.save()
+    session.elapsed_s = time.monotonic() - started_s
+    session.latencies = latencies(tamiyo.timings)
+    return session
+
+
+def _policy(console: Console, plan: _Plan) -> tuple[Policy | None, Settings]:
+    from tamiyo.config import load_settings
+
+    return None, load_settings()
+
+
+def _announce(console: Console, plan: _Plan, step: int, tamiyo: TamiyoService) -> None:
+    decided = tamiyo.state.steps_received
+    if step or decided:
+        console.print(
+            f"continuing {plan.out} from step {step} of {plan.steps}; its log has {decided:,} steps", soft_wrap=True
+        )
+    else:
+        console.print(
+            f"training {plan.steps} steps into {plan.out}; Ctrl-C stops, the same command continues", soft_wrap=True
+        )
+
+
+def _outcome(result: StepResult) -> str:
+    applied = result.applied
+    return f"{applied.outcome} ({applied.reason})" if applied.reason else applied.outcome
+
+
+@contextmanager
+def _stopping_between_steps() -> Iterator[Callable[[], bool]]:
+    """Let a first Ctrl-C end the step it meets, so that a checkpoint can be saved; a second one stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _conclude(console: Console, plan: _Plan, session: _Session) -> int:
+    """Read the run back from its directory, audit it, and say what it came to."""
+    from tamiyo.audit import audit
+    from tamiyo.demo.display import print_summary
+    from tamiyo.demo.session import last_checkpoint
+    from tamiyo.demo.summary import Summary, read_log, seeds_of
+
+    stored = last_checkpoint(plan.out)
+    assert stored is not None  # noqa: S101  a run that got here has saved its last step
+    loss, accuracy = stored["validated"] or (None, None)
+    report = audit(plan.out, level=2)
+    summary = Summary(
+        run_id=stored["run_id"],
+        steps=stored["step"],
+        validation_loss=loss,
+        validation_accuracy=accuracy,
+        seeds=seeds_of(stored),
+        log=read_log(plan.out),
+        audit=report.verdict_line,
+        latencies=session.latencies,
+        outcomes=dict(session.outcomes.most_common()),
+        elapsed_s=session.elapsed_s,
+    )
+    if session.outcomes:  # a run that was complete already keeps the latencies of the process that trained it
+        (plan.out / "summary.json").write_text(json.dumps(summary.as_dict(), indent=2) + "\n", encoding="utf-8")
+    if not report.passed:
+        console.print(report.text, markup=False, soft_wrap=True)
+    print_summary(console, summary)
+    return 0 if report.passed else 1
