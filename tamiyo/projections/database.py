@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
@@ -38,7 +38,7 @@ class DatabaseDamaged(ProjectionUnusable):
 
 def sqlite_engine(path: Path) -> Engine:
     """An engine for the file at `path`, made when missing. Every thread gets connections of its own."""
-    return _prepared(create_engine(f"sqlite:///{path}"))
+    return _prepared(create_engine(URL.create("sqlite", database=str(path))))
 
 
 def memory_engine() -> Engine:

@@ -93,7 +93,7 @@ class Projection:
 
     def rebuild(self, log: LogSource) -> int:
         """Throw the rows away and make them from the log's first record on. Returns and raises as `catch_up`."""
-        self._begin_again("a rebuild was asked for")
+        self._healed(lambda: self._begin_again("a rebuild was asked for"))
         return self.catch_up(log)
 
     def summary(self) -> Summary:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from google.protobuf.message import DecodeError
-from sqlalchemy import Engine, LargeBinary, cast, create_engine, select
+from sqlalchemy import URL, Engine, LargeBinary, cast, create_engine, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -169,7 +169,7 @@ class UrzaLibrary:
 def _engine(path_or_url: Path | str) -> Engine:
     address = str(path_or_url)
     try:
-        url = make_url(address if "://" in address else f"sqlite:///{address}")
+        url = make_url(address) if "://" in address else URL.create("sqlite", database=address)
         engine = create_engine(url, pool_pre_ping="://" in address)
     except (ArgumentError, ImportError) as error:
         raise LibraryUnusable(

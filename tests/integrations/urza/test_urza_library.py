@@ -189,6 +189,13 @@ def test_a_missing_folder_is_a_typed_error(tmp_path):
         UrzaLibrary.open(tmp_path / "nowhere" / "urza.sqlite")
 
 
+def test_an_odd_file_name_is_no_obstacle(tmp_path):
+    path = tmp_path / "100% ünï ?x=1#y"
+    with UrzaLibrary.open(path) as library:
+        library.save(descriptor(), b"a")
+    assert path.is_file()
+
+
 def test_a_url_opens_the_same_library_as_its_path(path):
     with UrzaLibrary.open(path) as library:
         library.save(descriptor(), b"a")

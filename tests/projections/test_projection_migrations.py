@@ -1,0 +1,161 @@
+import threading
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect
+
+from tamiyo.errors import ProjectionUnusable
+from tamiyo.projections.database import memory_engine, reading, writing
+from tamiyo.projections.migrate import REVISION, migrate, migrations_folder, revision_of
+from tamiyo.projections.models import Base
+
+
+@pytest.fixture
+def engine():
+    made = memory_engine()
+    yield made
+    made.dispose()
+
+
+def alembic(connection=None):
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def revisions():
+    return [script.revision for script in ScriptDirectory.from_config(alembic()).walk_revisions()]
+
+
+def differences(connection):
+    return compare_metadata(MigrationContext.configure(connection), Base.metadata)
+
+
+def test_there_is_one_head_and_the_code_names_it():
+    assert ScriptDirectory.from_config(alembic()).get_heads() == [REVISION]
+
+
+def test_an_upgrade_from_nothing_makes_the_tables_of_the_models(engine):
+    with writing(engine) as connection:
+        assert revision_of(connection) is None
+        assert migrate(connection) == ""
+        assert revision_of(connection) == REVISION
+        assert differences(connection) == []
+
+
+def test_models_and_revisions_agree_in_every_column_default_and_constraint(engine):
+    """What Alembic does not compare on SQLite: keys, nullability and the text of the DDL itself."""
+    with writing(engine) as connection:
+        migrate(connection)
+        migrated = schema(connection)
+    other = memory_engine()
+    with writing(other) as connection:
+        Base.metadata.create_all(connection)
+        assert schema(connection) == migrated
+    other.dispose()
+
+
+def schema(connection):
+    seen = inspect(connection)
+    return {
+        table: (
+            [
+                (c["name"], str(c["type"]), c["nullable"], c["default"], c["primary_key"])
+                for c in seen.get_columns(table)
+            ],
+            seen.get_pk_constraint(table)["constrained_columns"],
+            sorted((u["name"], u["column_names"]) for u in seen.get_unique_constraints(table)),
+            seen.get_indexes(table),
+        )
+        for table in seen.get_table_names()
+        if table != "alembic_version"
+    }
+
+
+@pytest.mark.parametrize("revision", ["base", *revisions()[1:]])
+def test_a_downgrade_and_an_upgrade_lead_back(engine, revision):
+    with writing(engine) as connection:
+        migrate(connection)
+        command.downgrade(alembic(connection), revision)
+        assert revision_of(connection) != REVISION
+        migrate(connection)
+        assert differences(connection) == []
+
+
+def test_a_downgrade_to_nothing_leaves_no_table(engine):
+    with writing(engine) as connection:
+        migrate(connection)
+        command.downgrade(alembic(connection), "base")
+        assert inspect(connection).get_table_names() == ["alembic_version"]
+
+
+def test_a_migration_that_is_rolled_back_leaves_no_trace(engine):
+    def interrupted():
+        with writing(engine) as connection:
+            migrate(connection)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with reading(engine) as connection:
+        assert inspect(connection).get_table_names() == []
+
+
+def test_tables_without_a_revision_are_dropped(engine):
+    with writing(engine) as connection:
+        connection.exec_driver_sql("CREATE TABLE foreign_to_us (id INTEGER)")
+        assert revision_of(connection) == ""
+        assert "unknown" in migrate(connection)
+        assert "foreign_to_us" not in inspect(connection).get_table_names()
+        assert differences(connection) == []
+
+
+def test_threads_migrate_databases_of_their_own_at_once():
+    failures = []
+
+    def work():
+        engine = memory_engine()
+        try:
+            with writing(engine) as connection:
+                migrate(connection)
+                assert revision_of(connection) == REVISION
+        except BaseException as error:
+            failures.append(error)
+            raise
+        finally:
+            engine.dispose()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_the_packaged_migrations_come_before_the_repositorys(tmp_path):
+    room = tmp_path / "tamiyo" / "projections"
+    for folder in (tmp_path / "migrations", room / "migrations"):
+        folder.mkdir(parents=True)
+        (folder / "env.py").touch()
+        assert migrations_folder(room) == folder
+
+
+def test_missing_migrations_are_a_typed_error(tmp_path):
+    with pytest.raises(ProjectionUnusable, match="install"):
+        migrations_folder(tmp_path / "tamiyo" / "projections")
+
+
+def test_the_wheel_carries_the_migrations_where_the_package_looks_for_them():
+    import tomllib
+
+    root = Path(__file__).parents[2]
+    build = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert build["force-include"]["migrations"] == "tamiyo/projections/migrations"
