@@ -134,10 +134,20 @@ def _candidates(graph: Graph) -> list[_Candidate]:
     stages, ages, risks = (graph.values("seed", name) for name in ("stage", "age", "risk"))
     steps, totals = graph.values("seed", "alpha_steps"), graph.values("seed", "alpha_total_steps")
     return [
-        _Candidate(place, int(stages[place] or 0), ages[place] or 0.0, risks[place] or 0.0,
-                   _is_blend_done(steps[place], totals[place]))
+        _Candidate(
+            place=place,
+            stage=int(stages[place] or 0),
+            age=ages[place] or 0.0,
+            risk=_at_worst(risks[place]),
+            blend_done=_is_blend_done(steps[place], totals[place]),
+        )
         for place in graph.candidates
-    ]  # fmt: skip
+    ]
+
+
+def _at_worst(risk: float | None) -> float:
+    """A risk that is absent or no number is the worst: nothing is known in favour of what bears it."""
+    return 1.0 if risk is None else risk
 
 
 def _is_blend_done(steps: float | None, total: float | None) -> bool:
@@ -178,8 +188,7 @@ def _best_blueprint(graph: Graph) -> int:
     risks, barred = graph.values("blueprint", "risk"), graph.values("blueprint", "quarantine_only")
     places = [place for place in range(len(risks)) if not barred[place]]
     others = [place for place in places if place != graph.host_blueprint_index]
-    # A risk that is absent or no number is the worst: nothing is known in its favour.
-    return min(others or places, key=lambda place: (1.0 if risks[place] is None else risks[place], place), default=-1)
+    return min(others or places, key=lambda place: (_at_worst(risks[place]), place), default=-1)
 
 
 def _blending_method(graph: Graph, seed: int) -> int:
