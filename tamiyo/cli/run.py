@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tamiyo.config import Settings
     from tamiyo.demo.summary import Latency
     from tamiyo.integrations.tolaria import StepResult, Trainer
+    from tamiyo.integrations.urza import UrzaLibrary
     from tamiyo.policy import Policy
     from tamiyo.service import TamiyoService
 
@@ -120,10 +121,10 @@ def _train(console: Console, plan: _Plan) -> _Session:
 
     spare_a_core(os.cpu_count() or 1)
     plan.out.mkdir(parents=True, exist_ok=True)
-    policy, settings = _policy(console, plan)
     secret = signing.secret_for(plan.out, create=True)
     with UrzaLibrary.open(plan.out / "urza.sqlite") as library:
         fill(library, plan.seed)
+        policy, settings = _policy(console, plan, library)
         with TamiyoService.open(plan.out, policy=policy, urza=library, secret=secret, settings=settings) as tamiyo:
             trainer = new_trainer(plan.seed, tamiyo, signing.Verifier(secret), plan.out)
             _announce(console, plan, trainer.resume(), tamiyo)
@@ -153,10 +154,26 @@ def _train_on(console: Console, plan: _Plan, trainer: Trainer, tamiyo: TamiyoSer
     return session
 
 
-def _policy(console: Console, plan: _Plan) -> tuple[Policy | None, Settings]:
+def _policy(console: Console, plan: _Plan, library: UrzaLibrary) -> tuple[Policy | None, Settings]:
+    """The baseline under the configured budget, or a checkpoint under what it needs here, if that is more."""
     from tamiyo.config import load_settings
+    from tamiyo.demo.sizing import example_graph
 
-    return None, load_settings()
+    settings = load_settings()
+    if plan.policy is None:
+        return None, settings
+    from tamiyo.policy.checkpoint import load_policy
+    from tamiyo.policy.gnn import measured_budget_ms
+
+    policy = load_policy(plan.policy)
+    needed_ms = measured_budget_ms(policy, example_graph(library, plan.seed))
+    budget_ms = max(settings.step_timeout_ms, needed_ms)
+    console.print(
+        f"{policy.identity.version} decides; its step budget is {budget_ms} ms: plain PyTorch Geometric needs "
+        f"{needed_ms} ms on this machine, and {settings.step_timeout_ms} ms is configured",
+        soft_wrap=True,
+    )
+    return policy, load_settings(step_timeout_ms=budget_ms)
 
 
 def _announce(console: Console, plan: _Plan, step: int, tamiyo: TamiyoService) -> None:
@@ -203,6 +220,8 @@ def _conclude(console: Console, plan: _Plan, session: _Session) -> int:
     assert stored is not None  # noqa: S101  a run that got here has saved its last step
     loss, accuracy = stored["validated"] or (None, None)
     report = audit(plan.out, level=2)
+    if not report.passed:  # before the log is read once more: that may be what it cannot be
+        console.print(report.text, markup=False, soft_wrap=True)
     summary = Summary(
         run_id=stored["run_id"],
         steps=stored["step"],
@@ -217,7 +236,5 @@ def _conclude(console: Console, plan: _Plan, session: _Session) -> int:
     )
     if session.outcomes:  # a run that was complete already keeps the latencies of the process that trained it
         (plan.out / "summary.json").write_text(json.dumps(summary.as_dict(), indent=2) + "\n", encoding="utf-8")
-    if not report.passed:
-        console.print(report.text, markup=False, soft_wrap=True)
     print_summary(console, summary)
     return 0 if report.passed else 1

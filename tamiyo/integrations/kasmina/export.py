@@ -5,8 +5,9 @@
     learning_rate   of the optimizer that moves it: its own, the host's for a fossil; absent (0) where none does
     layer_depth     of its graft point
     age_epochs      training steps since it entered its stage, held steps not counted (the name is historical)
-    risk_score      1 when its gradient is not finite, else the share of the host's features that it changed in
-                    the last mixed pass, alpha |s - h| / |h|, at most 1; 0 while it has no say
+    risk_score      1 when its gradient is not finite, else how much it changed the host's features in the last
+                    mixed pass: d / (d + |h|) with d = alpha |s - h|, 0.5 for a change as large as the
+                    features themselves; 0 while it has no say
 
 In `metrics`: alpha, alpha_steps (of its blend so far), alpha_total_steps, alpha_temperature and
 alpha_schedule_index once a blend was ordered; risk_tolerance; blend_allowed and, for every method,
@@ -46,7 +47,7 @@ def exported(manager: SeedManager, slot: SeedSlot) -> pb.SeedState:
         learning_rate=_learning_rate(manager, slot),
         layer_depth=slot.point.depth,
         age_epochs=slot.age_steps,
-        risk_score=min(1.0, slot.point.disturbance) if math.isfinite(norm) else 1.0,
+        risk_score=slot.point.disturbance if math.isfinite(norm) else 1.0,
         metrics=_metrics(manager, slot),
     )
 

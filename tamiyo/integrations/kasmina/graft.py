@@ -79,13 +79,13 @@ class GraftPoint(nn.Module):
 
     @property
     def disturbance(self) -> float:
-        """Alpha |s - h| / |h| at the last mixed training pass: the share of the features that the seed changed."""
+        """How much the seed changed the features at the last mixed training pass, 0..1: see `_disturbance_of`."""
         return 0.0 if self._disturbance is None else float(self._disturbance)
 
     def mix(self, host: Tensor, grown: Tensor) -> Tensor:
         """The convex mix (1 - alpha) host + alpha grown, all (N, C, H, W)."""
         if self.training:
-            self._disturbance = _share_changed(host.detach(), grown.detach(), self.alpha)
+            self._disturbance = _disturbance_of(host.detach(), grown.detach(), self.alpha)
         return (1.0 - self.alpha) * host + self.alpha * grown
 
 
@@ -136,7 +136,8 @@ class _LearnAside(torch.autograd.Function):
         return gradient, (grown - target) / host.shape[0]
 
 
-def _share_changed(host: Tensor, grown: Tensor, alpha: float) -> Tensor:
-    tiny = torch.finfo(host.dtype).tiny
-    share: Tensor = alpha * (grown - host).norm() / host.norm().clamp_min(tiny)
+def _disturbance_of(host: Tensor, grown: Tensor, alpha: float) -> Tensor:
+    """The share d / (d + |h|), d = alpha |s - h|: 0.5 for a change as large as the features, 0.9 at nine times."""
+    changed = alpha * (grown - host).norm()
+    share: Tensor = changed / (changed + host.norm()).clamp_min(torch.finfo(host.dtype).tiny)
     return share

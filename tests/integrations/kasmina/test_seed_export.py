@@ -1,4 +1,5 @@
 import pytest
+import torch
 from kasmina_rig import Rig
 
 from tamiyo.core.limits import Limits
@@ -72,12 +73,27 @@ def test_blending_is_allowed_from_the_moment_the_gate_is_open(rig):
     assert exported(rig).metrics["blend_allowed"] == 0.0
 
 
-def test_risk_is_the_share_of_the_features_that_a_seed_changes(rig):
-    rig.bring(pb.SEED_STAGE_PROBATIONARY, alpha=1.0)
-    for parameter in rig.host.graft1.branch.outer.parameters():
-        parameter.data.fill_(10.0)
+class Scaled(torch.nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(factor))
+
+    def forward(self, features):
+        return self.factor * features
+
+
+@pytest.mark.parametrize(
+    ("factor", "alpha", "risk"), [(1.0, 1.0, 0.0), (2.0, 1.0, 0.5), (2.0, 0.5, 1 / 3), (10.0, 1.0, 0.9)]
+)
+def test_risk_says_how_much_a_seed_changes_the_hosts_features(rig, factor, alpha, risk):
+    rig.bring(pb.SEED_STAGE_PROBATIONARY, alpha=alpha)
+    rig.host.graft1.branch = Scaled(factor)
     rig.backward()
-    assert exported(rig).risk_score == 1.0
+    assert exported(rig).risk_score == pytest.approx(risk)
+
+
+def test_a_seed_that_changes_nothing_has_no_risk(rig):
+    rig.bring(pb.SEED_STAGE_PROBATIONARY, alpha=1.0)
     for parameter in rig.host.graft1.branch.outer.parameters():
         parameter.data.zero_()
     rig.backward()
