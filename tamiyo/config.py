@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     """How long a step may wait for a blueprint that is not known yet."""
     commit_timeout_ms: Milliseconds = 5
     """How long a step may wait for its records to be durable, staging of the packet included."""
-    segment_bytes: Annotated[int, Field(ge=2**20)] = 64 * 2**20
+    segment_bytes: Annotated[int, Field(ge=2**16, multiple_of=512)] = 64 * 2**20
     """The length of one log segment, preallocated."""
     thresholds: Thresholds = Thresholds()
     limits: Limits = Limits()

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import wal
@@ -68,10 +67,9 @@ class LateCommit:
 class Journal:
     """Owns the log and the state; every method may be called from any thread."""
 
-    def __init__(self, open_log: OpenLog, path: Path, clock: Clock) -> None:
-        """Open the log at `path` and fold it. Raises what `wal.Log.open` and `decode` raise."""
+    def __init__(self, open_log: OpenLog, clock: Clock) -> None:
+        """Open the log and fold it. Raises what `wal.Log.open` and `decode` raise."""
         self._open_log = open_log
-        self._path = path
         self._clock = clock
         self._lock = threading.RLock()
         self._late: LateCommit | None = None
@@ -80,6 +78,7 @@ class Journal:
         self._closed = False
         self.contents: dict[str, bytes] = {}
         self._fault: TamiyoError | None = None
+        self._unrecorded_cause = ""
         self._log = open_log()
         self._state = self._first_fold()
         self.steps_seen = self._state.steps_received
@@ -131,6 +130,21 @@ class Journal:
             self._state = after
             return Recorded(events, pending.first_lsn, pending)
 
+    def begin(self, make: Callable[[State, int], Sequence[Event]]) -> None:
+        """Record a batch and wait until it is durable, however long; on a failure the log is let go.
+
+        Raises:
+            wal.LogError: the log does not take it.
+        """
+        try:
+            self.record(make).pending.result()
+        except JournalUnavailable as unavailable:
+            self._log.close()
+            raise unavailable.__cause__ or unavailable from None
+        except wal.LogError:
+            self._log.close()
+            raise
+
     def stage(self, make: Callable[[State, int], Event]) -> tuple[Event, wal.Staged]:
         """Queue one event ahead of the batch that it belongs to: written at once, durable with that batch."""
         with self._lock:
@@ -142,10 +156,11 @@ class Journal:
             self.steps_seen = after.steps_received
             return event, staged
 
-    def count_unrecorded(self) -> None:
-        """Count a step that is answered without a record of it."""
+    def count_unrecorded(self, cause: str) -> None:
+        """Count a step that is answered without a record of it, and remember why."""
         with self._lock:
             self.steps_seen += 1
+            self._unrecorded_cause = cause
 
     def note_late(self, late: LateCommit) -> None:
         """Remember a commit that missed its budget; the next batch begins with it."""
@@ -159,7 +174,7 @@ class Journal:
                 self.record(lambda state, now_ns: _late_events(state, late, now_ns))
             self._late = None
             if self.steps_seen > self._state.steps_received:
-                self.record(lambda state, now_ns: (self._unrecorded(state, now_ns, "log_full"),))
+                self.record(lambda state, now_ns: (self._unrecorded(state, now_ns),))
 
     def wait_for_trial(self, timeout_s: float | None = None) -> None:
         """Wait until the trial that is under way has ended; returns at once when there is none."""
@@ -171,11 +186,10 @@ class Journal:
         """Settle what is owed and close the log. Raises what `wal.Log.close` raises."""
         with self._lock:
             self._closed = True
-            if self.refusal() is None:
-                # The steps stay uncounted in a log that takes no record; closing it reports its failure.
-                with suppress(JournalUnavailable):
-                    self.settle()
         self.wait_for_trial(CLOSE_TIMEOUT_S)
+        # Where the log takes no record the steps stay uncounted; closing it reports its failure.
+        with suppress(JournalUnavailable):
+            self.settle()
         self._log.close(CLOSE_TIMEOUT_S)
 
     def _owes(self, late: LateCommit) -> bool:
@@ -190,15 +204,15 @@ class Journal:
 
     def _first_fold(self) -> State:
         try:
-            return self._fold_log()
+            return self._fold(self._log)
         except BaseException:  # whatever stops the fold, the lock must not stay behind
             self._log.close()
             raise
 
-    def _fold_log(self) -> State:
+    def _fold(self, log: wal.Log) -> State:
         state = State()
         contents: dict[str, bytes] = {}
-        for entry in wal.read(self._path):
+        for entry in log.read():
             event = decode(entry.kind, entry.payload)
             state = evolve(state, entry.lsn, event)
             if isinstance(event, journal.BlueprintObserved) and event.content:
@@ -207,14 +221,14 @@ class Journal:
         self.contents = {digest: content for digest, content in contents.items() if digest in live}
         return state
 
-    def _unrecorded(self, state: State, now_ns: int, cause: str) -> journal.StepsUnrecorded:
+    def _unrecorded(self, state: State, now_ns: int) -> journal.StepsUnrecorded:
         first = state.steps_received + 1
         return journal.StepsUnrecorded(
             first_step_index=first,
             last_step_index=self.steps_seen,
             count=self.steps_seen - first + 1,
             event_time_ns=now_ns,
-            cause=cause,
+            cause=self._unrecorded_cause,
         )
 
     def _start_trial_when_due(self) -> None:
@@ -250,14 +264,14 @@ class Journal:
         log = self._open_log()
         with self._lock:
             self._log = log
-            self._state = self._fold_log()
+            self._state = self._fold(log)
 
     def _trial_events(self, state: State, now_ns: int, failed_at_ns: int | None) -> tuple[Event, ...]:
         late = self._late
         owed = _late_events(state, late, now_ns) if late is not None and self._owes(late) else ()
         for event in owed:
             state = evolve(state, state.last_lsn + 1, event)
-        unrecorded = self._unrecorded(state, now_ns, "log_failed")
+        unrecorded = self._unrecorded(state, now_ns)
         return (*owed, *log_trial(state, unrecorded, writer_failed_at_ns=failed_at_ns))
 
 

@@ -41,8 +41,11 @@ TIMINGS_KEPT = 65_536
 class TamiyoService:
     """The controller of one directory. Open it, hand it packets, apply the commands it returns, close it."""
 
-    def __init__(self, directory: Path, journal: Journal, stages: Stages, settings: Settings) -> None:
+    def __init__(
+        self, directory: Path, journal: Journal, stages: Stages, settings: Settings, *, project: bool = True
+    ) -> None:
         """Assembled by `open`."""
+        self._project = project
         self.directory = directory
         self.settings = settings
         self.packets_rejected = 0
@@ -74,7 +77,7 @@ class TamiyoService:
             secret: the signing key; `ESPER_LEYLINE_SECRET` when None.
             settings: budgets and thresholds; from the environment when None.
             clock: another clock than the machine's, for tests.
-            disk: another disk than the machine's, for tests.
+            disk: another disk than the machine's, for tests; then nothing but the log is written.
 
         Raises:
             SecretMissing: there is no key to sign with.
@@ -87,10 +90,11 @@ class TamiyoService:
         clock = clock or SystemClock()
         policy = policy or BaselinePolicy()
         path = Path(directory) / "wal"
-        journal = Journal(lambda: wal.Log.open(path, segment_bytes=settings.segment_bytes, disk=disk), path, clock)
-        journal.record(lambda _, now_ns: (service_opened(settings, policy, now_ns, clock.wall_ns()),)).pending.result()
+        journal = Journal(lambda: wal.Log.open(path, segment_bytes=settings.segment_bytes, disk=disk), clock)
+        journal.begin(lambda _, now_ns: (service_opened(settings, policy, now_ns, clock.wall_ns()),))
         blueprints = Blueprints(urza, journal, clock, budget_ms=settings.metadata_timeout_ms)
-        return cls(Path(directory), journal, Stages(journal, blueprints, policy, key, settings, clock), settings)
+        stages = Stages(journal, blueprints, policy, key, settings, clock)
+        return cls(Path(directory), journal, stages, settings, project=disk is None)
 
     def evaluate_step(self, packet: Message | bytes) -> pb.AdaptationCommand:
         """Answer one training step with a signed command, within the budgets.
@@ -134,7 +138,8 @@ class TamiyoService:
             try:
                 self._journal.close()
             finally:
-                _project(self.directory, self._journal.state)
+                if self._project:
+                    _project(self.directory, self._journal.state)
 
     def __enter__(self) -> Self:
         """Return the service itself."""

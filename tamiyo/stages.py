@@ -174,7 +174,7 @@ class Stages:
     def pause(self, step: Step, cause: str) -> pb.AdaptationCommand:
         """The safe PAUSE; a step that never reached the log is counted."""
         if step.lsn == 0:
-            self._journal.count_unrecorded()
+            self._journal.count_unrecorded(cause)
         command = safe_pause(step.observation, step.decision_id, step.received_unix_ns, cause)
         return signing.sign_safe_pause(command, self._key)
 

@@ -10,7 +10,7 @@ from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.decide import commit_late, decide
 from tamiyo.core.events import Event, decode, encode
 from tamiyo.core.evolve import evolve
-from tamiyo.core.inputs import Inference, MetadataFault, step_inputs
+from tamiyo.core.inputs import Inference, MetadataFault, require_fit, step_inputs
 from tamiyo.core.limits import UNLIMITED
 from tamiyo.core.observation import read_packet
 from tamiyo.core.state import State
@@ -113,15 +113,15 @@ class _Auditor:
         if step is None:
             self._diverge(lsn, 0, f"a decision on step LSN {event.step_lsn}, which is not awaiting one")
             return
-        before = step.state_before or self.found.state
         try:
             inputs = step_inputs(
                 event.step_lsn, step.received, step.observed, event_time_ns=event.event_time_ns, timings=event.timings
             )
+            require_fit(inputs)
         except ValueError as error:
             self._diverge(lsn, step.received.step_index, f"the decision cannot be recomputed: {error}")
             return
-        self._awaited.extend(decide(before, inputs).events)
+        self._awaited.extend(decide(step.state_before or self.found.state, inputs).events)
         self._awaited_step = event.step_lsn
         step.decision_lsn = lsn
         self._decided = {event.step_lsn: step}

@@ -1,8 +1,9 @@
 """The audit of a directory, and how it reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import wal
 from tamiyo.audit.replay import Divergence, Replay, replay
@@ -97,14 +98,26 @@ def audit(directory: Path | str, level: int = LEVEL_MAX, progress: Callable[[int
     return AuditReport(str(directory), (integrity, decisions), found.divergence, found.state.digest())
 
 
+INTEGRITY: Mapping[str, str] = MappingProxyType(
+    {
+        "intact": PASS,
+        "torn": PASS,  # what is torn was never acknowledged; opening the log sets it aside
+        "corrupt": FAIL,
+        "empty": UNVERIFIABLE,
+        "unsupported": UNVERIFIABLE,
+    }
+)
+"""What each status of `wal.verify` means for level 1."""
+
+
 def _integrity(path: Path) -> Level:
-    verdict = wal.verify(path)
-    detail = f"{verdict.records} records in {verdict.segments} segments"
-    if verdict.status == "intact":
-        return Level(1, PASS, detail)
-    if verdict.status == "torn":
-        return Level(1, PASS, f"{detail}; the tail is torn and was never acknowledged: {verdict.problem}")
-    return Level(1, FAIL, f"{verdict.status}: {verdict.problem}")
+    found = wal.verify(path)
+    detail = f"{found.records} records in {found.segments} segment{'s' if found.segments != 1 else ''}"
+    if found.status != "intact":
+        detail += f"; {found.status}: {found.problem or 'no segment'}"
+    if found.segment is not None:
+        detail += f", at byte {found.offset_bytes} of segment {found.segment}, after LSN {found.last_lsn}"
+    return Level(1, INTEGRITY[found.status], detail)
 
 
 def _decisions_detail(found: Replay) -> str:

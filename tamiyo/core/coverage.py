@@ -23,12 +23,12 @@ def average(counts: Iterable[Count]) -> float:
 
 
 def by_family(counts: Iterable[Count]) -> dict[str, float]:
-    """The same for each family, in the order of first sight."""
+    """The same for each family to which anything applies, in the order of first sight."""
     families: dict[str, tuple[int, int]] = {}
     for family, _, present, total in counts:
         before = families.get(family, (0, 0))
         families[family] = (before[0] + present, before[1] + total)
-    return {family: present / total if total else 0.0 for family, (present, total) in families.items()}
+    return {family: present / total for family, (present, total) in families.items() if total}
 
 
 def types_json(counts: Iterable[Count]) -> str:
@@ -40,12 +40,13 @@ def types_json(counts: Iterable[Count]) -> str:
 def coverage_map(counts: Sequence[Count]) -> str:
     """The features below 1.0, lowest first, as a JSON object of up to 1 KiB; what does not fit is counted.
 
-    The count stands under "_omitted" at the end. Names are `family.feature`.
+    The count stands under "_omitted" at the end. Names are `family.feature`. A share that would round to 1 is
+    written as 0.999: what is in the map reads as below 1.
     """
     partial = sorted(
         (present / total, f"{family}.{feature}") for family, feature, present, total in counts if present < total
     )
-    entries = [(name, round(share, 3)) for share, name in partial]
+    entries = [(name, min(round(share, 3), 0.999)) for share, name in partial]
     fitting = _fitting(entries)
     shown: dict[str, float] = dict(entries[:fitting])
     if fitting < len(entries):

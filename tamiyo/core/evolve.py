@@ -91,6 +91,7 @@ def _graph_observed(state: State, _: int, event: journal.GraphObserved) -> State
         return state
     changed = list(state.norms)
     for entry in event.norm_inputs:
+        _require(entry.index < len(changed), event, state, f"there is no norm {entry.index}")
         changed[entry.index] = norms.updated(changed[entry.index], entry.value)
     return replace(state, norms=tuple(changed))
 
@@ -119,6 +120,7 @@ def _blueprint_observed(state: State, lsn: int, event: journal.BlueprintObserved
 
 
 def _registry_assigned(state: State, _: int, event: journal.RegistryAssigned) -> State:
+    _require(event.kind in CAPACITIES, event, state, f"there is no registry {event.kind!r}")
     entries = state.registries[event.kind]
     legal = event.key not in entries and event.index == len(entries) + 1 <= CAPACITIES[event.kind]
     _require(
@@ -135,6 +137,7 @@ def _decision_made(state: State, _: int, event: journal.DecisionMade) -> State:
     _require(event.step_lsn in state.undecided, event, state, f"step {event.step_lsn} is not awaiting a decision")
     records = state.breakers
     for outcome in event.outcomes:
+        _require(outcome.breaker in records, event, state, f"there is no breaker {outcome.breaker!r}")
         records = _counted(records, outcome.breaker, breakers.SUCCESS if outcome.succeeded else breakers.FAILURE)
     clean_steps = state.conservative.clean_steps + 1 if event.clean else 0
     loss = state.loss.after(event.training_run_id, event.validation_loss) if event.has_validation_loss else state.loss
@@ -160,6 +163,7 @@ def _seed_blueprints(state: State, event: journal.DecisionMade) -> Mapping[str, 
 
 
 def _breaker_moved(state: State, _: int, event: journal.BreakerMoved) -> State:
+    _require(event.breaker in state.breakers, event, state, f"there is no breaker {event.breaker!r}")
     record = state.breakers[event.breaker]
     rule = f"breaker {event.breaker} is in state {record.state}, not {event.from_state}"
     _require(record.state == event.from_state, event, state, rule)

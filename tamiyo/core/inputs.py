@@ -9,7 +9,7 @@ from tamiyo.core.limits import UNLIMITED
 from tamiyo.core.observation import Observation, read_packet
 from tamiyo.core.proposal import PolicyIdentity, Proposal, malformation
 
-__all__ = ["Inference", "Inputs", "identity_message", "inference_message", "step_inputs"]
+__all__ = ["Inference", "Inputs", "identity_message", "inference_message", "require_fit", "step_inputs"]
 
 Inference = journal.InferenceObserved | journal.InferenceTimedOut | journal.InferenceFailed | journal.InferenceSkipped
 MetadataFault = journal.MetadataTimedOut | journal.MetadataFailed
@@ -96,6 +96,18 @@ def inference_message(
         blueprint_index=proposal.blueprint_index,
         breaker_scores=proposal.breaker_scores,
     )
+
+
+def require_fit(inputs: Inputs) -> None:
+    """A recorded proposal must fit its packet and graph; live it was checked before it was recorded.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if inputs.proposal is not None:
+        wrong = malformation(inputs.proposal, inputs.observation, len(inputs.graph.blueprints))
+        if wrong is not None:
+            raise ValueError(f"the recorded proposal does not fit its step: {wrong}")
 
 
 def identity_message(identity: PolicyIdentity) -> journal.PolicyIdentity:

@@ -113,7 +113,8 @@ def _number_fault(name: str, value: object) -> str | None:
 
 
 def _selection_fault(proposal: Proposal, observation: Observation, blueprints: int) -> str | None:
-    seed, blueprint = proposal.seed_index, proposal.blueprint_index
+    seed: object = proposal.seed_index  # a policy is somebody else's code: its types are checked, not believed
+    blueprint: object = proposal.blueprint_index
     seeds = observation.seeds
     if not isinstance(seed, int) or not 0 <= seed < len(seeds) or not is_candidate(seeds[seed]):
         return f"seed_index {seed!r} is no candidate among {len(seeds)} seeds"

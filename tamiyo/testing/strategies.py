@@ -11,7 +11,7 @@ __all__ = ["hostile_bytes", "metrics", "packets", "seed_states", "tame_packets"]
 
 FLOAT32 = st.floats(width=32, allow_nan=True, allow_infinity=True)
 TAME = st.floats(min_value=0.0, max_value=2.0, width=32)
-IDS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+IDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 METRIC_NAMES = st.sampled_from(
     (
         "loss", "gradient_norm", "samples_per_s", "hook_latency_ms", "step_latency_ms", "loss_delta", "loss_volatility",

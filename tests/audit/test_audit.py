@@ -1,0 +1,149 @@
+"""The audit: a clean log passes, and any event that does not follow is named with its first difference."""
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from live import Live, library
+from rig import SECRET, packet
+
+import wal
+from tamiyo import Settings, TamiyoService
+from tamiyo.audit import audit, differences, replay
+from tamiyo.cli import main
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.events import Event, decode, encode
+from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.testing import FailingPolicy
+
+
+@pytest.fixture(scope="module")
+def history() -> list[wal.Entry]:
+    """Steps of many kinds: quiet, spiking, failing, with a blueprint, across a restart."""
+    policy = FailingPolicy(failing=False, action=0)
+    live = Live(policy=policy, urza=library(risk=0.6))
+    for index in range(12):
+        policy.failing = index in (4, 5, 6)
+        live.clock.advance(0.7)
+        live.step(packet(validation_loss=0.5 + 0.3 * (index == 9), training_metrics={"grad_var": 2.0 * (index == 2)}))
+        if index == 7:
+            live.reopen()
+    live.check()
+    entries = live.entries()
+    live.close()
+    return entries
+
+
+def test_a_clean_history_passes(history: list[wal.Entry]) -> None:
+    found = replay(history)
+    assert found.divergence is None
+    assert found.decisions == 12
+
+
+def change_command(event: journal.DecisionMade) -> None:
+    command = pb.AdaptationCommand.FromString(event.command)
+    command.annotations["risk_reason"] = "because"
+    event.command = command.SerializeToString(deterministic=True)
+
+
+def change_report(event: journal.FieldReportIssued) -> None:
+    report = pb.FieldReport.FromString(event.report)
+    report.metrics["loss_delta"] = 9.0
+    event.report = report.SerializeToString(deterministic=True)
+
+
+TAMPERED: dict[str, tuple[type[Event], Callable[[Event], object], str]] = {
+    "command": (journal.DecisionMade, change_command, "command.annotations['risk_reason']"),
+    "reason": (journal.DecisionMade, lambda e: setattr(e, "risk_reason", "x"), "risk_reason"),
+    "row": (journal.DecisionMade, lambda e: e.rows.add(reason="x"), "rows["),
+    "clean": (journal.DecisionMade, lambda e: setattr(e, "clean", not e.clean), "clean"),
+    "outcome": (journal.DecisionMade, lambda e: e.outcomes.add(breaker="log"), "outcomes["),
+    "report": (journal.FieldReportIssued, change_report, "report.metrics['loss_delta']"),
+    "proposal": (journal.InferenceObserved, lambda e: setattr(e, "value", e.value + 1), "policy_value_estimate"),
+    "coverage": (journal.GraphObserved, lambda e: e.coverage.add(family="x", feature="y", total=9), "feature_coverage"),
+    "packet": (journal.StepReceived, lambda e: setattr(e, "packet", b""), "cannot be recomputed"),
+    "identity": (journal.StepReceived, lambda e: setattr(e, "decision_id", "other"), "command.command_id"),
+    "breaker": (journal.BreakerMoved, lambda e: setattr(e, "cause", "x"), "cause"),
+    "mode": (journal.ConservativeModeChanged, lambda e: setattr(e, "reason", "x"), "reason"),
+    "thresholds": (journal.ServiceOpened, lambda e: e.thresholds.update({"blueprint_risk": 0.9}), "rows["),
+}
+
+
+def tampered(history: list[wal.Entry], kind: type[Event], change: Callable[[Event], object]) -> list[wal.Entry]:
+    """The history with its last event of a kind changed (the first, for a service's opening)."""
+    events = [decode(entry.kind, entry.payload) for entry in history]
+    places = [index for index, event in enumerate(events) if isinstance(event, kind)]
+    place = places[0] if kind is journal.ServiceOpened else places[-1]
+    change(events[place])
+    record_kind, payload = encode(events[place])
+    return [*history[:place], wal.Entry(history[place].lsn, record_kind, payload), *history[place + 1 :]]
+
+
+@pytest.mark.parametrize(("kind", "change", "words"), TAMPERED.values(), ids=TAMPERED.keys())
+def test_a_record_that_does_not_follow_is_named(
+    history: list[wal.Entry], kind: type[Event], change: Callable[[Event], object], words: str
+) -> None:
+    found = replay(tampered(history, kind, change))
+    assert found.divergence is not None
+    assert words in str(found.divergence) or found.divergence.differences
+    assert found.divergence.state_digest_before.startswith("1:")
+
+
+@pytest.mark.parametrize("kind", [journal.FieldReportIssued, journal.BreakerMoved, journal.ConservativeModeChanged])
+def test_a_record_that_is_missing_is_named(history: list[wal.Entry], kind: type[Event]) -> None:
+    places = [i for i, entry in enumerate(history) if isinstance(decode(entry.kind, entry.payload), kind)]
+    kept = [entry for index, entry in enumerate(history) if index != places[-1]]
+    renumbered = [wal.Entry(index, entry.kind, entry.payload) for index, entry in enumerate(kept, start=1)]
+    assert replay(renumbered).divergence is not None
+
+
+def test_floats_are_compared_by_bits_with_their_distance() -> None:
+    one = journal.InferenceObserved(value=1.0)
+    other = journal.InferenceObserved(value=struct.unpack(">d", struct.pack(">q", 0x3FF0000000000003))[0])
+    (found,) = differences(one, other)
+    assert (found.path, found.ulps) == ("value", 3)
+    nan = journal.InferenceObserved(value=float("nan"))
+    assert list(differences(nan, nan)) == []
+
+
+def small_run(directory: Path) -> None:
+    with TamiyoService.open(directory, secret=SECRET, settings=Settings(segment_bytes=2**16)) as tamiyo:
+        for _ in range(3):
+            tamiyo.evaluate_step(packet())
+
+
+def test_the_command_passes_a_clean_directory(tmp_path: Path) -> None:
+    small_run(tmp_path)
+    result = CliRunner().invoke(main, ["audit", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[-1] == "audit: PASS (levels 1, 2)"
+    assert audit(tmp_path, level=1).verdict_line == "audit: PASS (level 1)"
+    as_json = json.loads(CliRunner().invoke(main, ["audit", "--json", str(tmp_path)]).output)
+    assert as_json["verdict"] == "PASS"
+
+
+def test_the_command_fails_on_a_flipped_bit_and_says_where(tmp_path: Path) -> None:
+    small_run(tmp_path)
+    segment = next((tmp_path / "wal").glob("*.wal"))
+    data = bytearray(segment.read_bytes())
+    place = data.index(b"run-1")
+    data[place] ^= 1
+    segment.write_bytes(data)
+    result = CliRunner().invoke(main, ["audit", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "audit: FAIL (level 1)" in result.output
+    assert "of segment 1, after LSN" in result.output
+
+
+def test_a_directory_without_a_log_is_a_usage_error(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["audit", str(tmp_path / "nowhere")])
+    assert result.exit_code == 2
+    assert "there is no log" in result.output
+
+
+def test_an_unknown_level_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="levels 1 to 2"):
+        audit(tmp_path, level=3)

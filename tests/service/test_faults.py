@@ -1,0 +1,259 @@
+"""Collaborators that hang, fail and come back: every step is answered, and nothing acknowledged is lost."""
+
+import errno
+import itertools
+import threading
+from collections import Counter
+
+import pytest
+from live import PATIENT_MS, Live, library
+from rig import packet
+
+import wal
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.breakers import CLOSED, HALF_OPEN, OPEN
+from tamiyo.core.events import KINDS
+from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.testing import FailingPolicy, FixedPolicy, HangingPolicy
+
+
+def reason(command: pb.AdaptationCommand) -> str:
+    return command.annotations["risk_reason"]
+
+
+def recover(live: Live) -> None:
+    """Steps until the log takes records again; each trial is waited for, and its cool-down is let pass."""
+    for _ in range(50):
+        live.clock.advance(1.5)
+        if reason(live.step(packet())) != "log_failed":
+            return
+        live.service.journal.wait_for_trial()
+    raise AssertionError("the log did not come back")
+
+
+def test_a_policy_that_hangs_is_given_up_and_the_controller_recovers_by_itself() -> None:
+    policy = HangingPolicy()
+    live = Live(policy=policy, step_timeout_ms=1)
+    reasons = [reason(live.step(packet())) for _ in range(4)]
+    assert reasons == ["timeout_inference"] * 3 + ["breaker_open"]
+    assert live.service.state.breakers["inference"].state == OPEN
+    policy.release()
+    live.service.close()
+    live.settings = live.settings.model_copy(update={"step_timeout_ms": PATIENT_MS})
+    live.service = live._open()
+    for _ in range(6):
+        live.clock.advance(1.5)
+        last = live.step(packet())
+    assert live.service.state.breakers["inference"].state == CLOSED
+    assert reason(last) == "policy"
+    live.check()
+    live.close()
+
+
+def test_hanging_calls_never_use_more_than_four_threads_and_one() -> None:
+    policy = HangingPolicy()
+    live = Live(policy=policy, step_timeout_ms=1)
+    before = threading.active_count()
+    for _ in range(12):
+        live.clock.advance(1.5)
+        live.step(packet())
+    assert threading.active_count() <= before + 5
+    failures = [event.error for event in live.events(journal.InferenceFailed)]
+    assert all("not attempted" in error for error in failures)
+    assert failures
+    policy.release()
+    live.check()
+    live.close()
+
+
+def test_a_late_result_never_touches_the_state() -> None:
+    policy = HangingPolicy(action=0)
+    live = Live(policy=policy, step_timeout_ms=1)
+    live.step(packet())
+    before = live.service.state.digest()
+    policy.release()
+    assert live.service.state.digest() == before
+    live.close()
+
+
+@pytest.mark.parametrize("answer", [None, "a proposal", 7])
+def test_a_policy_that_returns_nonsense_counts_as_failed(answer: object) -> None:
+    policy = FixedPolicy()
+    live = Live(policy=type("Odd", (), {"identity": policy.identity, "propose": lambda _, graph: answer})())
+    assert reason(live.step(packet())) == "inference_failed"
+    assert "is no Proposal" in live.events(journal.InferenceFailed)[0].error
+    live.close()
+
+
+def test_what_a_policy_raises_is_journaled_in_words() -> None:
+    live = Live(policy=FailingPolicy(RuntimeError("x" * 5_000 + "\ud800")))
+    assert reason(live.step(packet())) == "inference_failed"
+    assert live.events(journal.InferenceFailed)[0].error.startswith("RuntimeError: xxx")
+    live.check()
+    live.close()
+
+
+def test_a_commit_that_is_late_is_superseded_in_the_log() -> None:
+    live = Live(commit_timeout_ms=1)
+    live.disk.hang("fdatasync")
+    late = live.step(packet())
+    assert (late.command_type, reason(late)) == (pb.COMMAND_PAUSE, "timeout_wal")
+    live.disk.release()
+    live.service.close()
+    live.settings = live.settings.model_copy(update={"commit_timeout_ms": PATIENT_MS})
+    live.service = live._open()
+    assert reason(live.step(packet())) == "policy"
+    superseded = live.events(journal.CommitLate)
+    assert [event.released_command_id for event in superseded] == [late.command_id]
+    entry = next(e for e in live.entries() if e.lsn == superseded[0].decision_lsn)
+    assert entry.kind == KINDS[journal.DecisionMade]
+    reports = [pb.FieldReport.FromString(event.report) for event in live.events(journal.FieldReportIssued)]
+    assert [r.outcome for r in reports if r.command_id == late.command_id] == [pb.FIELD_REPORT_OUTCOME_NEUTRAL]
+    live.check()
+    live.close()
+
+
+def test_three_late_commits_open_the_log_s_breaker_and_steps_are_counted_until_it_is_back() -> None:
+    live = Live(commit_timeout_ms=20)
+    live.disk.hang("fdatasync")
+    reasons = Counter(reason(live.step(packet())) for _ in range(8))
+    assert reasons == {"timeout_wal": 4, "log_failed": 4}
+    assert live.service.state.breakers["log"].state == OPEN
+    live.disk.release()
+    while live.service.log.durable_lsn < live.service.state.last_lsn:
+        pass
+    recover(live)
+    unrecorded = live.events(journal.StepsUnrecorded)
+    assert sum(event.count for event in unrecorded) == live.service.state.steps_unrecorded >= 4
+    causes = [event.cause for event in live.events(journal.BreakerMoved) if event.breaker == "log"]
+    assert causes[:2] == ["failures", "cooled_down"]
+    live.check()
+    live.close()
+
+
+@pytest.mark.parametrize("op", ["fdatasync", "pwrite"])
+def test_a_writer_that_failed_is_reopened_from_disk_in_the_background(op: str) -> None:
+    live = Live()
+    first = live.step(packet())
+    live.disk.fail(op, errno.EIO)
+    failed = live.step(packet())
+    assert (failed.command_type, reason(failed)) == (pb.COMMAND_PAUSE, "log_failed")
+    assert live.service.log.failure is not None
+    assert reason(live.step(packet())) == "log_failed", "the cool-down has not passed"
+    recover(live)
+    assert live.service.log.failure is None
+    moves = [(m.to_state, m.cause) for m in live.events(journal.BreakerMoved)]
+    assert moves[:2] == [(OPEN, "writer_failed"), (HALF_OPEN, "cooled_down")]
+    live.step(packet())
+    assert live.service.state.breakers["log"].state == CLOSED
+    assert live.service.state.steps_received == live.service.journal.steps_seen
+    ids = [pb.AdaptationCommand.FromString(event.command).command_id for event in live.decisions()]
+    assert first.command_id in ids
+    live.check()
+    live.close()
+
+
+def test_a_log_that_stays_dead_is_tried_again_and_again() -> None:
+    live = Live()
+    live.disk.fail("fdatasync", errno.EIO, forever=True)
+    for _ in range(3):
+        live.clock.advance(1.5)
+        assert reason(live.step(packet())) == "log_failed"
+        live.service.journal.wait_for_trial()
+    live.disk.heal()
+    recover(live)
+    live.check()
+    live.close()
+
+
+def test_a_full_disk_pauses_and_goes_on_once_there_is_room() -> None:
+    live = Live(segment_bytes=2**16)
+    live.disk.no_space()
+    big = packet(experiment_name="x" * 4_000)
+    while reason(live.step(big)) != "log_full":
+        pass
+    for _ in range(3):
+        assert reason(live.step(big)) in ("log_full", "timeout_wal"), "full, or busy finding out"
+    live.disk.free_space()
+    for _ in range(200):
+        if reason(live.step(packet())) == "policy":
+            break
+    assert live.service.state.steps_unrecorded >= 4
+    assert {event.cause for event in live.events(journal.StepsUnrecorded)} <= {"log_full", "timeout_wal"}
+    assert live.service.state.steps_received == live.service.journal.steps_seen
+    live.check()
+    live.close()
+
+
+def test_a_library_that_hangs_delays_one_step_and_its_answer_counts_later() -> None:
+    known = library(quarantine_only=True)
+    known.gate = threading.Event()
+    live = Live(urza=known)
+    assert reason(live.step(packet())) == "timeout_urza"
+    assert reason(live.step(packet())) in ("policy", "timeout_urza")
+    known.gate.set()
+    for _ in range(10_000):
+        if "run-1" in live.service.state.blueprints:
+            break
+        live.step(packet())
+    assert reason(live.step(packet())) in ("bp_quarantine", "conservative_mode")
+    live.check()
+    live.close()
+
+
+def test_a_library_that_fails_opens_its_breaker_and_never_pauses_training() -> None:
+    known = library()
+    known.error = OSError("gone")
+    live = Live(urza=known)
+    reasons = {reason(live.step(packet())) for _ in range(10)}
+    assert reasons <= {"metadata_failed", "policy", "timeout_urza"}
+    assert live.service.state.breakers["metadata"].state == OPEN
+    assert not live.service.state.conservative.active
+    known.error = None
+    for _ in range(10_000):
+        if "run-1" in live.service.state.blueprints:
+            break
+        live.clock.advance(1.5)
+        live.step(packet())
+    assert live.service.state.blueprints["run-1"].blueprint is not None
+    live.check()
+    live.close()
+
+
+@pytest.mark.parametrize("sheet", [{"risk_score": "high"}, [1, 2], "text"])
+def test_an_ill_typed_safety_sheet_makes_the_lookup_fail(sheet: object) -> None:
+    known = library()
+    object.__setattr__(known.records["run-1"], "extras", {"bsds": sheet})
+    live = Live(urza=known)
+    reasons = {reason(live.step(packet())) for _ in range(5)}
+    assert "metadata_failed" in reasons
+    live.check()
+    live.close()
+
+
+def test_a_second_writer_is_refused(tmp_path: object) -> None:
+    live = Live()
+    with pytest.raises(wal.LogLocked):
+        live._open()
+    live.close()
+
+
+def test_any_order_of_faults_is_answered_and_replays() -> None:
+    """Hung and failing collaborators in turn, two at a time."""
+    for policy_fault, log_fault in itertools.product((False, True), ("none", "late", "dead")):
+        policy = FailingPolicy(failing=policy_fault)
+        live = Live(policy=policy, commit_timeout_ms=20 if log_fault == "late" else PATIENT_MS)
+        if log_fault == "late":
+            live.disk.hang("fdatasync")
+        if log_fault == "dead":
+            live.disk.fail("fdatasync", errno.EIO)
+        for _ in range(5):
+            assert live.step(packet()).command_type in (pb.COMMAND_PAUSE, pb.COMMAND_OPTIMIZER)
+        live.disk.release()
+        live.disk.heal()
+        policy.failing = False
+        while live.service.log.failure is None and live.service.log.durable_lsn < live.service.state.last_lsn:
+            pass
+        recover(live)
+        live.check()
+        live.close()
