@@ -4,6 +4,7 @@ flock belongs to the open file, which fork shares: a child that kept its copy of
 keep the lock after its parent's death. So a forked child closes its copies at once.
 """
 
+import contextlib
 import os
 import time
 import weakref
@@ -29,7 +30,8 @@ class Lock:
         self._disk = disk
         self._fd: int | None = _take(disk, path)
         _held.add(self)
-        disk.pwrite(self._fd, str(os.getpid()).ljust(_PID_BYTES).encode(), 0)  # a help for humans: short is no harm
+        with contextlib.suppress(OSError):  # the name is a help for humans; a full disk must not keep the log shut
+            disk.pwrite(self._fd, str(os.getpid()).ljust(_PID_BYTES).encode(), 0)
 
     def release(self) -> None:
         """Let go; doing it again does nothing."""

@@ -16,7 +16,7 @@ from wal.entries import Entry
 from wal.errors import LogCorrupt
 from wal.frames import SEAL, Frame, entries
 from wal.lock import is_locked
-from wal.recovery import REFUSE, is_empty, judge
+from wal.recovery import REFUSE, is_empty, judge, went_on
 from wal.scan import Cursor, Window, next_frame, start_of
 from wal.segment import Header, parse_name
 from wal.shelf import Segment, check_first, check_successor, opened, read_segment, segment_paths
@@ -92,8 +92,7 @@ class Reader:
             after=None if after is None else after.header,
             after_empty=after is not None and is_empty(self._disk, after),
         )  # fmt: skip
-        run.window.refresh()
-        if isinstance(next_frame(run.window, run.ahead), Frame):
+        if went_on(run.window, run.ahead):
             return True
         if stop.case.action == REFUSE:
             run.release_to(stop.rest.durable_offset, found)

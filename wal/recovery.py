@@ -132,6 +132,16 @@ def walk(window: Window, cursor: Cursor) -> int | None:
     return last_type
 
 
+def went_on(window: Window, cursor: Cursor) -> bool:
+    """Whether a frame stands at the cursor after all, read anew.
+
+    Before a place is called damaged beside a live writer: it may have been filled after it was read, and before
+    the evidence was. What stands there once the evidence was seen is what the evidence is about.
+    """
+    window.refresh()
+    return isinstance(next_frame(window, cursor), Frame)
+
+
 def is_empty(disk: Disk, segment: Segment) -> bool:
     """Whether nothing was ever written after a segment's header."""
     with opened(disk, segment.path) as fd:

@@ -7,7 +7,7 @@ from wal.disk import Disk, OsDisk
 from wal.errors import LogCorrupt, UnsupportedFormat
 from wal.frames import CLOSE, SEAL, Frame, chain_holds
 from wal.lock import is_locked
-from wal.recovery import CUT, REFUSE, RESEAL, Stop, is_empty, judge
+from wal.recovery import CUT, REFUSE, RESEAL, Stop, is_empty, judge, went_on
 from wal.scan import Cursor, Window, next_frame, start_of
 from wal.shelf import Segment, check_first, check_successor, opened, read_segment, segment_paths
 
@@ -103,31 +103,33 @@ class _Survey:
         return segment
 
     def _walk(self, segment: Segment) -> Stop:
-        """Walk one segment; again when it is refused, as a writer may have gone on between two reads."""
-        stop = self._walk_once(segment)
-        if stop.case.action == REFUSE:
-            again = self._walk_once(segment)
-            if again.case.action == REFUSE:
-                raise again.refusal()
-            stop = again
-        return stop
-
-    def _walk_once(self, segment: Segment) -> Stop:
-        cursor = start_of(segment.header)
-        last_type: int | None = None
+        """Walk one segment, and on past a place that a live writer filled after it was read."""
         with opened(self._disk, segment.path) as fd:
-            window = Window(self._disk, fd)
-            while last_type != SEAL and isinstance(frame := next_frame(window, cursor), Frame):
-                self._check_chain(window, frame)
-                cursor.advance(frame)
-                last_type = frame.type
-                self._last_lsn = cursor.lsn - 1
-            after = self._successor(segment)
-            return judge(
-                window, cursor, segment.header, last_type=last_type,
-                after=None if after is None else after.header,
-                after_empty=after is not None and is_empty(self._disk, after),
-            )  # fmt: skip
+            window, cursor = Window(self._disk, fd), start_of(segment.header)
+            last_type: int | None = None
+            while True:
+                last_type = self._walk_frames(window, cursor, last_type)
+                stop = self._judge(window, cursor, segment, last_type)
+                if stop.case.action != REFUSE:
+                    return stop
+                if last_type == SEAL or not went_on(window, cursor):
+                    raise stop.refusal()
+
+    def _walk_frames(self, window: Window, cursor: Cursor, last_type: int | None) -> int | None:
+        while last_type != SEAL and isinstance(frame := next_frame(window, cursor), Frame):
+            self._check_chain(window, frame)
+            cursor.advance(frame)
+            last_type = frame.type
+            self._last_lsn = cursor.lsn - 1
+        return last_type
+
+    def _judge(self, window: Window, cursor: Cursor, segment: Segment, last_type: int | None) -> Stop:
+        after = self._successor(segment)
+        return judge(
+            window, cursor, segment.header, last_type=last_type,
+            after=None if after is None else after.header,
+            after_empty=after is not None and is_empty(self._disk, after),
+        )  # fmt: skip
 
     def _check_chain(self, window: Window, frame: Frame) -> None:
         at = window.locate(frame.offset, frame.length)
@@ -144,6 +146,7 @@ class _Survey:
         if stop is None:
             return self.verdict(EMPTY)
         self._clean_close = stop.last_type == CLOSE
+        self._live = self._live or is_locked(self._disk, self._path)  # one may have come meanwhile
         if stop.case.action == CUT and not self._live:
             self._clean_close = False
             problem = f"{stop.torn_bytes} bytes of a write that was never acknowledged stand after the last batch"

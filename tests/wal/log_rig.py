@@ -2,6 +2,8 @@
 
 import contextlib
 import itertools
+import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -74,3 +76,11 @@ def overwrite(disk: MemoryDisk, place: Path, offset: int, data: bytes) -> None:
     image = bytearray(disk.peek(place))
     image[offset : offset + len(data)] = data
     disk.poke(place, bytes(image))
+
+
+def wait_until(holds: Callable[[], bool], within_s: float = 30) -> None:
+    """Come back once another thread or process has made this hold."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to hold"
+        threading.Event().wait(0.001)

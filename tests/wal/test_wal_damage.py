@@ -57,7 +57,7 @@ def test_without_a_close_only_the_last_batch_is_in_doubt() -> None:
     disk, place = small(close=False), segment()
     last_frame = (1 + 1 + 2) * SECTOR_BYTES
     image = disk.peek(place)
-    for byte in range(0, used_bytes(disk, place)):
+    for byte in range(used_bytes(disk, place)):
         damaged = bytearray(image)
         damaged[byte] ^= 0x10
         disk.poke(place, bytes(damaged))
@@ -166,9 +166,7 @@ def test_bytes_too_far_behind_the_end_for_a_torn_write_are_refused() -> None:
 
 def test_a_foreign_frame_at_the_end_is_refused() -> None:
     disk = small(close=False)
-    other = written(
-        [[record] for record in [*RECORDS, (4, b"fourth")]], close=False, entropy=lambda n: bytes(n), **TIGHT
-    )
+    other = written([[record] for record in [*RECORDS, (4, b"fourth")]], close=False, entropy=bytes, **TIGHT)
     overwrite(disk, segment(), 2560, other.peek(segment())[2560:3072])
     with pytest.raises(wal.LogCorrupt, match="does not belong here"):
         open_log(disk, **TIGHT)
@@ -236,7 +234,7 @@ def test_swapped_segments_are_refused() -> None:
 
 def test_a_segment_of_another_log_is_refused() -> None:
     disk = several()
-    other = written([[(n, bytes([n]) * 1500)] for n in range(12)], entropy=lambda n: bytes(n))
+    other = written([[(n, bytes([n]) * 1500)] for n in range(12)], entropy=bytes)
     place = segments(disk)[1]
     disk.poke(place, other.peek(place))
     with pytest.raises(wal.LogCorrupt, match="another log"):

@@ -75,8 +75,10 @@ def test_a_frame_of_another_length_than_its_bytes_is_none(length: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("offset", "value"), [(4, b"\x09"), (4, b"\x00"), (5, b"\x01"), (6, b"\x02\x00")], ids=["type", "no type", "flags", "version"]
-)  # fmt: skip
+    ("offset", "value"),
+    [(4, b"\x09"), (4, b"\x00"), (5, b"\x01"), (6, b"\x02\x00")],
+    ids=["type", "no type", "flags", "version"],
+)
 def test_an_unknown_kind_of_frame_is_refused_and_not_guessed(offset: int, value: bytes) -> None:
     _, data = make([(1, b"abc")])
     with pytest.raises(UnsupportedFormat):
