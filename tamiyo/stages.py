@@ -25,6 +25,7 @@ from tamiyo.core.decide import decide
 from tamiyo.core.events import Event
 from tamiyo.core.evolve import evolve
 from tamiyo.core.inputs import identity_message, inference_message, step_inputs
+from tamiyo.core.layout import GraphLayout
 from tamiyo.core.observation import Observation, read_packet
 from tamiyo.core.registries import assignments, extended
 from tamiyo.core.state import State
@@ -70,6 +71,8 @@ class Step:
     state: State = field(default_factory=State)
     blueprints: list[BlueprintInput] = field(default_factory=list)
     graph: Graph | None = None
+    layout: GraphLayout | None = None
+    graph_event: journal.GraphObserved = field(default_factory=journal.GraphObserved)
     observed: list[Event] = field(default_factory=list)
     recorded: Recorded | None = None
     timings: StepTimings = field(default_factory=StepTimings)
@@ -139,7 +142,7 @@ class Stages:
                 step.observation, norms=step.state.norms, registries=registries, blueprints=step.blueprints
             )
             host_id = self._blueprints.host_id(step.observation)
-            step.observed.append(_graph_observed(step, step.graph, host_id))
+            step.layout, step.graph_event = _graph_observed(step, step.graph, host_id)
 
     def propose(self, step: Step) -> None:
         """Run the policy under its deadline, unless its breaker is open or there is nothing to select."""
@@ -257,18 +260,19 @@ def _fault_event(step: Step, fault: Fault, budget_ms: int) -> Event:
     )
 
 
-def _graph_observed(step: Step, graph: Graph, host_id: str) -> journal.GraphObserved:
+def _graph_observed(step: Step, graph: Graph, host_id: str) -> tuple[GraphLayout, journal.GraphObserved]:
+    """The graph in numbers, and the names they stand for; the journal links the two."""
+    nodes, edges = graph.node_counts(), graph.edge_counts()
+    features = tuple((family, feature) for family, feature, _, _ in graph.coverage)
     uses = [
-        journal.BlueprintUse(blueprint_id=b.blueprint.blueprint_id, digest=b.blueprint.digest) for b in step.blueprints
+        journal.BlueprintUse(blueprint_id=i.blueprint.blueprint_id, digest=i.blueprint.digest) for i in step.blueprints
     ]
-    return journal.GraphObserved(
+    return GraphLayout(features, tuple(nodes), tuple(edges)), journal.GraphObserved(
         step_lsn=step.lsn,
-        node_counts=graph.node_counts(),
-        edge_counts=graph.edge_counts(),
-        coverage=[
-            journal.FeatureCount(family=family, feature=feature, present=present, total=total)
-            for family, feature, present, total in graph.coverage
-        ],
+        present=[present for _, _, present, _ in graph.coverage],
+        total=[total for _, _, _, total in graph.coverage],
+        node_counts=nodes.values(),
+        edge_counts=edges.values(),
         norm_inputs=[journal.NormInput(index=index, value=value) for index, value in graph.norm_inputs],
         blueprints=uses,
         ignored_inputs=graph.ignored_inputs,
@@ -290,17 +294,26 @@ def _inference_failed(
 
 def _decided(step: Step, state: State, now_ns: int) -> list[Event]:
     """The step's whole batch: what was observed, then what follows from it."""
-    for event in step.observed:
+    observed = [*_linked_graph(step, state), *step.observed]
+    for event in observed:
         state = evolve(state, state.last_lsn + 1, event)
     inputs = step_inputs(
         step.lsn,
         step.received,
-        step.observed,
+        observed,
         event_time_ns=now_ns,
         timings=_stage_timings(step.timings),
         observation=step.observation,
     )
-    return [*step.observed, *decide(state, inputs).events]
+    return [*observed, *decide(state, inputs).events]
+
+
+def _linked_graph(step: Step, state: State) -> list[Event]:
+    """The graph's event linked to its layout, with the layout before it where the log does not have it yet."""
+    assert step.layout is not None  # noqa: S101  `build_graph` came before
+    known = next((lsn for lsn, layout in state.layouts.items() if layout == step.layout), None)
+    step.graph_event.layout_lsn = state.last_lsn + 1 if known is None else known
+    return [step.graph_event] if known is not None else [step.layout.event(), step.graph_event]
 
 
 def _stage_timings(timings: StepTimings) -> journal.StageTimings:

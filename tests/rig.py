@@ -7,6 +7,7 @@ from tamiyo.core.blueprint import content_digest
 from tamiyo.core.decide import Decision, decide
 from tamiyo.core.evolve import evolve
 from tamiyo.core.inputs import Inputs, inference_message, step_inputs
+from tamiyo.core.layout import GraphLayout
 from tamiyo.core.limits import UNLIMITED
 from tamiyo.core.observation import read_packet
 from tamiyo.core.proposal import PolicyIdentity, Proposal
@@ -18,7 +19,9 @@ IDENTITY = PolicyIdentity("test-v1", "fixed", "python")
 SECRET = b"0123456789abcdef-test"
 DECISION_ID = "6f1c1d6e-52a1-4a44-9f3a-6a2d3b1f0c11"
 WALL_NS = 1_700_000_000_000_000_000
-FULL_COVERAGE = (journal.FeatureCount(family="node.global", feature="loss", present=1, total=1),)
+LAYOUT = GraphLayout((("node.global", "loss"),), (), ())
+FULL_COVERAGE = (1, 1)
+"""(present, total) of the one feature of `LAYOUT`."""
 
 
 def packet(stage: int = pb.SEED_STAGE_TRAINING, seeds: int = 1, **fields: object) -> pb.SystemStatePacket:
@@ -56,6 +59,8 @@ class Bench:
             event_time_ns=1, thresholds=(thresholds or Thresholds()).as_map(), policy_version=IDENTITY.version
         )
         self.fold(opened)
+        self.fold(LAYOUT.event())
+        self.layout_lsn = self.state.last_lsn
 
     def fold(self, event: object) -> None:
         self.state = evolve(self.state, self.state.last_lsn + 1, event)
@@ -81,7 +86,7 @@ class Bench:
         answer: Proposal | object | None = None,
         *,
         faults: tuple[object, ...] = (),
-        coverage: tuple[journal.FeatureCount, ...] = FULL_COVERAGE,
+        coverage: tuple[int, int] = FULL_COVERAGE,
         blueprints: tuple[str, ...] = ("bp-1",),
         elapsed_s: float = 0.001,
     ) -> Inputs:
@@ -104,7 +109,9 @@ class Bench:
             )
         graph = journal.GraphObserved(
             step_lsn=lsn,
-            coverage=coverage,
+            layout_lsn=self.layout_lsn,
+            present=[coverage[0]],
+            total=[coverage[1]],
             host_blueprint_id="run-1",
             blueprints=[journal.BlueprintUse(blueprint_id=name) for name in blueprints],
         )

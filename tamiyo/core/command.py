@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from uuid import UUID, uuid5
 
-from tamiyo.core import coverage
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.blueprint import Blueprint
+from tamiyo.core.coverage import Coverage
 from tamiyo.core.inputs import Inputs
 from tamiyo.core.intent import Intent
 from tamiyo.core.observation import Observation
@@ -25,7 +25,7 @@ def command_bytes(command: pb.AdaptationCommand) -> bytes:
 
 
 def unsigned_command(
-    inputs: Inputs, final: Intent, proposed: Intent, reason: str, named: Blueprint | None
+    inputs: Inputs, final: Intent, proposed: Intent, reason: str, named: Blueprint | None, covered: Coverage
 ) -> pb.AdaptationCommand:
     """Build the command of a decision. `named` is the blueprint that the proposal names, where it is known."""
     command = _shell(inputs.received.decision_id, inputs.received.received_unix_ns, final.command_type)
@@ -37,7 +37,7 @@ def unsigned_command(
     elif final.command_type == pb.COMMAND_CIRCUIT_BREAKER:
         command.circuit_breaker.desired_state = final.breaker_state  # type: ignore[assignment]  # from the table, a Leyline value
         command.circuit_breaker.rationale = reason
-    command.annotations.update(_annotations(inputs, proposed, reason, named))
+    command.annotations.update(_annotations(inputs, proposed, reason, named, covered))
     return command
 
 
@@ -48,16 +48,9 @@ def safe_pause(observation: Observation, decision_id: str, received_unix_ns: int
     reports is that of the signals in the packet alone: no graph stands behind it.
     """
     command = _shell(str(uuid5(UUID(decision_id), cause)), received_unix_ns, pb.COMMAND_PAUSE)
-    counts = _packet_counts(observation)
-    command.annotations.update(
-        {
-            "risk_reason": cause,
-            "policy_action": "timeout" if cause.startswith("timeout") else "none",
-            "feature_coverage": f"{coverage.average(counts):.3f}",
-            "coverage_types": coverage.types_json(counts),
-            "coverage_map": coverage.coverage_map(counts),
-        }
-    )
+    covered = Coverage.of(_packet_counts(observation))
+    action = "timeout" if cause.startswith("timeout") else "none"
+    command.annotations.update({"risk_reason": cause, "policy_action": action, **covered.annotations()})
     return command
 
 
@@ -107,14 +100,13 @@ def param_delta(proposal: Proposal) -> float:
     return proposal.param_deltas[1 if argmax(proposal.action) == 1 else 0]
 
 
-def _annotations(inputs: Inputs, proposed: Intent, reason: str, named: Blueprint | None) -> dict[str, str]:
-    counts = [(c.family, c.feature, c.present, c.total) for c in inputs.graph.coverage]
+def _annotations(
+    inputs: Inputs, proposed: Intent, reason: str, named: Blueprint | None, covered: Coverage
+) -> dict[str, str]:
     notes = {
         "policy_version": inputs.inference.identity.version,
         "risk_reason": reason,
-        "feature_coverage": f"{coverage.average(counts):.3f}",
-        "coverage_types": coverage.types_json(counts),
-        "coverage_map": coverage.coverage_map(counts),
+        **covered.annotations(),
     }
     notes.update(_proposal_notes(inputs))
     if proposed.seed is not None:

@@ -5,12 +5,18 @@ types without nodes are not counted at all.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
-__all__ = ["Count", "average", "by_family", "coverage_map", "types_json"]
+__all__ = ["Count", "Coverage", "average", "by_family"]
 
 Count = tuple[str, str, int, int]
 MAP_BYTES_MAX = 1_024
+BELOW_ONE = 0.999
+"""What lacks next to nothing is still below 1 in the map."""
+ENTRIES_MAX = MAP_BYTES_MAX // 6
+"""More cannot fit: the shortest entry has a quoted letter, a colon, a number and a comma."""
 
 
 def average(counts: Iterable[Count]) -> float:
@@ -31,40 +37,47 @@ def by_family(counts: Iterable[Count]) -> dict[str, float]:
     return {family: present / total for family, (present, total) in families.items() if total}
 
 
-def types_json(counts: Iterable[Count]) -> str:
-    """Coverage by family as a JSON object, three decimals, families in name order."""
-    families = by_family(counts)
-    return _compact({family: round(families[family], 3) for family in sorted(families)})
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """A graph's coverage, added up once: on average, by family, and the features that fall short."""
+
+    average: float
+    families: Mapping[str, float]
+    partial: Sequence[tuple[float, str]]  # (share, "family.feature"), lowest first, then by name
+
+    @classmethod
+    def of(cls, counts: Sequence[Count]) -> Self:
+        """Add the counts up."""
+        partial = [(p / t, f"{family}.{feature}") for family, feature, p, t in counts if p < t]
+        partial.sort()
+        return cls(average(counts), by_family(counts), partial)
+
+    def annotations(self) -> dict[str, str]:
+        """What every command says of its inputs: three decimals, JSON with names in order, the map up to 1 KiB."""
+        return {
+            "feature_coverage": f"{self.average:.3f}",
+            "coverage_types": _compact({family: round(self.families[family], 3) for family in sorted(self.families)}),
+            "coverage_map": self._map(),
+        }
+
+    def _map(self) -> str:
+        """The features below 1.0, lowest first, as many as fit; the others are counted under "_omitted"."""
+        entries = [
+            f"{json.dumps(name)}:{min(round(share, 3), BELOW_ONE)!r}" for share, name in self.partial[:ENTRIES_MAX]
+        ]
+        omitted = f'"_omitted":{len(self.partial)}'
+        fitting, size = 0, 2
+        for entry in entries:
+            size += len(entry) + 1  # json.dumps writes ASCII, so characters are bytes
+            last = fitting + 1 == len(self.partial)
+            if size + (0 if last else len(omitted)) > MAP_BYTES_MAX:
+                break
+            fitting += 1
+        shown = entries[:fitting]
+        if fitting < len(self.partial):
+            shown.append(f'"_omitted":{len(self.partial) - fitting}')
+        return "{" + ",".join(shown) + "}"
 
 
-def coverage_map(counts: Sequence[Count]) -> str:
-    """The features below 1.0, lowest first, as a JSON object of up to 1 KiB; what does not fit is counted.
-
-    The count stands under "_omitted" at the end. Names are `family.feature`. A share that would round to 1 is
-    written as 0.999: what is in the map reads as below 1.
-    """
-    partial = sorted(
-        (present / total, f"{family}.{feature}") for family, feature, present, total in counts if present < total
-    )
-    entries = [(name, min(round(share, 3), 0.999)) for share, name in partial]
-    fitting = _fitting(entries)
-    shown: dict[str, float] = dict(entries[:fitting])
-    if fitting < len(entries):
-        shown["_omitted"] = len(entries) - fitting
-    return _compact(shown)
-
-
-def _fitting(entries: Sequence[tuple[str, float]]) -> int:
-    """How many of the entries fit with the count of the others behind them."""
-    size = 2
-    reserve = len(_compact({"_omitted": len(entries)}))
-    for index, entry in enumerate(entries):
-        size += len(_compact(dict([entry])).encode()) - 1  # its braces go, a comma comes
-        last = index == len(entries) - 1
-        if size + (0 if last else reserve) > MAP_BYTES_MAX:
-            return index
-    return len(entries)
-
-
-def _compact(value: dict[str, float]) -> str:
+def _compact(value: Mapping[str, float]) -> str:
     return json.dumps(value, separators=(",", ":"))

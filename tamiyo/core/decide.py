@@ -16,6 +16,7 @@ from tamiyo.core.command import command_bytes, safe_pause, unsigned_command
 from tamiyo.core.events import Event
 from tamiyo.core.inputs import Inputs
 from tamiyo.core.intent import Intent, intend, reason_of, restrict
+from tamiyo.core.layout import counts
 from tamiyo.core.observation import Observation
 from tamiyo.core.report import field_report, pause_report
 from tamiyo.core.risk import PAUSE, Triggered, triggered_rows
@@ -49,10 +50,11 @@ def decide(state: State, inputs: Inputs) -> Decision:
     proposed = intend(state, inputs)
     named = _named_blueprint(state, proposed)
     delta = loss_delta(state.loss, inputs.observation)
-    rows = triggered_rows(signals_of(state, inputs, named, delta), state.thresholds)
+    counted = coverage.Coverage.of(counts(state.layouts[inputs.graph.layout_lsn], inputs.graph))
+    rows = triggered_rows(signals_of(state, inputs, named, delta, counted.average), state.thresholds)
     final = restrict(proposed, rows)
     reason = reason_of(proposed, final, rows)
-    command = unsigned_command(inputs, final, proposed, reason, named)
+    command = unsigned_command(inputs, final, proposed, reason, named, counted)
     clean = not any(t.row.asks == PAUSE and t.row.reason != "conservative_mode" for t in rows)
     made = _decision_made(inputs, command, reason, rows, ledger, final, clean=clean)
     report = field_report(inputs, command, reason, delta, named)
@@ -68,12 +70,13 @@ def decide(state: State, inputs: Inputs) -> Decision:
     return Decision(events, command, reason, rows)
 
 
-def signals_of(state: State, inputs: Inputs, named: Blueprint | None, delta: float) -> dict[str, float]:
+def signals_of(
+    state: State, inputs: Inputs, named: Blueprint | None, delta: float, feature_coverage: float
+) -> dict[str, float]:
     """Every signal the rows may read in this step."""
     signals = packet_signals(inputs.observation)
     signals["loss_delta"] = delta
-    counts = [(c.family, c.feature, c.present, c.total) for c in inputs.graph.coverage]
-    signals["feature_coverage"] = coverage.average(counts)
+    signals["feature_coverage"] = feature_coverage
     signals.update(blueprint_signals(named))
     if inputs.proposal is not None:
         signals["policy_risk_score"] = policy_risk_score(inputs.proposal)

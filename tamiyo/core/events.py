@@ -36,6 +36,7 @@ MESSAGES: Mapping[int, type[Message]] = MappingProxyType(
         15: journal.FieldReportIssued,
         16: journal.CommitLate,
         17: journal.StepsUnrecorded,
+        18: journal.GraphLayoutObserved,
     }
 )
 

@@ -14,6 +14,7 @@ from tamiyo.core import breakers, norms
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.blueprint import read_blueprint
 from tamiyo.core.events import Event
+from tamiyo.core.layout import LAYOUTS_MAX, read_layout
 from tamiyo.core.registries import CAPACITIES
 from tamiyo.core.state import (
     BLUEPRINTS_MAX,
@@ -28,6 +29,7 @@ from tamiyo.errors import InvariantViolation
 
 __all__ = ["FOLDS", "evolve"]
 
+K = TypeVar("K")
 V = TypeVar("V")
 
 
@@ -87,6 +89,8 @@ def _step_received(state: State, lsn: int, event: journal.StepReceived) -> State
 
 
 def _graph_observed(state: State, _: int, event: journal.GraphObserved) -> State:
+    layout = state.layouts.get(event.layout_lsn)
+    _require(layout is not None and layout.fits(event), event, state, f"layout {event.layout_lsn} does not fit it")
     if not event.norm_inputs:
         return state
     changed = list(state.norms)
@@ -94,6 +98,10 @@ def _graph_observed(state: State, _: int, event: journal.GraphObserved) -> State
         _require(entry.index < len(changed), event, state, f"there is no norm {entry.index}")
         changed[entry.index] = norms.updated(changed[entry.index], entry.value)
     return replace(state, norms=tuple(changed))
+
+
+def _graph_layout_observed(state: State, lsn: int, event: journal.GraphLayoutObserved) -> State:
+    return replace(state, layouts=_remembered(state.layouts, lsn, read_layout(event), LAYOUTS_MAX))
 
 
 def _blueprint_observed(state: State, lsn: int, event: journal.BlueprintObserved) -> State:
@@ -213,7 +221,7 @@ def _counted(records: Mapping[str, breakers.Breaker], name: str, outcome: str) -
     )
 
 
-def _remembered(entries: Mapping[str, V], key: str, value: V, most: int) -> Mapping[str, V]:
+def _remembered(entries: Mapping[K, V], key: K, value: V, most: int) -> Mapping[K, V]:
     """`entries` with `key` as the newest; the oldest goes when there are more than `most`."""
     changed = {other: kept for other, kept in entries.items() if other != key}
     changed[key] = value
@@ -241,6 +249,7 @@ FOLDS: Mapping[type[Event], Callable[[State, int, Any], State]] = MappingProxyTy
         journal.FieldReportIssued: _unchanged,
         journal.CommitLate: _commit_late,
         journal.StepsUnrecorded: _steps_unrecorded,
+        journal.GraphLayoutObserved: _graph_layout_observed,
     }
 )
 """The handler of each event; a message without one cannot be logged."""

@@ -64,17 +64,23 @@ class StepReceived(_message.Message):
     packet: bytes
     def __init__(self, step_index: _Optional[int] = ..., event_time_ns: _Optional[int] = ..., received_unix_ns: _Optional[int] = ..., decision_id: _Optional[str] = ..., call: _Optional[str] = ..., budget_ms: _Optional[int] = ..., packet: _Optional[bytes] = ...) -> None: ...
 
-class FeatureCount(_message.Message):
-    __slots__ = ("family", "feature", "present", "total")
+class FeatureName(_message.Message):
+    __slots__ = ("family", "feature")
     FAMILY_FIELD_NUMBER: _ClassVar[int]
     FEATURE_FIELD_NUMBER: _ClassVar[int]
-    PRESENT_FIELD_NUMBER: _ClassVar[int]
-    TOTAL_FIELD_NUMBER: _ClassVar[int]
     family: str
     feature: str
-    present: int
-    total: int
-    def __init__(self, family: _Optional[str] = ..., feature: _Optional[str] = ..., present: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
+    def __init__(self, family: _Optional[str] = ..., feature: _Optional[str] = ...) -> None: ...
+
+class GraphLayoutObserved(_message.Message):
+    __slots__ = ("features", "node_types", "relations")
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    NODE_TYPES_FIELD_NUMBER: _ClassVar[int]
+    RELATIONS_FIELD_NUMBER: _ClassVar[int]
+    features: _containers.RepeatedCompositeFieldContainer[FeatureName]
+    node_types: _containers.RepeatedScalarFieldContainer[str]
+    relations: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, features: _Optional[_Iterable[_Union[FeatureName, _Mapping]]] = ..., node_types: _Optional[_Iterable[str]] = ..., relations: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class NormInput(_message.Message):
     __slots__ = ("index", "value")
@@ -93,38 +99,28 @@ class BlueprintUse(_message.Message):
     def __init__(self, blueprint_id: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class GraphObserved(_message.Message):
-    __slots__ = ("step_lsn", "node_counts", "edge_counts", "coverage", "norm_inputs", "blueprints", "ignored_inputs", "host_blueprint_id")
-    class NodeCountsEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: int
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
-    class EdgeCountsEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: int
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    __slots__ = ("step_lsn", "layout_lsn", "present", "total", "node_counts", "edge_counts", "norm_inputs", "blueprints", "ignored_inputs", "host_blueprint_id")
     STEP_LSN_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_LSN_FIELD_NUMBER: _ClassVar[int]
+    PRESENT_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
     NODE_COUNTS_FIELD_NUMBER: _ClassVar[int]
     EDGE_COUNTS_FIELD_NUMBER: _ClassVar[int]
-    COVERAGE_FIELD_NUMBER: _ClassVar[int]
     NORM_INPUTS_FIELD_NUMBER: _ClassVar[int]
     BLUEPRINTS_FIELD_NUMBER: _ClassVar[int]
     IGNORED_INPUTS_FIELD_NUMBER: _ClassVar[int]
     HOST_BLUEPRINT_ID_FIELD_NUMBER: _ClassVar[int]
     step_lsn: int
-    node_counts: _containers.ScalarMap[str, int]
-    edge_counts: _containers.ScalarMap[str, int]
-    coverage: _containers.RepeatedCompositeFieldContainer[FeatureCount]
+    layout_lsn: int
+    present: _containers.RepeatedScalarFieldContainer[int]
+    total: _containers.RepeatedScalarFieldContainer[int]
+    node_counts: _containers.RepeatedScalarFieldContainer[int]
+    edge_counts: _containers.RepeatedScalarFieldContainer[int]
     norm_inputs: _containers.RepeatedCompositeFieldContainer[NormInput]
     blueprints: _containers.RepeatedCompositeFieldContainer[BlueprintUse]
     ignored_inputs: int
     host_blueprint_id: str
-    def __init__(self, step_lsn: _Optional[int] = ..., node_counts: _Optional[_Mapping[str, int]] = ..., edge_counts: _Optional[_Mapping[str, int]] = ..., coverage: _Optional[_Iterable[_Union[FeatureCount, _Mapping]]] = ..., norm_inputs: _Optional[_Iterable[_Union[NormInput, _Mapping]]] = ..., blueprints: _Optional[_Iterable[_Union[BlueprintUse, _Mapping]]] = ..., ignored_inputs: _Optional[int] = ..., host_blueprint_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, step_lsn: _Optional[int] = ..., layout_lsn: _Optional[int] = ..., present: _Optional[_Iterable[int]] = ..., total: _Optional[_Iterable[int]] = ..., node_counts: _Optional[_Iterable[int]] = ..., edge_counts: _Optional[_Iterable[int]] = ..., norm_inputs: _Optional[_Iterable[_Union[NormInput, _Mapping]]] = ..., blueprints: _Optional[_Iterable[_Union[BlueprintUse, _Mapping]]] = ..., ignored_inputs: _Optional[int] = ..., host_blueprint_id: _Optional[str] = ...) -> None: ...
 
 class BlueprintObserved(_message.Message):
     __slots__ = ("blueprint_id", "digest", "event_time_ns", "content", "late")

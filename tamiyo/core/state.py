@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Any
 
 from tamiyo.core.blueprint import Blueprint
 from tamiyo.core.breakers import BREAKERS, Breaker
+from tamiyo.core.layout import GraphLayout
 from tamiyo.core.norms import PRIORS, Norm
 from tamiyo.core.registries import Registries, initial
 from tamiyo.core.signals import LossMemory
@@ -57,10 +57,6 @@ def _breakers() -> Mapping[str, Breaker]:
     return MappingProxyType({name: Breaker() for name in BREAKERS})
 
 
-def _nothing() -> Mapping[str, Any]:
-    return MappingProxyType({})
-
-
 @dataclass(frozen=True, slots=True)
 class State:
     """Everything a decision may depend on, folded from the log up to `last_lsn`."""
@@ -81,8 +77,9 @@ class State:
     breakers: Mapping[str, Breaker] = field(default_factory=_breakers)
     conservative: Conservative = field(default_factory=Conservative)
     registries: Registries = field(default_factory=initial)
-    blueprints: Mapping[str, ObservedBlueprint] = field(default_factory=_nothing)
-    seed_blueprints: Mapping[str, str] = field(default_factory=_nothing)
+    layouts: Mapping[int, GraphLayout] = field(default_factory=lambda: MappingProxyType({}))  # by LSN
+    blueprints: Mapping[str, ObservedBlueprint] = field(default_factory=lambda: MappingProxyType({}))
+    seed_blueprints: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def digest(self) -> str:
         """SHA-256, hex, of the canonical encoding, behind the digest's version: "1:<hex>"."""

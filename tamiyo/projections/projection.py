@@ -182,11 +182,11 @@ class Projection:
         done = 0
         while limit is None or done < limit:
             tail = self._tail_of(log)
-            most = BATCH_ENTRIES if limit is None else min(BATCH_ENTRIES, limit - done)
-            entries = tail.poll(most) if tail.verdict == FOLLOW else []
-            if not entries:
+            left = None if limit is None else limit - done
+            entries = tail.poll(BATCH_ENTRIES if left is None else min(BATCH_ENTRIES, left))
+            if tail.verdict != FOLLOW or not entries:
                 break
-            done += self._apply(entries[:most])
+            done += self._apply(entries[:left])  # a poll gives whole batches of the log, so it may give more
         return done
 
     def _tail_of(self, log: LogSource) -> Tail:

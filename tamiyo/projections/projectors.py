@@ -6,7 +6,7 @@ rows depend on the events alone and never on how they were cut into transactions
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -81,15 +81,12 @@ def _graph_observed(draft: Draft, _: int, event: journal.GraphObserved) -> None:
             draft.norms[entry.index] = updated(draft.norms[entry.index], entry.value)
     step = draft.waiting.get(event.step_lsn)
     if step is not None:
-        draft.waiting[event.step_lsn] = replace(step, coverage=_coverage(event.coverage))
+        draft.waiting[event.step_lsn] = replace(step, coverage=_coverage(event))
 
 
-def _coverage(counts: Iterable[journal.FeatureCount]) -> float | None:
-    present, total = 0, 0
-    for count in counts:
-        present += count.present
-        total += count.total
-    return present / total if total else None
+def _coverage(event: journal.GraphObserved) -> float | None:
+    total = sum(event.total)
+    return sum(event.present) / total if total else None
 
 
 def _registry_assigned(draft: Draft, _: int, event: journal.RegistryAssigned) -> None:
@@ -194,6 +191,7 @@ NOT_PROJECTED = frozenset(
         journal.InferenceSkipped,
         journal.FieldReportIssued,
         journal.StepsUnrecorded,
+        journal.GraphLayoutObserved,
     }
 )
 """Events without rows so far. Every event of the journal is in one of the two; a test sees to it."""

@@ -63,7 +63,7 @@ TAMPERED: dict[str, tuple[type[Event], Callable[[Event], object], str]] = {
     "outcome": (journal.DecisionMade, lambda e: e.outcomes.add(breaker="log"), "outcomes["),
     "report": (journal.FieldReportIssued, change_report, "report.metrics['loss_delta']"),
     "proposal": (journal.InferenceObserved, lambda e: setattr(e, "value", e.value + 1), "policy_value_estimate"),
-    "coverage": (journal.GraphObserved, lambda e: e.coverage.add(family="x", feature="y", total=9), "feature_coverage"),
+    "coverage": (journal.GraphObserved, lambda e: e.total.__setitem__(0, e.total[0] + 9), "feature_coverage"),
     "packet": (journal.StepReceived, lambda e: setattr(e, "packet", b""), "cannot be recomputed"),
     "identity": (journal.StepReceived, lambda e: setattr(e, "decision_id", "other"), "command.command_id"),
     "breaker": (journal.BreakerMoved, lambda e: setattr(e, "cause", "x"), "cause"),

@@ -3,13 +3,21 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamiyo.core.coverage import MAP_BYTES_MAX, average, by_family, coverage_map, types_json
+from tamiyo.core.coverage import MAP_BYTES_MAX, Count, Coverage, average, by_family
 
 names = st.text(st.characters(categories=("Ll", "Nd")), min_size=1, max_size=24)
 shares = st.integers(1, 2_000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total)))
 counts = st.dictionaries(st.tuples(names, names), shares, max_size=80).map(
     lambda found: [(family, feature, *share) for (family, feature), share in found.items()]
 )
+
+
+def coverage_map(found: list[Count]) -> str:
+    return Coverage.of(found).annotations()["coverage_map"]
+
+
+def types_json(found: list[Count]) -> str:
+    return Coverage.of(found).annotations()["coverage_types"]
 
 
 def test_the_average_weighs_every_feature_by_what_applies() -> None:

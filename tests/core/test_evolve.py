@@ -31,6 +31,8 @@ ILLEGAL = {
     "the mode is off already": journal.ConservativeModeChanged(active=False),
     "no commit is unsettled": journal.CommitLate(decision_lsn=1),
     "steps before were counted": journal.StepsUnrecorded(first_step_index=5, last_step_index=6, count=2),
+    "the layout is unknown": journal.GraphObserved(layout_lsn=44),
+    "the graph does not fit its layout": journal.GraphObserved(layout_lsn=2, present=[1, 1]),
     "content is missing": journal.BlueprintObserved(blueprint_id="b", digest="d", event_time_ns=9),
 }
 
@@ -62,7 +64,11 @@ def test_the_list_of_undecided_packets_is_bounded() -> None:
 
 def test_norms_move_once_for_each_recorded_input() -> None:
     bench = Bench()
-    bench.fold(journal.GraphObserved(norm_inputs=[journal.NormInput(index=2, value=5000.0)]))
+    bench.fold(
+        journal.GraphObserved(
+            layout_lsn=bench.layout_lsn, present=[1], total=[1], norm_inputs=[journal.NormInput(index=2, value=5000.0)]
+        )
+    )
     assert bench.state.norms[2] == updated(PRIORS[2], 5000.0)
     assert bench.state.norms[:2] == PRIORS[:2]
 

@@ -53,14 +53,18 @@ def received(step_index=1, event_time_ns=2):
     )
 
 
-def observed(step_lsn, norm_inputs=(), counts=((1, 2), (2, 2))):
+def layout(features):
+    names = [journal.FeatureName(family="node.seed", feature=f"f{number}") for number in range(features)]
+    return journal.GraphLayoutObserved(features=names)
+
+
+def observed(step_lsn, norm_inputs=(), counts=((1, 2), (2, 2)), layout_lsn=0):
     return journal.GraphObserved(
         step_lsn=step_lsn,
+        layout_lsn=layout_lsn,
         norm_inputs=[journal.NormInput(index=index, value=value) for index, value in norm_inputs],
-        coverage=[
-            journal.FeatureCount(family="node.seed", feature=f"f{number}", present=present, total=total)
-            for number, (present, total) in enumerate(counts)
-        ],
+        present=[present for present, _ in counts],
+        total=[total for _, total in counts],
     )
 
 

@@ -19,7 +19,7 @@ from projection_rig import (
 import wal
 from tamiyo.projections import Projection
 from tamiyo.projections import projection as module
-from tamiyo.projections.tail import AHEAD, FOLLOW, FOREIGN, WAIT, Position, record_digest, verdict
+from tamiyo.projections.tail import AHEAD, FOLLOW, FOREIGN, WAIT, Position, Tail, record_digest, verdict
 
 ONE, OTHER, HERE = wal.Entry(1, 1, b"one"), wal.Entry(1, 1, b"other"), wal.Entry(5, 2, b"here")
 STARTED, AT_5 = Position(), Position(5, record_digest(ONE), record_digest(HERE))
@@ -271,3 +271,21 @@ def test_a_rebuild_gives_the_rows_that_following_gave(tmp_path):
         assert projection.rebuild(tmp_path / "wal") == 7
         assert projection.contents() == before
         assert projection.rebuilt_because == "a rebuild was asked for"
+
+
+def test_a_log_is_read_once_however_its_batches_and_the_transactions_meet(tmp_path, monkeypatch):
+    """To look for its place anew a tail reads a segment from its start: once a batch would be quadratic."""
+    write_log(tmp_path, *history(4))
+    looked = []
+
+    def counted(*given):
+        looked.append(given)
+        return Tail(*given)
+
+    monkeypatch.setattr(module, "BATCH_ENTRIES", 2)
+    monkeypatch.setattr(module, "Tail", counted)
+    with Projection.open(tmp_path) as projection:
+        assert projection.catch_up(tmp_path / "wal") == 13
+        write_log(tmp_path, step(14, 5))
+        assert projection.catch_up(tmp_path / "wal") == 3
+    assert len(looked) == 1
