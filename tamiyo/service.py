@@ -91,7 +91,9 @@ class TamiyoService:
         policy = policy or BaselinePolicy()
         path = Path(directory) / "wal"
         journal = Journal(lambda: wal.Log.open(path, segment_bytes=settings.segment_bytes, disk=disk), clock)
+        started_ns = time.perf_counter_ns()
         journal.begin(lambda _, now_ns: (service_opened(settings, policy, now_ns, clock.wall_ns()),))
+        _warn_of_a_slow_disk((time.perf_counter_ns() - started_ns) / 1e6, settings.commit_timeout_ms, path)
         blueprints = Blueprints(urza, journal, clock, budget_ms=settings.metadata_timeout_ms)
         stages = Stages(journal, blueprints, policy, key, settings, clock)
         return cls(Path(directory), journal, stages, settings, project=disk is None)
@@ -189,6 +191,17 @@ class TamiyoService:
             step.timings.total_ns = time.perf_counter_ns() - started_ns
             self.timings.append(step.timings)
             return command
+
+
+def _warn_of_a_slow_disk(commit_ms: float, budget_ms: int, path: Path) -> None:
+    if commit_ms > budget_ms:
+        logger.warning(
+            "the first commit to %s took %.1f ms and the budget is %d ms: steps whose commit is late are answered "
+            "with a PAUSE; use a faster disk or raise TAMIYO_COMMIT_TIMEOUT_MS",
+            path,
+            commit_ms,
+            budget_ms,
+        )
 
 
 def _project(directory: Path, state: State) -> None:

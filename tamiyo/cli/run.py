@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+DEMO_COMMIT_TIMEOUT_MS = 25
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -159,7 +160,7 @@ def _policy(console: Console, plan: _Plan, library: UrzaLibrary) -> tuple[Policy
     from tamiyo.config import load_settings
     from tamiyo.demo.sizing import example_graph
 
-    settings = load_settings()
+    settings = _with_room_to_commit(console, load_settings())
     if plan.policy is None:
         return None, settings
     from tamiyo.policy.checkpoint import load_policy
@@ -173,7 +174,19 @@ def _policy(console: Console, plan: _Plan, library: UrzaLibrary) -> tuple[Policy
         f"{needed_ms} ms on this machine, and {settings.step_timeout_ms} ms is configured",
         soft_wrap=True,
     )
-    return policy, load_settings(step_timeout_ms=budget_ms)
+    return policy, settings.model_copy(update={"step_timeout_ms": budget_ms})
+
+
+def _with_room_to_commit(console: Console, settings: Settings) -> Settings:
+    """Here the trainer's threads fill every core that the log's writer needs; a budget that was set is kept."""
+    if "commit_timeout_ms" in settings.model_fields_set:
+        return settings
+    console.print(
+        f"commits may take {DEMO_COMMIT_TIMEOUT_MS} ms instead of {settings.commit_timeout_ms}: the log shares these "
+        "cores with the training; TAMIYO_COMMIT_TIMEOUT_MS sets another budget",
+        soft_wrap=True,
+    )
+    return settings.model_copy(update={"commit_timeout_ms": DEMO_COMMIT_TIMEOUT_MS})
 
 
 def _announce(console: Console, plan: _Plan, step: int, tamiyo: TamiyoService) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from live import Live, library
 from rig import SECRET, packet
 
+import tamiyo.service as service_module
 import wal
 from tamiyo import Settings, TamiyoService
 from tamiyo.audit import audit
@@ -266,3 +267,11 @@ def test_closing_exports_norms_and_registries(tmp_path: Path) -> None:
     assert "loss" in json.loads((tmp_path / "gnn_norms.json").read_text())
     assert json.loads((tmp_path / "seed_id_registry.json").read_text()) == {"seed-0": 1}
     assert (tmp_path / "projection.sqlite").exists()
+
+
+def test_a_disk_that_cannot_meet_the_budget_is_named_at_open(caplog: pytest.LogCaptureFixture) -> None:
+    service_module._warn_of_a_slow_disk(7.25, 5, Path("somewhere"))
+    assert "took 7.2 ms and the budget is 5 ms" in caplog.text
+    caplog.clear()
+    service_module._warn_of_a_slow_disk(4.0, 5, Path("somewhere"))
+    assert caplog.text == ""
