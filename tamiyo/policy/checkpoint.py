@@ -12,6 +12,7 @@ Registries and norms join it when training fills them; an untrained network depe
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -36,6 +37,8 @@ UNTRAINED = "untrained"
 ENGINE = f"pyg {PYG_VERSION}, torch {torch.__version__}"
 SEED_MAX = 2**63 - 1
 
+_LABEL = re.compile(r"[a-z0-9._-]{0,32}")
+"""It becomes part of the policy version, which stands in every command and record."""
 _LENGTH_BYTES = 8
 _HEADER_BYTES_MAX = 100 * 2**20
 """What the safetensors format itself allows."""
@@ -111,7 +114,7 @@ def load_policy(path: Path) -> GnnPolicy:
     _check_architecture(checkpoint)
     try:
         tensors = load(checkpoint.data)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype that torch does not have
         raise CheckpointRejected(f"the tensors of {path} cannot be read: {error}; fetch the file again") from error
     with torch.device("meta"):  # the weights come from the file: none are made up first
         network = TamiyoNetwork()
@@ -156,13 +159,16 @@ def _manifest(path: Path, data: bytes) -> Mapping[str, Any]:
         raise CheckpointRejected(f"{path} is no safetensors file: its header is no JSON object; fetch it again")
     metadata = header.get("__metadata__")
     text = metadata.get(MANIFEST_KEY) if isinstance(metadata, dict) else None
-    manifest = _json_object(text.encode()) if isinstance(text, str) else None
+    manifest = _json_object(text) if isinstance(text, str) else None
     if manifest is None:
         raise CheckpointRejected(f"{path} has no Tamiyo manifest; it was not written by `tamiyo policy` or a learner")
+    label = manifest.get("label", "")
+    if not isinstance(label, str) or not _LABEL.fullmatch(label):
+        raise CheckpointRejected(f"{path} is labelled {label!r:.80}; a label is up to 32 of a-z, 0-9, '.', '_' and '-'")
     return manifest
 
 
-def _json_object(data: bytes) -> dict[str, Any] | None:
+def _json_object(data: bytes | str) -> dict[str, Any] | None:
     try:
         parsed = json.loads(data)
     except (ValueError, RecursionError):

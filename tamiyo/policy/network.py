@@ -4,10 +4,13 @@
     sage 1, 2   per relation GraphSAGE 256 -> 256        (Hamilton et al., 2017, https://arxiv.org/abs/1706.02216)
     gat 1, 2    per relation GAT -> 128, 4 heads averaged, edge attributes in the attention
                                                           (Velickovic et al., 2018, https://arxiv.org/abs/1710.10903)
-    heads       from the global node; seed and blueprint scores from their own nodes
+    heads       from the global node; seed and blueprint scores from their own nodes, as encoded and at the end
 
 Each layer: the mean over the relations that end in a node type, GELU, dropout 0.2, plus the layer's input where the
 shapes agree. All 21 relations take part, empty ones too, so that a node without neighbours has a defined state.
+
+The scores read the encoded state again (Xu et al., 2018, https://arxiv.org/abs/1806.03536) because a GAT layer passes a
+node its neighbours and not itself: two blueprints without layers would come out alike, whatever their risk.
 """
 
 from collections.abc import Iterator, Mapping
@@ -113,8 +116,8 @@ class TamiyoNetwork(nn.Module):
         self.risk = nn.Linear(attention, RISK_CLASSES)
         self.value = nn.Linear(attention, 1)
         self.breaker_scores = nn.Linear(attention, 2)
-        self.seed_score = nn.Linear(attention, 1)
-        self.blueprint_score = nn.Linear(attention, 1)
+        self.seed_score = nn.Linear(attention + hidden, 1)
+        self.blueprint_score = nn.Linear(attention + hidden, 1)
         self.telemetry = nn.Linear(attention, config.telemetry)
 
     def forward(
@@ -132,12 +135,13 @@ class TamiyoNetwork(nn.Module):
             edge_index: by relation, int64 (2, E); all 21 of them.
             edge_attr: by relation, float32 (E, 6).
         """
-        states = {kind: self.encoders[f"{kind}_nodes"](features[kind], categories[kind]) for kind in NODE_TYPES}
+        encoded = {kind: self.encoders[f"{kind}_nodes"](features[kind], categories[kind]) for kind in NODE_TYPES}
+        states = encoded
         for sage in (self.sage1, self.sage2):
             states = self._passed_on(states, sage(states, edge_index))
         for gat in (self.gat1, self.gat2):
             states = self._passed_on(states, gat(states, edge_index, edge_attr_dict=edge_attr))
-        return self._read_out(states)
+        return self._read_out(states, encoded)
 
     def _passed_on(self, before: Mapping[str, Tensor], messages: Mapping[str, Tensor]) -> dict[str, Tensor]:
         after = {kind: self.dropout(nn.functional.gelu(messages[kind])) for kind in NODE_TYPES}
@@ -145,8 +149,9 @@ class TamiyoNetwork(nn.Module):
             kind: state + before[kind] if state.shape == before[kind].shape else state for kind, state in after.items()
         }
 
-    def _read_out(self, states: Mapping[str, Tensor]) -> NetworkOutput:
+    def _read_out(self, states: Mapping[str, Tensor], encoded: Mapping[str, Tensor]) -> NetworkOutput:
         whole = states["global"]
+        seeds, blueprints = (torch.cat([states[kind], encoded[kind]], dim=1) for kind in ("seed", "blueprint"))
         return NetworkOutput(
             action=self.action(whole),
             param_deltas=torch.tanh(self.param_deltas(whole)),
@@ -155,8 +160,8 @@ class TamiyoNetwork(nn.Module):
             risk=self.risk(whole),
             value=self.value(whole),
             breaker_scores=self.breaker_scores(whole),
-            seed_scores=self.seed_score(states["seed"]).squeeze(1),
-            blueprint_scores=self.blueprint_score(states["blueprint"]).squeeze(1),
+            seed_scores=self.seed_score(seeds).squeeze(1),
+            blueprint_scores=self.blueprint_score(blueprints).squeeze(1),
             telemetry=self.telemetry(whole),
         )
 
