@@ -29,7 +29,7 @@ from tamiyo.core.layout import GraphLayout
 from tamiyo.core.observation import Observation, read_packet
 from tamiyo.core.registries import assignments, extended
 from tamiyo.core.state import State
-from tamiyo.graph import BlueprintInput, Graph, GraphBuilder, parse_metadata, registry_keys
+from tamiyo.graph import BlueprintInput, Graph, GraphBuilder, parse_metadata
 from tamiyo.journal import Journal, JournalUnavailable, LateCommit, Recorded
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.policy import Policy
@@ -132,7 +132,7 @@ class Stages:
     def build_graph(self, step: Step) -> None:
         """Number what is new, then build the graph from the state the step arrived in."""
         with _timed(step, "graph_ns"):
-            keys = registry_keys(step.observation, step.blueprints)
+            keys = self._builder.registry_keys(step.observation, step.blueprints)
             added = assignments(step.state.registries, keys)
             step.observed.extend(
                 journal.RegistryAssigned(kind=kind, key=key, index=index) for kind, key, index in added

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 DEMO_COMMIT_TIMEOUT_MS = 25
+SETTLE_TIMEOUT_S = 20.0
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -121,6 +123,7 @@ def _train(console: Console, plan: _Plan) -> _Session:
     from tamiyo.service import TamiyoService
 
     spare_a_core(os.cpu_count() or 1)
+    _settle_the_disk()
     plan.out.mkdir(parents=True, exist_ok=True)
     secret = signing.secret_for(plan.out, create=True)
     with UrzaLibrary.open(plan.out / "urza.sqlite") as library:
@@ -130,6 +133,13 @@ def _train(console: Console, plan: _Plan) -> _Session:
             trainer = new_trainer(plan.seed, tamiyo, signing.Verifier(secret), plan.out)
             _announce(console, plan, trainer.resume(), tamiyo)
             return _train_on(console, plan, trainer, tamiyo)
+
+
+def _settle_the_disk() -> None:
+    """Let what an installation has just written reach the disk first: the log would stand in line behind it."""
+    flushing = threading.Thread(target=os.sync, daemon=True)
+    flushing.start()
+    flushing.join(SETTLE_TIMEOUT_S)
 
 
 def _train_on(console: Console, plan: _Plan, trainer: Trainer, tamiyo: TamiyoService) -> _Session:

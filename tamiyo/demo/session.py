@@ -18,7 +18,7 @@ __all__ = ["CHECKPOINT_NAME", "fill", "last_checkpoint", "new_trainer", "run_of"
 CHECKPOINT_NAME = "training.pt"
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
-PACE = Pace(training_steps=100, blending_steps=150, shadowing_steps=10, probation_steps=20, embargo_steps=100)
+PACE = Pace(training_steps=300, blending_steps=400, shadowing_steps=60, probation_steps=120, embargo_steps=100)
 """So that the seeds' lives fill the run, several at a time."""
 
 

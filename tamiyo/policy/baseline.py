@@ -6,8 +6,9 @@ The first rule whose condition holds names the action:
     seed at risk    a candidate from TRAINING on has a risk of RISK_CULL or more             CULL the riskiest one
     loss high       the step's loss is over LOSS_HIGH_SD standard deviations above its norm,
                     from step NORM_WARMUP_STEPS on                                           OPTIMIZER, lr_delta LR_CUT
-    seed due        a candidate has been in its stage for its dwell (DWELL_STEPS); for BLENDING also when its blend
-                    has run its steps; from UNKNOWN or DORMANT only with a blueprint to grow  SEED, the most advanced
+    seed due        a candidate has been in its stage for its dwell (DWELL_STEPS), or its blend has run its steps;
+                    not while its manager holds it back (a TRAINING seed with blend_allowed 0, a blend that is still
+                    running); from UNKNOWN or DORMANT only with a blueprint to grow           SEED, the most advanced
     otherwise                                                                                OPTIMIZER, lr_delta 0
 
 The most advanced seed is that of the latest stage, then the oldest in it, then the first.
@@ -17,7 +18,8 @@ standard deviations above the norm (0 to 8), and SEED_RISK_SHARE * the risk of t
 number is laid on the five classes so that the expected class is the number. Statistics alone stay below the rows that
 act on policy risk: a loss that is merely unlike the last ones is the risk table's business, which sees the loss itself.
 
-The blueprint is the least risky one that is not for quarantine only; the host's own only where it is alone.
+The blueprint is the least risky one that is not for quarantine only, or one within BLUEPRINT_RISK_NEAR of it: the
+seeds take turns among those by their place. The host's own is taken only where it is alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,8 +43,8 @@ DWELL_STEPS: Mapping[int, int] = MappingProxyType(
         pb.SEED_STAGE_GERMINATED: 1,
         pb.SEED_STAGE_TRAINING: 30,
         pb.SEED_STAGE_BLENDING: 40,
-        pb.SEED_STAGE_SHADOWING: 10,
-        pb.SEED_STAGE_PROBATIONARY: 20,
+        pb.SEED_STAGE_SHADOWING: 60,
+        pb.SEED_STAGE_PROBATIONARY: 120,
     }
 )
 """By stage, the age (`age_epochs`, counted in steps or epochs as the host exports it) at which a seed moves on."""
@@ -51,6 +53,7 @@ RISK_CULL = 0.9
 LOSS_HIGH_SD = 2.0
 NORM_WARMUP_STEPS = 20
 """Before, the norm still tells more of its prior than of the run."""
+BLUEPRINT_RISK_NEAR = 0.11
 LR_CUT = -0.01
 LOSS_RISK_MAX = 0.75
 SEED_RISK_SHARE = 0.9
@@ -71,6 +74,7 @@ class _Candidate:
     age: float
     risk: float
     blend_done: bool
+    held: bool  # by its manager, which would refuse the next operation
 
     @property
     def advancement(self) -> tuple[int, float, int]:
@@ -98,8 +102,9 @@ class BaselinePolicy:
         """
         if not graph.candidates:
             raise ValueError("a graph without a candidate seed was given to the baseline; answer it with a PAUSE")
-        blueprint = _best_blueprint(graph)
-        choice = _choose(graph, _candidates(graph), can_grow=blueprint >= 0)
+        blueprints = _best_blueprints(graph)
+        choice = _choose(graph, _candidates(graph), can_grow=bool(blueprints))
+        blueprint = blueprints[choice.seed.place % len(blueprints)] if blueprints else -1
         return Proposal(
             action=_peaked(choice.action, ACTIONS),
             risk=_on_classes(_risk(graph, choice.seed)),
@@ -133,16 +138,28 @@ def _choose(graph: Graph, seeds: Sequence[_Candidate], *, can_grow: bool) -> _Ch
 def _candidates(graph: Graph) -> list[_Candidate]:
     stages, ages, risks = (graph.values("seed", name) for name in ("stage", "age", "risk"))
     steps, totals = graph.values("seed", "alpha_steps"), graph.values("seed", "alpha_total_steps")
-    return [
-        _Candidate(
-            place=place,
-            stage=int(stages[place] or 0),
-            age=ages[place] or 0.0,
-            risk=_at_worst(risks[place]),
-            blend_done=_is_blend_done(steps[place], totals[place]),
+    allowed = graph.values("seed", "blend_allowed")
+    found = []
+    for place in graph.candidates:
+        stage = int(stages[place] or 0)
+        done = _is_blend_done(steps[place], totals[place])
+        found.append(
+            _Candidate(
+                place=place,
+                stage=stage,
+                age=ages[place] or 0.0,
+                risk=_at_worst(risks[place]),
+                blend_done=done,
+                held=_is_held(stage, allowed[place], blend_running=bool(totals[place]) and not done),
+            )
         )
-        for place in graph.candidates
-    ]
+    return found
+
+
+def _is_held(stage: int, allowed: float | None, *, blend_running: bool) -> bool:
+    if stage == pb.SEED_STAGE_TRAINING:
+        return allowed == 0.0  # a manager that says nothing holds nothing back
+    return stage == pb.SEED_STAGE_BLENDING and blend_running
 
 
 def _at_worst(risk: float | None) -> float:
@@ -155,7 +172,7 @@ def _is_blend_done(steps: float | None, total: float | None) -> bool:
 
 
 def _is_due(seed: _Candidate, *, can_grow: bool) -> bool:
-    if seed.stage in _GROWN_FROM and not can_grow:
+    if seed.held or (seed.stage in _GROWN_FROM and not can_grow):
         return False
     if seed.stage == pb.SEED_STAGE_BLENDING and seed.blend_done:
         return True
@@ -184,11 +201,13 @@ def _value(graph: Graph) -> float:
     return -deviations / CLIP if deviations is not None else 0.0
 
 
-def _best_blueprint(graph: Graph) -> int:
+def _best_blueprints(graph: Graph) -> list[int]:
+    """The places that may be grown, least risky first."""
     risks, barred = graph.values("blueprint", "risk"), graph.values("blueprint", "quarantine_only")
     places = [place for place in range(len(risks)) if not barred[place]]
     others = [place for place in places if place != graph.host_blueprint_index]
-    return min(others or places, key=lambda place: (_at_worst(risks[place]), place), default=-1)
+    ranked = sorted(others or places, key=lambda place: (_at_worst(risks[place]), place))
+    return [place for place in ranked if _at_worst(risks[place]) - _at_worst(risks[ranked[0]]) <= BLUEPRINT_RISK_NEAR]
 
 
 def _blending_method(graph: Graph, seed: int) -> int:

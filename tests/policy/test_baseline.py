@@ -200,3 +200,30 @@ def test_every_proposal_is_well_formed_and_the_same_twice(packet: pb.SystemState
 def test_the_baseline_needs_no_torch() -> None:
     code = "import sys, tamiyo.policy.baseline, tamiyo.graph; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("allowed", [0.0, 1.0])
+def test_a_seed_in_training_waits_until_its_manager_allows_the_blend(allowed: float) -> None:
+    dwell = DWELL_STEPS[pb.SEED_STAGE_TRAINING]
+    made = seed(pb.SEED_STAGE_TRAINING, age_epochs=dwell, metrics={"blend_allowed": allowed})
+    assert action(propose(made)) == (SEED if allowed else OPTIMIZER)
+
+
+def test_a_blend_that_is_still_running_is_waited_for_beyond_its_dwell() -> None:
+    dwell = DWELL_STEPS[pb.SEED_STAGE_BLENDING]
+    running = {"alpha_steps": 40.0, "alpha_total_steps": 400.0}
+    assert action(propose(seed(pb.SEED_STAGE_BLENDING, age_epochs=dwell + 1, metrics=running))) == OPTIMIZER
+    assert action(propose(seed(pb.SEED_STAGE_BLENDING, age_epochs=dwell + 1))) == SEED
+
+
+def test_seeds_take_turns_among_blueprints_of_about_the_same_risk() -> None:
+    offered = tuple(
+        BlueprintInput(blueprint(name, f"d-{name}", descriptor_risk=risk), {})
+        for name, risk in (("a", 0.15), ("b", 0.10), ("c", 0.20), ("d", 0.40))
+    )
+    waiting = [seed(pb.SEED_STAGE_FOSSILIZED) for _ in range(4)]
+    chosen = []
+    for place in range(4):
+        seeds = [*waiting[:place], seed(pb.SEED_STAGE_DORMANT, age_epochs=99), *waiting[place + 1 :]]
+        chosen.append(propose(*seeds, blueprints=offered).blueprint_index)
+    assert chosen == [1, 0, 2, 1]

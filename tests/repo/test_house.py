@@ -57,6 +57,11 @@ def python_blocks() -> list[tuple[str, str]]:
 @pytest.mark.parametrize("code", [pytest.param(code, id=name) for name, code in python_blocks()])
 def test_the_code_in_the_docs_runs(code: str, tmp_path: Path) -> None:
     ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr
