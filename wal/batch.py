@@ -27,8 +27,7 @@ class Batch:
     def __init__(self, records: Sequence[tuple[int, bytes]], salts: bytes) -> None:
         """Pack records that `pack` has checked."""
         self.records = records
-        self.body, digests = pack_records(records, salts)
-        self.leaves = [(kind, digest) for (kind, _), digest in zip(records, digests, strict=True)]
+        self.body, self.leaves = pack_records(records, salts)
         self.length = frame_bytes(len(self.body))
 
     def entries(self) -> tuple[Entry, ...]:
@@ -41,20 +40,22 @@ def pack(records: Sequence[tuple[int, bytes]], limits: Limits, entropy: Callable
 
     Raises RecordTooLarge, BatchTooLarge, ValueError (an empty batch, or a kind outside 0..65535) or TypeError.
     """
+    records = tuple(records)
     if not records:
         raise ValueError("cannot append an empty batch: hand in at least one (kind, payload)")
-    checked = [_checked(kind, payload, limits) for kind, payload in records]
-    total = sum([RECORD_HEAD_BYTES + len(payload) for _, payload in checked])
+    total = 0
+    for kind, payload in records:
+        _check(kind, payload, limits)
+        total += RECORD_HEAD_BYTES + len(payload)
     if total > limits.max_batch_bytes:
         raise BatchTooLarge(total, limits.max_batch_bytes)
-    return Batch(checked, entropy(SALT_BYTES * len(checked)))
+    return Batch(records, entropy(SALT_BYTES * len(records)))
 
 
-def _checked(kind: int, payload: bytes, limits: Limits) -> tuple[int, bytes]:
+def _check(kind: int, payload: bytes, limits: Limits) -> None:
     if not 0 <= kind <= KIND_MAX:
         raise ValueError(f"cannot append a record of kind {kind}: kinds are 0..{KIND_MAX}")
     if not isinstance(payload, bytes):
         raise TypeError(f"cannot append {type(payload).__name__}: a payload is bytes")
     if len(payload) > limits.max_record_bytes:
         raise RecordTooLarge(len(payload), limits.max_record_bytes)
-    return kind, payload

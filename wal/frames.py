@@ -67,17 +67,17 @@ def body_room(length: int) -> int:
     return length - HEAD_BYTES - _TAIL.size
 
 
-def pack_records(records: Sequence[tuple[int, bytes]], salts: bytes) -> tuple[bytes, list[bytes]]:
-    """Return a batch's body, and each record's H(salt, payload)."""
+def pack_records(records: Sequence[tuple[int, bytes]], salts: bytes) -> tuple[bytes, list[tuple[int, bytes]]]:
+    """Return a batch's body, and each record's (kind, H(salt, payload)). `salts` has 16 bytes for each record."""
     parts: list[bytes] = []
-    digests: list[bytes] = []
+    leaves: list[tuple[int, bytes]] = []
     at = 0
     for kind, payload in records:
         salt = salts[at : at + SALT_BYTES]
         at += SALT_BYTES
         parts += (_RECORD.pack(kind, 0, len(payload), salt), payload)
-        digests.append(hashlib.sha256(salt + payload).digest())
-    return b"".join(parts), digests
+        leaves.append((kind, hashlib.sha256(salt + payload).digest()))
+    return b"".join(parts), leaves
 
 
 def link(prev: bytes, first_lsn: int, leaves: Iterable[tuple[int, bytes]]) -> bytes:

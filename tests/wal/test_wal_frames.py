@@ -25,8 +25,7 @@ RECORDS = st.lists(st.tuples(st.integers(0, 65535), st.binary(max_size=700)), mi
 
 
 def make(records: list[tuple[int, bytes]], first_lsn: int = 7) -> tuple[Frame, bytes]:
-    body, digests = pack_records(records, bytes(range(16)) * len(records))
-    leaves = [(kind, digest) for (kind, _), digest in zip(records, digests, strict=True)]
+    body, leaves = pack_records(records, bytes(range(16)) * len(records))
     prev = b"p" * 32
     frame = Frame(
         DATA, frame_bytes(len(body)), len(records), b"i" * 16, 3, 4096, 2, first_lsn, first_lsn - 1, 512, prev,
