@@ -1,4 +1,44 @@
-"""A durable write-ahead log of byte records. It knows bytes, and nothing of what they mean."""
+"""A durable write-ahead log of byte records. It knows bytes, and nothing of what they mean.
+
+A log is a directory. Its life, from the writer's side and from everybody else's:
+
+    with wal.Log.open("var/log") as log:            # recovers, takes the lock
+        commit = log.append([(1, b"a"), (2, b"b")])  # one batch, whole or absent; returns once it is durable
+        pending = log.submit([(1, b"c")])            # the same without waiting: LSNs fixed, pending.result()
+        staged = log.stage(3, b"d")                  # written at once, durable with the batch that follows
+
+    for lsn, kind, payload in wal.read("var/log"):   # takes no lock; a writer may be at work
+        ...
+    wal.verify("var/log").status                     # "intact", "torn", "corrupt"...; changes nothing
+
+**A torn tail is repaired, anything else is refused, and both are reported.** Opening sets aside only the
+last write, and only when nothing in the log proves it acknowledged: `wal.recovery.RECOVERY_CASES`.
+
+The directory (`docs/log-format.md` has every field, and why):
+
+    00000001-00000000000000000001.wal    a segment: its number, and the LSN of its first record
+    00000002-00000000000000000057.wal
+    LOCK                                 flock'ed by the one writer, and names its process
+    spare.tmp, repair.tmp                files under construction; nothing in them counts before a rename
+    quarantine-00000002-4096-1.bin       bytes that recovery cut from segment 2 at offset 4096
+
+A segment has its whole length from the start, zeros where nothing is written yet. Integers are little-endian.
+
+    segment = header sector | frame | frame | ... | zeros
+    header  = 512 bytes: magic, version 1, flags 0, log id, segment, epoch, first LSN, limits, where its
+              predecessor ended (segment, LSN, offset, chain), zeros, CRC32C
+    frame   = whole sectors of 512 bytes, so that no acknowledged sector is ever written again:
+              head 116 | CRC32C of the head 4 | records | zeros | chain 32 | CRC32C of all before it 4
+    head    = magic F3 57 41 4C, type, flags 0, version 1, length, count, log id 16, segment, offset, epoch,
+              first LSN, durable LSN, durable offset, chain before, length of the records
+    record  = kind 2 | flags 2, 0 | length 4 | salt 16 | payload
+
+    types: 1 data (a batch), 2 staged (one record), 3 open (a writer's epoch begins), 4 heartbeat,
+           5 close, 6 seal (the segment is finished). Only data and staged frames have records and LSNs.
+
+Each frame says how far the log was durable when it was built, and one sync group at most is outstanding: so
+a later frame proves every earlier group, and in doubt is never more than the last.
+"""
 
 from wal.disk import Disk, OsDisk
 from wal.entries import Commit, Entry, Pending, Staged

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from log_rig import PATH, Record, abandon, entries, numbered, open_log
+from log_rig import PATH, Record, abandon, entries, numbered, open_log, overwrite, segment
 
 import wal
 from wal.recovery import examine
@@ -126,6 +126,25 @@ def test_every_sector_of_the_last_batch_may_be_lost_alone(keep: int) -> None:
         abandon(log)
         answers = iter([0, *(0 if sector == lost else keep for sector in range(5))])
         after = disk.crash(lambda _, answers=answers: next(answers, 0))
+        with open_log(after) as log:
+            assert list(log.read()) == numbered([(1, b"kept")])
+
+
+def test_what_recovery_cuts_is_in_the_log_or_in_quarantine_at_every_moment() -> None:
+    torn = b"torn bytes"
+    for operations in range(20):
+        source = MemoryDisk()
+        log = open_log(source)
+        log.append([(1, b"kept")])
+        disk = source.kill()
+        abandon(log)
+        overwrite(disk, segment(), 1536, torn)
+        disk.power_off_after(operations)
+        with contextlib.suppress(wal.LogError):
+            abandon(open_log(disk))
+        after = disk.crash(lambda _: 0)
+        saved = [after.peek(place) for place in after.files() if place.name.startswith("quarantine")]
+        assert torn in (after.peek(segment())[1536:1546], *saved), operations
         with open_log(after) as log:
             assert list(log.read()) == numbered([(1, b"kept")])
 
