@@ -15,8 +15,6 @@ Count = tuple[str, str, int, int]
 MAP_BYTES_MAX = 1_024
 BELOW_ONE = 0.999
 """What lacks next to nothing is still below 1 in the map."""
-ENTRIES_MAX = MAP_BYTES_MAX // 6
-"""More cannot fit: the shortest entry has a quoted letter, a colon, a number and a comma."""
 
 
 def average(counts: Iterable[Count]) -> float:
@@ -62,20 +60,16 @@ class Coverage:
 
     def _map(self) -> str:
         """The features below 1.0, lowest first, as many as fit; the others are counted under "_omitted"."""
-        entries = [
-            f"{json.dumps(name)}:{min(round(share, 3), BELOW_ONE)!r}" for share, name in self.partial[:ENTRIES_MAX]
-        ]
-        omitted = f'"_omitted":{len(self.partial)}'
-        fitting, size = 0, 2
-        for entry in entries:
-            size += len(entry) + 1  # json.dumps writes ASCII, so characters are bytes
-            last = fitting + 1 == len(self.partial)
-            if size + (0 if last else len(omitted)) > MAP_BYTES_MAX:
+        shown, size = [], len("{}")
+        reserved = len(f'"_omitted":{len(self.partial)}')
+        for place, (share, name) in enumerate(self.partial, start=1):
+            entry = f"{json.dumps(name)}:{min(round(share, 3), BELOW_ONE)!r}"
+            size += len(entry) + len(",")  # json.dumps writes ASCII, so characters are bytes
+            if size + (0 if place == len(self.partial) else reserved) > MAP_BYTES_MAX:
                 break
-            fitting += 1
-        shown = entries[:fitting]
-        if fitting < len(self.partial):
-            shown.append(f'"_omitted":{len(self.partial) - fitting}')
+            shown.append(entry)
+        if len(shown) < len(self.partial):
+            shown.append(f'"_omitted":{len(self.partial) - len(shown)}')
         return "{" + ",".join(shown) + "}"
 
 

@@ -145,8 +145,8 @@ def test_rows_are_the_state_and_following_in_pieces_gives_what_a_rebuild_gives(h
 @given(st.lists(steps, max_size=2), st.lists(steps, max_size=2), st.lists(steps, max_size=4))
 def test_rows_of_a_log_that_was_cut_and_went_on_otherwise_become_the_new_ones(shared, first, second):
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        written(Path(one), (1, shared), (2, first))
-        state = written(Path(other), (1, shared), (3, second))
+        written(Path(one), (1, shared), (1_000, first))
+        state = written(Path(other), (1, shared), (1_000_001, second))
         with Projection.open(other) as projection:
             projection.catch_up(Path(one, "wal"))
             projection.catch_up(Path(other, "wal"))
