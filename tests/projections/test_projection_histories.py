@@ -40,8 +40,8 @@ steps = st.fixed_dictionaries(
 class History:
     """Writes legal events: every one is folded by `evolve`, which refuses any other.
 
-    `pace_ns` is the event time from one event to the next. Two histories that part in it never write the same record
-    again, as real ones do not: event time is in nanoseconds.
+    `pace_ns` is the event time from one event to the next. Two histories whose paces have no small multiple in common
+    never write the same record at the same LSN again once they part, as real ones do not.
     """
 
     def __init__(self):
