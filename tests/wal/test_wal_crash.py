@@ -130,6 +130,22 @@ def test_every_sector_of_the_last_batch_may_be_lost_alone(keep: int) -> None:
             assert list(log.read()) == numbered([(1, b"kept")])
 
 
+def test_a_segment_is_durable_before_its_successor_has_a_name() -> None:
+    for operations in range(14):
+        disk = MemoryDisk()
+        log = open_log(disk)
+        log.append([(1, bytes(2500))])
+        disk.power_off_after(operations)
+        with contextlib.suppress(wal.LogError):
+            log.stage(2, b"staged").wait()  # unsynced when the next batch needs another segment
+            log.append([(3, bytes(4000))])
+        abandon(log)
+        answers = iter([10**6])  # every name survives, and of the bytes only what was synced
+        after = disk.crash(lambda n, answers=answers: min(next(answers, 0), n - 1))
+        with open_log(after) as log:
+            assert [entry.kind for entry in log.read()] in ([1], [1, 2], [1, 2, 3])
+
+
 def test_what_recovery_cuts_is_in_the_log_or_in_quarantine_at_every_moment() -> None:
     torn = b"torn bytes"
     for operations in range(20):
@@ -155,7 +171,8 @@ def write_until_killed(path: Path, report: int) -> None:
     source = random.Random(os.getpid())
     while True:
         if source.random() < 0.3:
-            log.stage(*record_of(log.next_lsn))
+            with contextlib.suppress(wal.LogBusy):  # the next segment is being made
+                log.stage(*record_of(log.next_lsn))
         first = log.next_lsn
         batch = [record_of(first + n) for n in range(source.randrange(1, 6))]
         os.write(report, b"%d\n" % log.append(batch).last_lsn)

@@ -154,34 +154,6 @@ def drain(reader: wal.Reader) -> None:
         pass
 
 
-def test_a_place_that_was_filled_after_it_was_read_is_not_called_damage() -> None:
-    disk = MemoryDisk()
-    with open_log(disk) as log:
-        log.append([(0, b"x")])
-
-        class Late(FaultDisk):
-            """Shows the state before the writer went on, once; then the writer goes on."""
-
-            stale = True
-
-            def pread(self, fd: int, length: int, offset: int) -> bytes:
-                data = super().pread(fd, length, offset)
-                if offset >= 512 and self.stale:
-                    self.stale = False
-                    for n in range(1, 4):
-                        log.append([(n, b"x")])
-                    fresh = super().pread(fd, length, offset)
-                    hole = 1536 - offset
-                    return fresh[:hole] + bytes(512) + fresh[hole + 512 :]
-                return data
-
-        reader = wal.Reader(PATH, disk=Late(disk))
-        found: list[int] = []
-        while more := reader.poll():
-            found += [entry.lsn for entry in more]
-        assert found == [1, 2, 3]
-
-
 def test_a_reader_thread_beside_a_writer_thread_sees_everything_once_and_in_order() -> None:
     disk = MemoryDisk()
     expected = numbered(records(150, 300))
