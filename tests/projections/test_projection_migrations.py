@@ -1,3 +1,4 @@
+import shutil
 import threading
 from pathlib import Path
 
@@ -7,9 +8,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from projection_rig import history, projected, write_log
 from sqlalchemy import inspect
 
 from tamiyo.errors import ProjectionUnusable
+from tamiyo.projections import Projection
+from tamiyo.projections import migrate as migrate_module
+from tamiyo.projections import projection as projection_module
 from tamiyo.projections.database import memory_engine, reading, writing
 from tamiyo.projections.migrate import REVISION, migrate, migrations_folder, revision_of
 from tamiyo.projections.models import Base
@@ -159,3 +164,38 @@ def test_the_wheel_carries_the_migrations_where_the_package_looks_for_them():
     root = Path(__file__).parents[2]
     build = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert build["force-include"]["migrations"] == "tamiyo/projections/migrations"
+
+
+SECOND = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade():
+    op.add_column("openings", sa.Column("of_the_future", sa.Integer()))
+
+
+def downgrade():
+    with op.batch_alter_table("openings") as table:
+        table.drop_column("of_the_future")
+"""
+
+
+def test_a_database_of_an_older_revision_is_migrated_and_keeps_its_rows(tmp_path, monkeypatch):
+    write_log(tmp_path, *history(2))
+    with projected(tmp_path) as projection:
+        before = projection.contents()
+    shutil.copytree(migrations_folder(), tmp_path / "migrations")
+    (tmp_path / "migrations" / "versions" / "0002_second.py").write_text(SECOND)
+    monkeypatch.setattr(migrate_module, "migrations_folder", lambda: tmp_path / "migrations")
+    monkeypatch.setattr(migrate_module, "REVISION", "0002")
+    monkeypatch.setattr(projection_module, "REVISION", "0002")
+    with Projection.open(tmp_path) as projection:
+        assert projection.contents() == before
+        assert projection.rebuilt_because == ""
+        with reading(projection._engine) as connection:
+            assert revision_of(connection) == "0002"
+            assert "of_the_future" in {column["name"] for column in inspect(connection).get_columns("openings")}
