@@ -9,6 +9,7 @@ from projection_rig import command as made
 import wal
 from tamiyo.cli.status import command
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.breakers import BREAKERS
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.projections import database
 
@@ -33,7 +34,7 @@ def test_the_table_says_what_was_decided_and_how_the_controller_stands(tmp_path)
     for words in (
         "baseline-1", "1,234 (last step 1,234, opened 1 times)", "3,707", "PAUSE 1,234", "policy 1,234",
         "1 decisions, each answered with a safe PAUSE", "1 packets were received", "0.750 on average",
-        "conservative (breaker_inference)", "inference OPEN, log CLOSED, metadata CLOSED, publish CLOSED",
+        "conservative (breaker_inference)", "inference OPEN, log CLOSED",
         "optimizer_family 5", "loss 0.8 ± 0.3",
     ):  # fmt: skip
         assert words in result.stdout, words
@@ -47,7 +48,7 @@ def test_the_json_holds_every_figure(tmp_path):
     assert found["by_reason"] == {"policy": 2}
     assert found["registries"]["optimizer_family"] == 5
     assert found["norms"]["momentum"]["mean"] == 0.9
-    assert found["breakers"] == dict.fromkeys(["inference", "log", "metadata", "publish"], "CLOSED")
+    assert found["breakers"] == dict.fromkeys(BREAKERS, "CLOSED")
     assert (found["conservative"], found["conservative_reason"]) == (False, "")
     assert (found["decisions"], found["last_step_index"], found["undecided"], found["openings"]) == (2, 2, 0, 1)
     assert (found["superseded"], found["coverage_mean"], found["policy_version"]) == (0, 0.75, "baseline-1")
