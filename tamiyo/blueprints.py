@@ -97,11 +97,6 @@ class Blueprints:
         self._catalogue: tuple[str, ...] = ()
         self._closed = False
 
-    @property
-    def has_library(self) -> bool:
-        """Whether there is a library to ask."""
-        return self._library is not None
-
     def host_id(self, observation: Observation) -> str:
         """The blueprint that the host trains: the packet's id where the library lists it, else the run's."""
         listed = observation.packet_id and observation.packet_id in self._catalogue
@@ -251,8 +246,6 @@ class Blueprints:
         self._journal.record(
             lambda state, now_ns: _observation(state, lookup.blueprint_id, digest, content, now_ns, late=lookup.overdue)
         )
-        if content is not None:
-            self._journal.contents[digest] = content.SerializeToString(deterministic=True)
 
 
 def _observation(
@@ -284,7 +277,9 @@ def _sheet_bytes(sheet: object) -> bytes:
     if isinstance(sheet, Mapping):
         from google.protobuf.json_format import ParseDict  # noqa: PLC0415  slow to import, rarely needed
 
-        return ParseDict(dict(sheet), pb.BSDS(), ignore_unknown_fields=True).SerializeToString(deterministic=True)
+        # Fields of a newer sheet are left out; a hazard band of no known name must not pass for "unspecified".
+        known = {name: value for name, value in sheet.items() if name in pb.BSDS.DESCRIPTOR.fields_by_name}
+        return ParseDict(known, pb.BSDS()).SerializeToString(deterministic=True)
     raise TypeError(f"extras['bsds'] is a {type(sheet).__name__}, neither a BSDS nor an object")
 
 

@@ -23,7 +23,7 @@ from tamiyo.core.events import Event, decode, encode
 from tamiyo.core.evolve import evolve
 from tamiyo.core.observation import Observation
 from tamiyo.core.state import State
-from tamiyo.errors import TamiyoError
+from tamiyo.errors import PacketRejected, TamiyoError
 
 __all__ = ["Journal", "JournalUnavailable", "LateCommit", "Recorded"]
 
@@ -76,7 +76,7 @@ class Journal:
         self._failed_at_ns: int | None = None
         self._trial: threading.Thread | None = None
         self._closed = False
-        self.contents: dict[str, bytes] = {}
+        self._contents: dict[str, bytes] = {}
         self._fault: TamiyoError | None = None
         self._unrecorded_cause = ""
         self._log = open_log()
@@ -94,6 +94,10 @@ class Journal:
     def log(self) -> wal.Log:
         """The log in use; another object after a reopen."""
         return self._log
+
+    def content(self, digest: str) -> bytes:
+        """The stored `BlueprintContent` of a version that the state names."""
+        return self._contents[digest]
 
     def now_ns(self) -> int:
         """Event time now: later than every event so far."""
@@ -127,6 +131,7 @@ class Journal:
             events = tuple(make(self._state, self.now_ns()))
             after = self._folded(events)
             pending = _translated(lambda: self._log.submit([encode(event) for event in events]))
+            self._keep_contents(events, after)
             self._state = after
             return Recorded(events, pending.first_lsn, pending)
 
@@ -174,7 +179,7 @@ class Journal:
                 self.record(lambda state, now_ns: _late_events(state, late, now_ns))
             self._late = None
             if self.steps_seen > self._state.steps_received:
-                self.record(lambda state, now_ns: (self._unrecorded(state, now_ns),))
+                self.record(lambda state, now_ns: log_trial(state, self._unrecorded(state, now_ns)))
 
     def wait_for_trial(self, timeout_s: float | None = None) -> None:
         """Wait until the trial that is under way has ended; returns at once when there is none."""
@@ -211,15 +216,19 @@ class Journal:
 
     def _fold(self, log: wal.Log) -> State:
         state = State()
-        contents: dict[str, bytes] = {}
         for entry in log.read():
             event = decode(entry.kind, entry.payload)
             state = evolve(state, entry.lsn, event)
-            if isinstance(event, journal.BlueprintObserved) and event.content:
-                contents[event.digest] = event.content
-        live = {o.blueprint.digest for o in state.blueprints.values() if o.blueprint is not None}
-        self.contents = {digest: content for digest, content in contents.items() if digest in live}
+            self._keep_contents((event,), state)
         return state
+
+    def _keep_contents(self, events: Sequence[Event], after: State) -> None:
+        """Hold the content of each blueprint's last version, no more: it is there before the state names it."""
+        for event in events:
+            if isinstance(event, journal.BlueprintObserved) and event.content:
+                live = {seen.blueprint.digest for seen in after.blueprints.values() if seen.blueprint is not None}
+                self._contents = {digest: kept for digest, kept in self._contents.items() if digest in live}
+                self._contents[event.digest] = event.content
 
     def _unrecorded(self, state: State, now_ns: int) -> journal.StepsUnrecorded:
         first = state.steps_received + 1
@@ -290,7 +299,9 @@ def _late_events(state: State, late: LateCommit, now_ns: int) -> tuple[Event, ..
 def _translated(submit: Callable[[], T]) -> T:
     try:
         return submit()
-    except wal.LogFull as error:
+    except wal.RecordTooLarge as error:
+        raise PacketRejected(f"the packet does not fit the log: {error}; raise TAMIYO_SEGMENT_BYTES") from error
+    except (wal.LogFull, wal.BatchTooLarge) as error:
         raise JournalUnavailable("log_full") from error
     except (wal.LogFailed, wal.LogClosed, wal.OutcomeUnknown) as error:
         raise JournalUnavailable("log_failed") from error

@@ -23,7 +23,7 @@ from tamiyo.blueprints import Blueprints, Library
 from tamiyo.clock import Clock, SystemClock
 from tamiyo.config import Settings, load_settings
 from tamiyo.core.state import State
-from tamiyo.errors import InvariantViolation, PacketRejected, ProjectionUnusable, ServiceClosed, TamiyoError
+from tamiyo.errors import InvariantViolation, JournalError, PacketRejected, ServiceClosed, TamiyoError
 from tamiyo.fingerprint import service_opened
 from tamiyo.journal import Journal, JournalUnavailable
 from tamiyo.leyline import leyline_pb2 as pb
@@ -213,5 +213,5 @@ def _project(directory: Path, state: State) -> None:
         export_registries(directory, state.registries)
         with Projection.open(directory) as projection:
             projection.catch_up(directory / "wal")
-    except (OSError, ProjectionUnusable, wal.LogError) as error:
+    except (OSError, JournalError, wal.LogError) as error:
         logger.warning("the log is closed, but what is derived from it is not up to date: %s", error)

@@ -50,9 +50,11 @@ def read_secret(secret: str | bytes | None) -> bytes:
     """The signing key: what is given, else the environment's.
 
     Raises:
-        SecretMissing: there is none, or it is shorter than 16 bytes.
+        SecretMissing: there is none, it is shorter than 16 bytes, or it is no text.
     """
     found = secret if secret is not None else os.environ.get(SECRET_VARIABLE, "")
+    if not isinstance(found, str | bytes):
+        raise SecretMissing(f"a {type(found).__name__} is no secret: give text or bytes; {_MAKE_ONE}")
     key = found.encode() if isinstance(found, str) else found
     if not key:
         raise SecretMissing(f"commands cannot be signed without a secret; {_MAKE_ONE}")
@@ -148,7 +150,7 @@ class Verifier:
 
     def __init__(
         self,
-        secret: bytes,
+        secret: str | bytes,
         *,
         stale_after_s: float = 60.0,
         future_tolerance_s: float = 5.0,

@@ -203,7 +203,7 @@ class Stages:
     def _parsed_metadata(self, digest: str) -> dict[str, object]:
         """The content's graph metadata, parsed once for each digest."""
         if digest not in self._metadata:
-            content = journal.BlueprintContent.FromString(self._journal.contents.get(digest, b""))
+            content = journal.BlueprintContent.FromString(self._journal.content(digest))
             while len(self._metadata) >= PARSED_METADATA_MAX:
                 del self._metadata[next(iter(self._metadata))]
             self._metadata[digest] = dict(parse_metadata(content.graph_metadata))

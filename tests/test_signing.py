@@ -148,6 +148,8 @@ def test_without_a_secret_the_error_says_how_to_make_one(monkeypatch: pytest.Mon
         read_secret(None)
     with pytest.raises(SecretMissing, match="fewer than 16"):
         read_secret("short")
+    with pytest.raises(SecretMissing, match="a int is no secret"):
+        read_secret(123)
 
 
 def test_a_directory_keeps_a_secret_of_its_own(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:

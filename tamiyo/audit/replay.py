@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import wal
 from tamiyo.audit.differences import Difference, differences
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.decide import commit_late, decide
+from tamiyo.core.blueprint import content_digest
+from tamiyo.core.decide import blueprint_observed, commit_late, decide, log_trial
 from tamiyo.core.events import Event, decode, encode
 from tamiyo.core.evolve import evolve
 from tamiyo.core.inputs import Inference, MetadataFault, require_fit, step_inputs
@@ -19,6 +20,10 @@ from tamiyo.errors import InvariantViolation
 __all__ = ["Divergence", "Replay", "replay"]
 
 Observed = journal.GraphObserved | Inference | MetadataFault
+IDLE_CAUSES = (journal.BlueprintObserved, journal.StepsUnrecorded)
+"""What moves a breaker outside a step."""
+Derived = journal.ConservativeModeChanged | journal.FieldReportIssued
+"""What only ever follows from something else."""
 PROGRESS_EVERY = 1_000
 
 
@@ -68,7 +73,8 @@ class _Auditor:
         self._open: dict[int, _OpenStep] = {}
         self._decided: dict[int, _OpenStep] = {}
         self._awaited: deque[Event] = deque()
-        self._awaited_step = 0
+        self._idle_moves: list[tuple[int, journal.BreakerMoved]] = []  # moves that no step brought about
+        self._idle_state = State()
 
     def take(self, lsn: int, event: Event) -> None:
         """Check one event against what was recomputed, then fold it."""
@@ -78,7 +84,7 @@ class _Auditor:
 
     def finish(self) -> None:
         """The log must not end in the middle of what followed from a decision."""
-        if self._awaited and self.found.divergence is None:
+        if self.found.divergence is None and (self._awaited or self._idle_moves):
             self._missing(self.found.state.last_lsn)
 
     def _fold(self, lsn: int, event: Event) -> None:
@@ -88,27 +94,67 @@ class _Auditor:
             self._diverge(lsn, 0, str(violation))
 
     def _check(self, lsn: int, event: Event) -> None:
-        if isinstance(event, journal.ServiceOpened):
+        if self._awaited:  # a batch is one run of LSNs: what follows from a decision comes next
+            self._compare(lsn, self._awaited.popleft(), event)
+        elif self._idle_moves and not isinstance(event, (journal.BreakerMoved, *IDLE_CAUSES)):
+            self._diverge(lsn, 0, "a breaker moved before this, and nothing brought that about")
+        elif isinstance(event, journal.ServiceOpened):
             self.found.fingerprints.setdefault(event.code_fingerprint, lsn)
         elif isinstance(event, journal.StepReceived):
             self._open[lsn] = _OpenStep(event)
-        elif isinstance(event, Observed) and event.step_lsn in self._open:
-            self._open[event.step_lsn].observed.append(event)
+        elif isinstance(event, Observed):
+            self._check_observed(lsn, event)
         elif isinstance(event, journal.DecisionMade):
             self._check_decision(lsn, event)
-        elif isinstance(event, journal.BreakerMoved) and event.step_lsn in self._open:
-            step = self._open[event.step_lsn]
-            step.state_before = step.state_before or self.found.state
-            step.early.append((lsn, event))
+        elif isinstance(event, journal.BreakerMoved):
+            self._check_move(lsn, event)
         elif isinstance(event, journal.CommitLate):
             self._check_late(lsn, event)
-        elif self._awaited and getattr(event, "step_lsn", 0) == self._awaited_step:
-            self._compare(lsn, self._awaited.popleft(), event)
+        elif isinstance(event, IDLE_CAUSES):
+            self._check_idle(lsn, event)
+        elif isinstance(event, Derived):
+            self._diverge(lsn, 0, f"nothing brought about this {event.DESCRIPTOR.name}")
+
+    def _check_observed(self, lsn: int, event: Observed) -> None:
+        if event.step_lsn in self._open:
+            self._open[event.step_lsn].observed.append(event)
+        else:
+            self._diverge(
+                lsn, 0, f"{event.DESCRIPTOR.name} of step LSN {event.step_lsn}, which is not awaiting a decision"
+            )
+
+    def _check_move(self, lsn: int, event: journal.BreakerMoved) -> None:
+        """A move that stands before what brings it about: kept until that comes."""
+        step = self._open.get(event.step_lsn)
+        if step is not None:
+            step.state_before = step.state_before or self.found.state
+            step.early.append((lsn, event))
+        elif event.step_lsn == 0:
+            self._idle_state = self.found.state if not self._idle_moves else self._idle_state
+            self._idle_moves.append((lsn, event))
+        else:
+            self._diverge(lsn, 0, "nothing brought about this BreakerMoved")
+
+    def _check_idle(self, lsn: int, event: journal.BlueprintObserved | journal.StepsUnrecorded) -> None:
+        """A library's answer, or the log's return: recompute the moves around it."""
+        before = self._idle_state if self._idle_moves else self.found.state
+        if isinstance(event, journal.BlueprintObserved):
+            expected = blueprint_observed(before, event)
+            wrong = _content_fault(event)
+            if wrong is not None:
+                self._diverge(lsn, 0, wrong)
+                return
+        else:
+            failures = [move.event_time_ns for _, move in self._idle_moves if move.cause == "writer_failed"]
+            expected = log_trial(before, event, writer_failed_at_ns=failures[0] if failures else None)
+        actual = [*self._idle_moves, (lsn, event)]
+        self._idle_moves = []
+        self._awaited.extend(expected)
+        for place, found in actual:
+            if self._awaited and self.found.divergence is None:
+                self._compare(place, self._awaited.popleft(), found)
 
     def _check_decision(self, lsn: int, event: journal.DecisionMade) -> None:
-        if self._awaited:
-            self._missing(lsn)
-            return
         step = self._open.pop(event.step_lsn, None)
         if step is None:
             self._diverge(lsn, 0, f"a decision on step LSN {event.step_lsn}, which is not awaiting one")
@@ -122,7 +168,6 @@ class _Auditor:
             self._diverge(lsn, step.received.step_index, f"the decision cannot be recomputed: {error}")
             return
         self._awaited.extend(decide(step.state_before or self.found.state, inputs).events)
-        self._awaited_step = event.step_lsn
         step.decision_lsn = lsn
         self._decided = {event.step_lsn: step}
         self.found.decisions += 1
@@ -146,7 +191,7 @@ class _Auditor:
             cause=event.cause,
             event_time_ns=event.event_time_ns,
         )
-        self._awaited, self._awaited_step = deque(expected[1:]), event.step_lsn
+        self._awaited = deque(expected[1:])
         self._compare(lsn, expected[0], event)
 
     def _compare(self, lsn: int, expected: Event, actual: Event) -> None:
@@ -156,17 +201,27 @@ class _Auditor:
         if not found:
             self.found.encoding_differs += 1
             return
-        step = next(iter(self._decided.values()))
-        what = f"{expected.DESCRIPTOR.name} is not what follows from the record"
-        self._diverge(lsn, step.received.step_index, what, found)
+        self._diverge(lsn, self._step_index, f"{expected.DESCRIPTOR.name} is not what follows from the record", found)
 
     def _missing(self, lsn: int) -> None:
-        step = next(iter(self._decided.values()))
-        expected = self._awaited[0].DESCRIPTOR.name
-        self._diverge(lsn, step.received.step_index, f"{expected} should follow from this decision and is not recorded")
+        expected = self._awaited[0].DESCRIPTOR.name if self._awaited else "what moved a breaker"
+        self._diverge(
+            lsn, self._step_index, f"{expected} should follow from what is recorded and does not stand in the log"
+        )
+
+    @property
+    def _step_index(self) -> int:
+        return next((step.received.step_index for step in self._decided.values()), 0)
 
     def _diverge(self, lsn: int, step_index: int, what: str, found: tuple[Difference, ...] = ()) -> None:
         self.found.divergence = Divergence(lsn, step_index, what, found, self.found.state.digest())
+
+
+def _content_fault(event: journal.BlueprintObserved) -> str | None:
+    if not event.content:
+        return None
+    digest = content_digest(journal.BlueprintContent.FromString(event.content))
+    return None if digest == event.digest else f"the content of blueprint {event.blueprint_id!r} has digest {digest}"
 
 
 def replay(entries: Iterable[wal.Entry], progress: Callable[[int], None] | None = None) -> Replay:

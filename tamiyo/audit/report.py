@@ -76,12 +76,13 @@ def audit(directory: Path | str, level: int = LEVEL_MAX, progress: Callable[[int
 
     Raises:
         FileNotFoundError: there is no log in the directory.
+        OSError: what is there cannot be read.
         ValueError: the level is not 1 or 2.
     """
     if level not in range(1, LEVEL_MAX + 1):
         raise ValueError(f"there is no audit level {level}; levels 1 to {LEVEL_MAX} are known")
     path = Path(directory) / "wal"
-    if not path.is_dir():
+    if not path.is_dir() or not any(path.iterdir()):
         raise FileNotFoundError(f"there is no log at {path}; give the directory that the service was opened with")
     integrity = _integrity(path)
     if level == 1 or integrity.verdict != PASS:

@@ -25,6 +25,8 @@ def command(directory: Path, level: int, as_json: bool) -> None:  # noqa: FBT001
             report = audit(directory, level, lambda lsn: progress.update(task, description=f"replaying LSN {lsn:,}"))
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"cannot read the log in {directory}: {error}") from error
     print(json.dumps(report.as_dict(), indent=2) if as_json else report.text)
     if not report.passed:
         raise SystemExit(1)

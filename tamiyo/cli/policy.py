@@ -15,17 +15,23 @@ def command() -> None:
 @command.command()
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), required=True, help="What the weights are made from.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The file to write.")
-def init(seed: int, out: Path) -> None:
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def init(seed: int, out: Path, force: bool) -> None:  # noqa: FBT001  click passes flags as arguments
     """Write a new, untrained network to a file; the same seed gives the same bytes."""
     from tamiyo.policy.checkpoint import init_checkpoint
 
+    if out.exists() and not force:
+        raise click.ClickException(f"{out} exists already; --force replaces it")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         checkpoint = init_checkpoint(out, seed)
     except OSError as error:
         raise click.ClickException(f"{out} cannot be written: {error.strerror}; choose another place") from error
     print(f"wrote {out}: {checkpoint.version}, {len(checkpoint.data) / 2**20:.1f} MiB")
     print(f"sha256 {checkpoint.digest}")
-    print("The network is UNTRAINED: it proposes, but nothing has taught it what is good. Do not let it decide a run.")
+    print(
+        "The network is UNTRAINED: it proposes, but nothing has taught it what is good. Do not let it decide a run that matters."
+    )
 
 
 @command.command()

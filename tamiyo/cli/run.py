@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -54,8 +55,8 @@ class _Plan:
     def again(self) -> str:
         """The command that goes on with this run."""
         seed = f" --seed {self.seed}" if self.seed else ""
-        policy = f" --policy {self.policy}" if self.policy else ""
-        return f"tamiyo run --out {self.out} --steps {self.steps}{seed}{policy}"
+        policy = f" --policy {shlex.quote(str(self.policy))}" if self.policy else ""
+        return f"tamiyo run --out {shlex.quote(str(self.out))} --steps {self.steps}{seed}{policy}"
 
 
 @dataclass(slots=True)
@@ -70,7 +71,9 @@ class _Session:
 
 @click.command(name="run")
 @click.option("--steps", type=click.IntRange(1), default=STEPS, show_default=True, help="Train up to this step.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and data order.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of weights and data order."
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("var/run"), show_default=True)
 @click.option(
     "--policy",
@@ -90,6 +93,12 @@ def command(steps: int, seed: int, out: Path, policy: Path | None) -> None:
     except KeyboardInterrupt:
         console.print(f"stopped; to continue: {plan.again}", soft_wrap=True)
         status = INTERRUPTED
+    except wal.LogLocked as error:
+        raise click.ClickException(
+            f"another process is training in {out}; `tamiyo status {out}` and `tamiyo audit {out}` can look on"
+        ) from error
+    except wal.LogCorrupt as error:
+        raise click.ClickException(f"{error}\n`tamiyo audit {out}` says what is sound; keep the directory") from error
     except (TamiyoError, wal.LogError, OSError) as error:
         raise click.ClickException(str(error)) from error
     raise SystemExit(status)
@@ -99,9 +108,11 @@ def _run(console: Console, plan: _Plan) -> int:
     from tamiyo.demo.session import last_checkpoint
 
     stored = last_checkpoint(plan.out)
+    if stored is not None and not (plan.out / "wal").is_dir():
+        raise click.ClickException(f"{plan.out} was trained, but its log is gone; begin anew with another --out")
     if stored is not None and _is_complete(plan, stored["step"], stored["run_id"]):
         console.print(f"{plan.out} is trained to step {stored['step']} already: nothing more to train.", soft_wrap=True)
-        console.print(f"To go on: tamiyo run --out {plan.out} --steps {stored['step'] + STEPS}", soft_wrap=True)
+        console.print(f"To go on: {replace(plan, steps=stored['step'] + STEPS).again}", soft_wrap=True)
         return _conclude(console, plan, _Session())
     session = _train(console, plan)
     if session.interrupted_at is not None:

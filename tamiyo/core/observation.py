@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from google.protobuf.message import DecodeError
+
 from tamiyo.core.limits import Limits
 from tamiyo.errors import PacketRejected
 from tamiyo.leyline import leyline_pb2 as pb
@@ -77,7 +79,7 @@ def read_packet(data: bytes, limits: Limits) -> Observation:
     packet = pb.SystemStatePacket()
     try:
         packet.ParseFromString(data)
-    except Exception as error:  # protobuf's DecodeError differs between its backends; any refusal is the host's
+    except DecodeError as error:
         raise PacketRejected(
             f"{len(data)} bytes do not parse as esper.leyline.v1.SystemStatePacket: {error}; "
             "send the packet's SerializeToString()"

@@ -22,6 +22,8 @@ BLENDING_METHODS = ("linear", "cosine", "warmup_hold", "sigmoid")
 """By index: there is no Leyline enum, so the number travels and the name is only an annotation."""
 
 RISK_CLASSES = 5
+SUM_TOLERANCE = 1e-3
+"""What half-precision probabilities may miss 1 by."""
 PARAM_DELTAS = 4
 
 
@@ -105,7 +107,7 @@ def _vector_fault(name: str, values: object, width: int) -> str | None:
 def _distribution_fault(name: str, values: object) -> str | None:
     if not isinstance(values, tuple) or not all(_is_number(value) and 0.0 <= value <= 1.0 for value in values):
         return f"{name} is no probability distribution"
-    return None
+    return None if abs(sum(values) - 1.0) <= SUM_TOLERANCE else f"{name} sums to {sum(values):.6f}, not to 1"
 
 
 def _number_fault(name: str, value: object) -> str | None:

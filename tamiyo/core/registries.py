@@ -51,7 +51,7 @@ def lookup(registries: Registries, kind: str, key: str) -> int:
 def assignments(registries: Registries, keys: Iterable[tuple[str, str]]) -> list[tuple[str, str, int]]:
     """Number the keys that are new, in the order given: (kind, key, index), one for each.
 
-    A key that finds its registry full gets no entry: `overflowed` tells them apart.
+    A key that finds its registry full gets no entry, and so the index 0 for as long as it is full.
     """
     fresh: dict[str, dict[str, int]] = {}
     for kind, key in keys:

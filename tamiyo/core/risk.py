@@ -10,7 +10,8 @@
 
 The final command is the most restrictive that the proposal or any triggered row asks for, in the order
 SEED < OPTIMIZER = CULL < CIRCUIT_BREAKER < PAUSE. The order of the rows decides only which reason is
-named among rows of one level.
+named among rows of one level. `timeout_wal` and `log_full` stand here for their level and priority: they are known
+only when a step's record is late or impossible, so they are the causes of a safe PAUSE, outside `decide`.
 """
 
 from collections.abc import Mapping
@@ -46,7 +47,7 @@ class Test:
     __test__ = False  # not one of pytest's
 
     signal: str
-    comparison: str  # ">", ">=", "<=", "==", or "finite": triggers on NaN and infinity alone
+    comparison: str  # ">", ">=", "<", "<=", "==", or "finite": triggers on NaN and infinity alone
     threshold: float | str = 0.0
     factor: str | None = None
 
@@ -206,4 +207,8 @@ def _compare(value: float, comparison: str, threshold: float) -> bool:
         return value <= threshold
     if comparison == "<":
         return value < threshold
-    return comparison == "==" and value == threshold
+    if comparison == "==":
+        return value == threshold
+    if comparison == "finite":
+        return False  # only a value that is not finite triggers it, and that was asked before
+    raise ValueError(f"the risk table compares with {comparison!r}, which means nothing")

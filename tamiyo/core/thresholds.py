@@ -9,6 +9,16 @@ from dataclasses import dataclass, fields
 
 __all__ = ["Thresholds"]
 
+LEAST: Mapping[str, float] = {
+    "max_loss_spike": 0.0,
+    "breaker_failures": 1.0,
+    "breaker_trials": 1.0,
+    "breaker_cool_down_s": 0.0,
+    "conservative_cool_down_s": 0.0,
+    "conservative_clean_steps": 0.0,
+}
+"""Lower bounds, where one makes sense; a threshold that is never or always met is a way to switch a row."""
+
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
@@ -37,6 +47,19 @@ class Thresholds:
     breaker_cool_down_s: float = 1.0
     conservative_cool_down_s: float = 1.0
     conservative_clean_steps: float = 3.0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that nothing could be compared with.
+
+        Raises:
+            ValueError: a threshold is not finite, or a count or time is below what makes sense.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value - value != 0.0:
+                raise ValueError(f"threshold {field.name} is {value}, not a finite number")
+            if value < LEAST.get(field.name, value):
+                raise ValueError(f"threshold {field.name} is {value}, below {LEAST[field.name]}")
 
     def as_map(self) -> dict[str, float]:
         """By field name, as `ServiceOpened` stores it."""

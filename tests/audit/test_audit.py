@@ -100,6 +100,40 @@ def test_a_record_that_is_missing_is_named(history: list[wal.Entry], kind: type[
     assert replay(renumbered).divergence is not None
 
 
+FORGED = {
+    "mode": journal.ConservativeModeChanged(active=True, reason="forged", event_time_ns=2**62),
+    "report": journal.FieldReportIssued(step_lsn=3),
+    "move of a step": journal.BreakerMoved(breaker="inference", from_state=1, to_state=2, step_lsn=3, cause="failures"),
+    "move of no step": journal.BreakerMoved(breaker="inference", from_state=1, to_state=2, cause="failures"),
+    "decision": journal.DecisionMade(step_lsn=3),
+    "late commit": journal.CommitLate(decision_lsn=4, step_lsn=3),
+    "observation": journal.InferenceSkipped(step_lsn=3, cause="breaker_open"),
+    "blueprint": journal.BlueprintObserved(blueprint_id="x", digest="0" * 64, event_time_ns=2**62, content=b"\x0a\x00"),
+}
+
+
+@pytest.mark.parametrize("event", FORGED.values(), ids=FORGED.keys())
+def test_a_record_that_nothing_brought_about_is_named(history: list[wal.Entry], event: Event) -> None:
+    kind, payload = encode(event)
+    found = replay([*history, wal.Entry(len(history) + 1, kind, payload)])
+    assert found.divergence is not None
+    assert found.divergence.lsn >= len(history)
+
+
+def test_a_log_that_failed_and_came_back_passes() -> None:
+    live = Live()
+    for op in ("fdatasync", "pwrite"):
+        live.step(packet())
+        live.disk.fail(op, 5)
+        for _ in range(6):
+            live.step(packet())
+            live.clock.advance(1.5)
+            live.service.journal.wait_for_trial()
+    live.check()
+    assert any(isinstance(event, journal.StepsUnrecorded) for event in live.events())
+    live.close()
+
+
 def test_floats_are_compared_by_bits_with_their_distance() -> None:
     one = journal.InferenceObserved(value=1.0)
     other = journal.InferenceObserved(value=struct.unpack(">d", struct.pack(">q", 0x3FF0000000000003))[0])

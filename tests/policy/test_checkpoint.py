@@ -223,7 +223,8 @@ def test_policy_init_writes_the_same_bytes_for_a_seed_and_says_that_they_are_unt
 def test_policy_init_needs_a_seed_and_a_place(tmp_path: Path) -> None:
     assert run("init", "--out", tmp_path / "file").exit_code == 2
     assert run("init", "--seed", 1).exit_code == 2
-    nowhere = run("init", "--seed", 1, "--out", tmp_path / "none" / "file")
+    (tmp_path / "plain").write_text("a file where a folder would have to be")
+    nowhere = run("init", "--seed", 1, "--out", tmp_path / "plain" / "file")
     assert (nowhere.exit_code, "cannot be written" in nowhere.output) == (1, True)
 
 

@@ -220,7 +220,7 @@ def test_a_library_that_fails_opens_its_breaker_and_never_pauses_training() -> N
     live.close()
 
 
-@pytest.mark.parametrize("sheet", [{"risk_score": "high"}, [1, 2], "text"])
+@pytest.mark.parametrize("sheet", [{"risk_score": "high"}, {"hazard_band": "CRITICAL"}, [1, 2], "text"])
 def test_an_ill_typed_safety_sheet_makes_the_lookup_fail(sheet: object) -> None:
     known = library()
     object.__setattr__(known.records["run-1"], "extras", {"bsds": sheet})

@@ -154,6 +154,37 @@ def test_settings_come_from_the_environment_and_say_what_is_wrong(monkeypatch: p
         load_settings()
 
 
+def test_a_threshold_has_a_variable_of_its_own_and_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAMIYO_THRESHOLDS__MAX_LOSS_SPIKE", "0.5")
+    monkeypatch.setenv("TAMIYO_LIMITS__SEEDS_MAX", "7")
+    loaded = load_settings()
+    assert (loaded.thresholds.max_loss_spike, loaded.limits.seeds_max) == (0.5, 7)
+    for value, words in (("nan", "not a finite number"), ("-1", "below 0"), ("a lot", "max_loss_spike")):
+        monkeypatch.setenv("TAMIYO_THRESHOLDS__MAX_LOSS_SPIKE", value)
+        with pytest.raises(SettingsInvalid, match=words):
+            load_settings()
+    monkeypatch.setenv("TAMIYO_THRESHOLDS", "abc")
+    with pytest.raises(SettingsInvalid):
+        load_settings()
+
+
+def test_a_variable_that_means_nothing_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TAMIYO_STEP_TIMEOUT_MSS", "17")
+    load_settings()
+    assert "did you mean TAMIYO_STEP_TIMEOUT_MS?" in caplog.text
+
+
+def test_a_packet_that_no_segment_holds_is_rejected_and_the_service_goes_on() -> None:
+    live = Live(segment_bytes=2**16)
+    with pytest.raises(PacketRejected, match="TAMIYO_SEGMENT_BYTES"):
+        live.step(packet(experiment_name="x" * 190_000))
+    assert live.step(packet()).annotations["risk_reason"] == "policy"
+    live.check()
+    live.close()
+
+
 def test_the_state_survives_closing_and_a_crash() -> None:
     live = Live(urza=library())
     for index in range(5):
