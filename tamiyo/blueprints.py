@@ -26,13 +26,16 @@ from tamiyo.core.decide import blueprint_observed
 from tamiyo.core.limits import BLUEPRINT_CANDIDATES_MAX
 from tamiyo.core.observation import Observation
 from tamiyo.core.state import State
+from tamiyo.graph import parse_metadata
 from tamiyo.journal import Journal, JournalUnavailable
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.workers import in_words
 
 __all__ = ["Blueprints", "Fault", "Library", "LibraryRecord"]
 
 REFRESH_S = 300.0
 ABANDONED_MAX = 4
+PARSED_METADATA_MAX = 4 * BLUEPRINT_CANDIDATES_MAX
 CATALOGUE = ""
 """Stands for the list of ids among the lookups."""
 
@@ -94,12 +97,14 @@ class Blueprints:
         self._out = 0
         self._fresh_until_ns: dict[str, int] = {}
         self._faults: list[Fault] = []
-        self._catalogue: tuple[str, ...] = ()
+        self._catalogue: tuple[str, ...] = ()  # the best candidates
+        self._listed: frozenset[str] = frozenset()  # every id
+        self._metadata: dict[str, Mapping[str, object]] = {}
         self._closed = False
 
     def host_id(self, observation: Observation) -> str:
         """The blueprint that the host trains: the packet's id where the library lists it, else the run's."""
-        listed = observation.packet_id and observation.packet_id in self._catalogue
+        listed = observation.packet_id in self._listed
         return observation.packet_id if listed else observation.training_run_id
 
     def refresh(self, observation: Observation) -> None:
@@ -225,17 +230,35 @@ class Blueprints:
         assert self._library is not None  # noqa: S101  without one nothing is enqueued
         try:
             if lookup.blueprint_id == CATALOGUE:
-                self._catalogue = tuple(dict.fromkeys(self._library.list()))
-                with self._changed:
-                    for blueprint_id in self._catalogue[:BLUEPRINT_CANDIDATES_MAX]:
-                        self._enqueue(blueprint_id)
+                self._take_catalogue(self._library.list())
             else:
                 self._observe(lookup, self._library.get(lookup.blueprint_id))
         except JournalUnavailable as unavailable:
             return f"the answer could not be journaled: {unavailable.cause}"
-        except Exception as error:  # noqa: BLE001  whatever a library raises is the outcome of its lookup
-            return f"{type(error).__name__}: {error}"
+        except BaseException as error:  # noqa: BLE001  whatever a library raises is the outcome of its lookup
+            return in_words(error)
         return None
+
+    def _take_catalogue(self, ids: Sequence[str]) -> None:
+        listed = [blueprint_id for blueprint_id in ids if _checked_id(blueprint_id)]
+        with self._changed:
+            self._listed = frozenset(listed)
+            self._catalogue = tuple(dict.fromkeys(listed[: 2 * BLUEPRINT_CANDIDATES_MAX]))[:BLUEPRINT_CANDIDATES_MAX]
+            for blueprint_id in self._catalogue:
+                self._enqueue(blueprint_id)
+
+    def metadata(self, digest: str) -> Mapping[str, object]:
+        """The parsed graph metadata of a version that the state names; parsed here only after a restart."""
+        if digest not in self._metadata:
+            self._keep_metadata(digest, journal.BlueprintContent.FromString(self._journal.content(digest)))
+        return self._metadata[digest]
+
+    def _keep_metadata(self, digest: str, content: journal.BlueprintContent) -> None:
+        parsed = parse_metadata(content.graph_metadata)
+        with self._changed:
+            while len(self._metadata) >= PARSED_METADATA_MAX:
+                del self._metadata[next(iter(self._metadata))]
+            self._metadata[digest] = parsed
 
     def _observe(self, lookup: _Lookup, record: LibraryRecord | None) -> None:
         blueprint_id = lookup.blueprint_id
@@ -243,6 +266,7 @@ class Blueprints:
         digest = content_digest(content) if content is not None else ""
         if content is not None:
             read_blueprint(blueprint_id, digest, content)  # what cannot be read back is an error of the library
+            self._keep_metadata(digest, content)
         self._journal.record(
             lambda state, now_ns: _observation(state, lookup.blueprint_id, digest, content, now_ns, late=lookup.overdue)
         )
@@ -268,6 +292,13 @@ def _content_of(record: LibraryRecord) -> journal.BlueprintContent:
     )
 
 
+def _checked_id(blueprint_id: object) -> bool:
+    """Raises where an id is no text that can be journaled; the lookup then counts as failed."""
+    if not isinstance(blueprint_id, str):
+        raise TypeError(f"the library lists {blueprint_id!r:.50}, which is no text")
+    return bool(blueprint_id.encode())
+
+
 def _sheet_bytes(sheet: object) -> bytes:
     """A BSDS from a message or from a JSON object with Leyline's field names; ill-typed ones are an error."""
     if sheet is None:
@@ -285,7 +316,7 @@ def _sheet_bytes(sheet: object) -> bytes:
 
 def _is_known(state: State, blueprint_id: str) -> bool:
     observed = state.blueprints.get(blueprint_id)
-    return observed is not None and observed.blueprint is not None
+    return observed is not None and observed.blueprint is not None and not observed.withdrawn
 
 
 def _is_unknown(state: State, blueprint_id: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tamiyo import __version__
 from tamiyo.config import Settings
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.policy import Policy
+from tamiyo.core.proposal import PolicyIdentity
 
 __all__ = ["code_fingerprint", "service_opened"]
 
@@ -25,7 +25,9 @@ def code_fingerprint() -> str:
     return f"{__version__}+{digest.hexdigest()[:16]}"
 
 
-def service_opened(settings: Settings, policy: Policy, event_time_ns: int, unix_ns: int) -> journal.ServiceOpened:
+def service_opened(
+    settings: Settings, identity: PolicyIdentity, event_time_ns: int, unix_ns: int
+) -> journal.ServiceOpened:
     """The event that a service begins with: what is in force from here on."""
     return journal.ServiceOpened(
         event_time_ns=event_time_ns,
@@ -33,7 +35,7 @@ def service_opened(settings: Settings, policy: Policy, event_time_ns: int, unix_
         code_fingerprint=code_fingerprint(),
         thresholds=settings.thresholds.as_map(),
         environment=_environment(),
-        policy_version=policy.identity.version,
+        policy_version=identity.version,
         step_budget_ms=settings.step_timeout_ms,
         epoch_budget_ms=settings.epoch_timeout_ms,
         metadata_budget_ms=settings.metadata_timeout_ms,

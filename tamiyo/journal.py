@@ -9,8 +9,8 @@ Rule 3: event time is the last one plus the monotonic time elapsed, at least 1 n
 """
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,14 +18,14 @@ import wal
 from tamiyo.clock import Clock
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.breakers import OPEN
-from tamiyo.core.decide import commit_late, log_trial
+from tamiyo.core.decide import log_trial, pause_released
 from tamiyo.core.events import Event, decode, encode
 from tamiyo.core.evolve import evolve
 from tamiyo.core.observation import Observation
 from tamiyo.core.state import State
 from tamiyo.errors import PacketRejected, TamiyoError
 
-__all__ = ["Journal", "JournalUnavailable", "LateCommit", "Recorded"]
+__all__ = ["Journal", "JournalUnavailable", "Recorded", "ReleasedPause"]
 
 T = TypeVar("T")
 OpenLog = Callable[[], wal.Log]
@@ -54,8 +54,8 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
-class LateCommit:
-    """A decision whose commit missed its budget, and the cause its safe PAUSE was released with."""
+class ReleasedPause:
+    """A received step that was answered with a safe PAUSE; `decision_lsn` is 0 where no decision was recorded."""
 
     observation: Observation
     received: journal.StepReceived
@@ -72,7 +72,7 @@ class Journal:
         self._open_log = open_log
         self._clock = clock
         self._lock = threading.RLock()
-        self._late: LateCommit | None = None
+        self._owed: ReleasedPause | None = None
         self._failed_at_ns: int | None = None
         self._trial: threading.Thread | None = None
         self._closed = False
@@ -129,10 +129,8 @@ class Journal:
         """
         with self._lock:
             events = tuple(make(self._state, self.now_ns()))
-            after = self._folded(events)
-            pending = _translated(lambda: self._log.submit([encode(event) for event in events]))
-            self._keep_contents(events, after)
-            self._state = after
+            with self._adopting(events):
+                pending = _translated(lambda: self._log.submit([encode(event) for event in events]))
             return Recorded(events, pending.first_lsn, pending)
 
     def begin(self, make: Callable[[State, int], Sequence[Event]]) -> None:
@@ -146,7 +144,7 @@ class Journal:
         except JournalUnavailable as unavailable:
             self._log.close()
             raise unavailable.__cause__ or unavailable from None
-        except wal.LogError:
+        except BaseException:  # whatever it was, the log's lock must not stay behind
             self._log.close()
             raise
 
@@ -154,11 +152,8 @@ class Journal:
         """Queue one event ahead of the batch that it belongs to: written at once, durable with that batch."""
         with self._lock:
             event = make(self._state, self.now_ns())
-            after = self._folded((event,))
-            kind, payload = encode(event)
-            staged = _translated(lambda: self._log.stage(kind, payload))
-            self._state = after
-            self.steps_seen = after.steps_received
+            with self._adopting((event,)):
+                staged = _translated(lambda: self._log.stage(*encode(event)))
             return event, staged
 
     def count_unrecorded(self, cause: str) -> None:
@@ -167,17 +162,17 @@ class Journal:
             self.steps_seen += 1
             self._unrecorded_cause = cause
 
-    def note_late(self, late: LateCommit) -> None:
-        """Remember a commit that missed its budget; the next batch begins with it."""
-        self._late = late
+    def note_pause(self, released: ReleasedPause) -> None:
+        """Remember a received step that was answered with a safe PAUSE; the next batch begins with it."""
+        self._owed = released
 
     def settle(self) -> None:
-        """Queue what is owed from before: the late commit, and the steps that no record was taken of."""
+        """Queue what is owed from before: the PAUSE that was released, and the steps that no record was taken of."""
         with self._lock:
-            late = self._late
-            if late is not None and self._owes(late):
-                self.record(lambda state, now_ns: _late_events(state, late, now_ns))
-            self._late = None
+            owed = self._owed
+            if owed is not None and self._is_owed(owed):
+                self.record(lambda state, now_ns: _pause_events(state, owed, now_ns))
+            self._owed = None
             if self.steps_seen > self._state.steps_received:
                 self.record(lambda state, now_ns: log_trial(state, self._unrecorded(state, now_ns)))
 
@@ -188,24 +183,41 @@ class Journal:
             trial.join(timeout_s)
 
     def close(self) -> None:
-        """Settle what is owed and close the log. Raises what `wal.Log.close` raises."""
+        """Settle what is owed and close the log; may be called again where the disk did not answer.
+
+        Raises what `wal.Log.close` raises.
+        """
         with self._lock:
             self._closed = True
         self.wait_for_trial(CLOSE_TIMEOUT_S)
-        # Where the log takes no record the steps stay uncounted; closing it reports its failure.
-        with suppress(JournalUnavailable):
-            self.settle()
-        self._log.close(CLOSE_TIMEOUT_S)
+        try:
+            # Where the log takes no record the steps stay uncounted; closing it reports its failure.
+            with suppress(JournalUnavailable):
+                self.settle()
+        finally:
+            self._log.close(CLOSE_TIMEOUT_S)
 
-    def _owes(self, late: LateCommit) -> bool:
-        """False where the late decision did not survive a reopen: then there is nothing to supersede."""
-        return self._state.commit_unsettled and late.step_lsn not in self._state.undecided
+    def _is_owed(self, owed: ReleasedPause) -> bool:
+        """False where the step, or its decision, did not survive a reopen: then there is nothing to say of it."""
+        if not owed.decision_lsn:
+            return owed.step_lsn in self._state.undecided
+        return self._state.unsettled is not None and self._state.unsettled.step_lsn == owed.step_lsn
 
-    def _folded(self, events: Sequence[Event]) -> State:
-        state = self._state
+    @contextmanager
+    def _adopting(self, events: Sequence[Event]) -> Iterator[None]:
+        """Fold first, queue inside, adopt after: an interrupt may come at any line, and the log knows what it took."""
+        after = self._state
         for event in events:
-            state = evolve(state, state.last_lsn + 1, event)
-        return state
+            after = evolve(after, after.last_lsn + 1, event)
+        contents = self._contents_after(events, after)
+        log = self._log
+        try:
+            yield
+        finally:
+            if log.next_lsn == after.last_lsn + 1:
+                self._contents = contents
+                self.steps_seen = max(self.steps_seen, after.steps_received)
+                self._state = after
 
     def _first_fold(self) -> State:
         try:
@@ -215,20 +227,20 @@ class Journal:
             raise
 
     def _fold(self, log: wal.Log) -> State:
-        state = State()
+        """Fold a whole log. Its contents are kept at the end, so that nothing is half-way visible meanwhile."""
+        state, contents = State(), dict[str, bytes]()
         for entry in log.read():
             event = decode(entry.kind, entry.payload)
             state = evolve(state, entry.lsn, event)
-            self._keep_contents((event,), state)
+            contents = _with_content(contents, event, state)
+        self._contents = contents
         return state
 
-    def _keep_contents(self, events: Sequence[Event], after: State) -> None:
-        """Hold the content of each blueprint's last version, no more: it is there before the state names it."""
+    def _contents_after(self, events: Sequence[Event], after: State) -> dict[str, bytes]:
+        contents = self._contents
         for event in events:
-            if isinstance(event, journal.BlueprintObserved) and event.content:
-                live = {seen.blueprint.digest for seen in after.blueprints.values() if seen.blueprint is not None}
-                self._contents = {digest: kept for digest, kept in self._contents.items() if digest in live}
-                self._contents[event.digest] = event.content
+            contents = _with_content(contents, event, after)
+        return contents
 
     def _unrecorded(self, state: State, now_ns: int) -> journal.StepsUnrecorded:
         first = state.steps_received + 1
@@ -250,8 +262,8 @@ class Journal:
 
     def _try_again(self) -> None:
         """One trial: reopen where the writer failed, then one batch; success lets steps in again."""
+        failed_at_ns = self._failed_at_ns
         try:
-            failed_at_ns = self._failed_at_ns
             if failed_at_ns is not None:
                 self._reopen()
             self.record(lambda state, now_ns: self._trial_events(state, now_ns, failed_at_ns)).pending.result()
@@ -263,35 +275,51 @@ class Journal:
             self._fault = error  # the history itself is unusable: the next step raises it
         else:
             with self._lock:
-                self._failed_at_ns = self._late = None
+                self._failed_at_ns = self._owed = None
         finally:
             self._trial = None
 
     def _reopen(self) -> None:
-        """Back from disk: nothing in memory is trusted, and steps are refused until the new state is in place."""
+        """Back from disk: nothing in memory is trusted. The fold holds no lock: steps are refused meanwhile."""
         self._log.close()
         log = self._open_log()
+        try:
+            state = self._fold(log)
+        except BaseException:  # a log that nobody owns must not keep its lock
+            log.close()
+            raise
         with self._lock:
-            self._log = log
-            self._state = self._fold(log)
+            if not self._closed:
+                self._log, self._state = log, state
+                return
+        log.close()
+        raise JournalUnavailable("log_failed")  # close() did not wait for this
 
     def _trial_events(self, state: State, now_ns: int, failed_at_ns: int | None) -> tuple[Event, ...]:
-        late = self._late
-        owed = _late_events(state, late, now_ns) if late is not None and self._owes(late) else ()
-        for event in owed:
+        owed = self._owed
+        events = _pause_events(state, owed, now_ns) if owed is not None and self._is_owed(owed) else ()
+        for event in events:
             state = evolve(state, state.last_lsn + 1, event)
         unrecorded = self._unrecorded(state, now_ns)
-        return (*owed, *log_trial(state, unrecorded, writer_failed_at_ns=failed_at_ns))
+        return (*events, *log_trial(state, unrecorded, writer_failed_at_ns=failed_at_ns))
 
 
-def _late_events(state: State, late: LateCommit, now_ns: int) -> tuple[Event, ...]:
-    return commit_late(
+def _with_content(contents: dict[str, bytes], event: Event, after: State) -> dict[str, bytes]:
+    """The content of each blueprint's last version, no more: it is there before the state names it."""
+    if not isinstance(event, journal.BlueprintObserved) or not event.content:
+        return contents
+    live = {seen.blueprint.digest for seen in after.blueprints.values() if seen.blueprint is not None}
+    return {digest: kept for digest, kept in contents.items() if digest in live} | {event.digest: event.content}
+
+
+def _pause_events(state: State, owed: ReleasedPause, now_ns: int) -> tuple[Event, ...]:
+    return pause_released(
         state,
-        late.observation,
-        late.received,
-        step_lsn=late.step_lsn,
-        decision_lsn=late.decision_lsn,
-        cause=late.cause,
+        owed.observation,
+        owed.received,
+        step_lsn=owed.step_lsn,
+        decision_lsn=owed.decision_lsn,
+        cause=owed.cause,
         event_time_ns=now_ns,
     )
 

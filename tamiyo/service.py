@@ -29,6 +29,7 @@ from tamiyo.journal import Journal, JournalUnavailable
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.policy import Policy
 from tamiyo.policy.baseline import BaselinePolicy
+from tamiyo.probe import sync_ms
 from tamiyo.stages import Stages, Step, StepTimings
 
 __all__ = ["StepTimings", "TamiyoService"]
@@ -53,7 +54,8 @@ class TamiyoService:
         self._journal = journal
         self._stages = stages
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = False  # no more steps
+        self._released = False  # the log's lock is given up
         self._broken: TamiyoError | None = None
 
     @classmethod
@@ -89,11 +91,12 @@ class TamiyoService:
         settings = settings or load_settings()
         clock = clock or SystemClock()
         policy = policy or BaselinePolicy()
+        identity = policy.identity  # a policy without one is refused before anything is opened
         path = Path(directory) / "wal"
         journal = Journal(lambda: wal.Log.open(path, segment_bytes=settings.segment_bytes, disk=disk), clock)
-        started_ns = time.perf_counter_ns()
-        journal.begin(lambda _, now_ns: (service_opened(settings, policy, now_ns, clock.wall_ns()),))
-        _warn_of_a_slow_disk((time.perf_counter_ns() - started_ns) / 1e6, settings.commit_timeout_ms, path)
+        journal.begin(lambda _, now_ns: (service_opened(settings, identity, now_ns, clock.wall_ns()),))
+        if disk is None:
+            _warn_of_a_slow_disk(sync_ms(path), settings.commit_timeout_ms, path)
         blueprints = Blueprints(urza, journal, clock, budget_ms=settings.metadata_timeout_ms)
         stages = Stages(journal, blueprints, policy, key, settings, clock)
         return cls(Path(directory), journal, stages, settings, project=disk is None)
@@ -131,17 +134,21 @@ class TamiyoService:
         return self._journal
 
     def close(self) -> None:
-        """Finish what is owed, close the log, then bring the projection and the exported files up to date."""
+        """Finish what is owed, close the log, then bring the projection and the exported files up to date.
+
+        Raises:
+            wal.LogBusy: the disk does not answer; the lock is still held, and close may be called again.
+            wal.LogFailed: closing failed; open again to recover.
+        """
         with self._lock:
-            if self._closed:
+            if self._released:
                 return
             self._closed = True
             self._stages.close()
-            try:
-                self._journal.close()
-            finally:
-                if self._project:
-                    _project(self.directory, self._journal.state)
+            self._journal.close()
+            self._released = True
+            if self._project:
+                _project(self.directory, self._journal.state)
 
     def __enter__(self) -> Self:
         """Return the service itself."""
@@ -193,13 +200,13 @@ class TamiyoService:
             return command
 
 
-def _warn_of_a_slow_disk(commit_ms: float, budget_ms: int, path: Path) -> None:
-    if commit_ms > budget_ms:
+def _warn_of_a_slow_disk(sync_p50_ms: float, budget_ms: int, path: Path) -> None:
+    if sync_p50_ms > budget_ms:
         logger.warning(
-            "the first commit to %s took %.1f ms and the budget is %d ms: steps whose commit is late are answered "
-            "with a PAUSE; use a faster disk or raise TAMIYO_COMMIT_TIMEOUT_MS",
+            "a sync under %s takes %.1f ms and the budget of a commit is %d ms: steps whose commit is late get "
+            "a PAUSE; use a faster disk or raise TAMIYO_COMMIT_TIMEOUT_MS",
             path,
-            commit_ms,
+            sync_p50_ms,
             budget_ms,
         )
 

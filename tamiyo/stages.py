@@ -29,8 +29,9 @@ from tamiyo.core.layout import GraphLayout
 from tamiyo.core.observation import Observation, read_packet
 from tamiyo.core.registries import assignments, extended
 from tamiyo.core.state import State
-from tamiyo.graph import BlueprintInput, Graph, GraphBuilder, parse_metadata
-from tamiyo.journal import Journal, JournalUnavailable, LateCommit, Recorded
+from tamiyo.errors import PacketRejected
+from tamiyo.graph import BlueprintInput, Graph, GraphBuilder
+from tamiyo.journal import Journal, JournalUnavailable, Recorded, ReleasedPause
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.policy import Policy
 from tamiyo.workers import DeadlineWorker, NotAttempted, Raised, Returned, TimedOut
@@ -38,7 +39,6 @@ from tamiyo.workers import DeadlineWorker, NotAttempted, Raised, Returned, Timed
 __all__ = ["Stages", "Step", "StepTimings"]
 
 ERROR_CHARS_MAX = 300
-PARSED_METADATA_MAX = 64
 
 
 @dataclass(slots=True)
@@ -88,16 +88,16 @@ class Stages:
         self._journal = journal_
         self._blueprints = blueprints
         self._policy = policy
+        self._identity = policy.identity
         self._key = key
         self._settings = settings
         self._clock = clock
         self._builder = GraphBuilder()
         self._inference = DeadlineWorker("tamiyo-inference")
-        self._metadata: dict[str, dict[str, object]] = {}
 
     def arrive(self, packet: Message | bytes, call: str, budget_ms: int) -> Step:
         """Read the packet and give the step its identity and its time. Raises `PacketRejected`."""
-        data = packet if isinstance(packet, bytes) else packet.SerializeToString()
+        data = _packet_bytes(packet)
         return Step(
             observation=read_packet(data, self._settings.limits),
             packet=data,
@@ -111,10 +111,9 @@ class Stages:
     def receive(self, step: Step) -> None:
         """Stage the packet, so that a crash from here on keeps it."""
         with _timed(step, "receive_ns"):
-            refusal = self._journal.refusal()
-            if refusal is not None:
-                raise JournalUnavailable(refusal)
+            self._require_journal()
             self._journal.settle()
+            self._require_journal()  # what was owed may have opened the log's breaker
             event, staged = self._journal.stage(lambda state, now_ns: _step_received(step, state, now_ns))
             assert isinstance(event, journal.StepReceived)  # noqa: S101  it was just made
             step.received, step.lsn, step.state = event, staged.lsn, self._journal.state
@@ -133,7 +132,7 @@ class Stages:
         """Number what is new, then build the graph from the state the step arrived in."""
         with _timed(step, "graph_ns"):
             keys = self._builder.registry_keys(step.observation, step.blueprints)
-            added = assignments(step.state.registries, keys)
+            added, overflow = assignments(step.state.registries, keys)
             step.observed.extend(
                 journal.RegistryAssigned(kind=kind, key=key, index=index) for kind, key, index in added
             )
@@ -143,6 +142,7 @@ class Stages:
             )
             host_id = self._blueprints.host_id(step.observation)
             step.layout, step.graph_event = _graph_observed(step, step.graph, host_id)
+            step.graph_event.registry_overflow = overflow
 
     def propose(self, step: Step) -> None:
         """Run the policy under its deadline, unless its breaker is open or there is nothing to select."""
@@ -164,7 +164,6 @@ class Stages:
                 cause = "timeout_wal"
             except wal.LogError:
                 cause = "log_failed"
-            self._journal.note_late(_late(step, step.recorded, cause))
             raise JournalUnavailable(cause)
 
     def sign(self, step: Step, commit: wal.Commit) -> pb.AdaptationCommand:
@@ -175,9 +174,13 @@ class Stages:
             return signing.release(commit.entries[place], self._key)
 
     def pause(self, step: Step, cause: str) -> pb.AdaptationCommand:
-        """The safe PAUSE; a step that never reached the log is counted."""
+        """The safe PAUSE; the log says so later: of a step it has by its LSN, of any other by its number."""
         if step.lsn == 0:
             self._journal.count_unrecorded(cause)
+        else:
+            decision_lsn = _decision_lsn(step.recorded) if step.recorded is not None else 0
+            released = ReleasedPause(step.observation, step.received, step.lsn, decision_lsn, cause)
+            self._journal.note_pause(released)
         command = safe_pause(step.observation, step.decision_id, step.received_unix_ns, cause)
         return signing.sign_safe_pause(command, self._key)
 
@@ -185,6 +188,11 @@ class Stages:
         """Let the collaborators' threads end."""
         self._blueprints.close()
         self._inference.close()
+
+    def _require_journal(self) -> None:
+        refusal = self._journal.refusal()
+        if refusal is not None:
+            raise JournalUnavailable(refusal)
 
     def _await(self, step: Step, wait: Callable[[float], bool]) -> None:
         started_ns = time.perf_counter_ns()
@@ -198,29 +206,19 @@ class Stages:
         observed = state.blueprints.get(blueprint_id)
         if observed is None or observed.blueprint is None:
             return BlueprintInput(unobserved(blueprint_id), {})
-        return BlueprintInput(observed.blueprint, self._parsed_metadata(observed.blueprint.digest))
-
-    def _parsed_metadata(self, digest: str) -> dict[str, object]:
-        """The content's graph metadata, parsed once for each digest."""
-        if digest not in self._metadata:
-            content = journal.BlueprintContent.FromString(self._journal.content(digest))
-            while len(self._metadata) >= PARSED_METADATA_MAX:
-                del self._metadata[next(iter(self._metadata))]
-            self._metadata[digest] = dict(parse_metadata(content.graph_metadata))
-        return self._metadata[digest]
+        return BlueprintInput(observed.blueprint, self._blueprints.metadata(observed.blueprint.digest))
 
     def _inference_event(self, step: Step) -> Event:
-        graph, identity = step.graph, self._policy.identity
+        graph, identity = step.graph, self._identity
         assert graph is not None  # noqa: S101  `build_graph` came before
         skipped = self._skip_cause(step, graph)
         if skipped is not None:
             return journal.InferenceSkipped(step_lsn=step.lsn, identity=identity_message(identity), cause=skipped)
-        outcome = self._inference.call(lambda: self._policy.propose(graph), step.budget_ms / 1e3)
+        outcome = self._inference.call(lambda: self._ask(step, graph), step.budget_ms / 1e3)
         if isinstance(outcome, Returned):
-            return inference_message(
-                step.lsn, identity, outcome.value, elapsed_ns=outcome.elapsed_ns,
-                observation=step.observation, blueprints=len(step.blueprints),
-            )  # fmt: skip
+            event = outcome.value
+            event.elapsed_ns = outcome.elapsed_ns
+            return event
         message = identity_message(identity)
         if isinstance(outcome, TimedOut):
             return journal.InferenceTimedOut(
@@ -228,11 +226,29 @@ class Stages:
             )
         return _inference_failed(step, message, outcome)
 
+    def _ask(self, step: Step, graph: Graph) -> journal.InferenceObserved | journal.InferenceFailed:
+        """Ask the policy and judge its answer, on its own thread: whatever is in there is somebody else's code."""
+        return inference_message(
+            step.lsn,
+            self._identity,
+            self._policy.propose(graph),
+            observation=step.observation,
+            blueprints=len(step.blueprints),
+        )
+
     def _skip_cause(self, step: Step, graph: Graph) -> str | None:
         breaker = step.state.breakers["inference"]
         if not admits(breaker, step.received.event_time_ns, step.state.thresholds):
             return "breaker_open"
         return None if graph.candidates else "no_seed_candidates"
+
+
+def _packet_bytes(packet: object) -> bytes:
+    if isinstance(packet, Message):
+        return packet.SerializeToString()
+    if isinstance(packet, bytes | bytearray | memoryview):
+        return bytes(packet)
+    raise PacketRejected(f"a {type(packet).__name__} is no packet; give a SystemStatePacket or its bytes")
 
 
 def _step_received(step: Step, state: State, now_ns: int) -> journal.StepReceived:
@@ -288,7 +304,7 @@ def _inference_failed(
         failed.error = f"not attempted: {outcome.abandoned} earlier calls have not returned"
         return failed
     failed.attempted, failed.elapsed_ns = True, outcome.elapsed_ns
-    failed.error = _printable(f"{type(outcome.error).__name__}: {outcome.error}")
+    failed.error = _printable(outcome.words)
     return failed
 
 
@@ -328,10 +344,6 @@ def _stage_timings(timings: StepTimings) -> journal.StageTimings:
 def _decision_lsn(recorded: Recorded) -> int:
     made = next(event for event in recorded.events if isinstance(event, journal.DecisionMade))
     return recorded.lsn_of(made)
-
-
-def _late(step: Step, recorded: Recorded, cause: str) -> LateCommit:
-    return LateCommit(step.observation, step.received, step.lsn, _decision_lsn(recorded), cause)
 
 
 def _printable(text: str) -> str:

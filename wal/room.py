@@ -38,6 +38,14 @@ class Room:
         self.offset += length
         self.next_lsn += records
 
+    def mark(self) -> tuple[int, int, int, str, int]:
+        """Where the plan stands, for `back_to`."""
+        return self.segment, self.offset, self.next_lsn, self.spare, self._segment_bytes
+
+    def back_to(self, mark: tuple[int, int, int, str, int]) -> None:
+        """Take back every place given since `mark`."""
+        self.segment, self.offset, self.next_lsn, self.spare, self._segment_bytes = mark
+
     def heartbeat(self, length: int) -> None:
         """Take a heartbeat's place: every frame left one free behind it."""
         self.offset += length

@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +94,7 @@ class Writer:
     def submit(self, batch: Batch) -> Pending:
         """Queue a batch without waiting. Raises LogBusy, LogFull, LogFailed or LogClosed; then nothing happened."""
         self._refuse_in_child()
-        with self._mutex:
+        with self._mutex, self._all_or_nothing(batch):
             refusal = self._admit(batch)
             if refusal is not None:
                 raise refusal
@@ -105,16 +105,19 @@ class Writer:
         self._refuse_in_child()
         with self._mutex:
             asked = self._attempts
-            while (refusal := self._admit(batch)) is not None:
+            while True:
+                with self._all_or_nothing(batch):
+                    refusal = self._admit(batch)
+                    if refusal is None:
+                        return self._queue_batch(batch)
                 if isinstance(refusal, LogFull) and self._attempts > asked:
                     raise refusal
                 self._wait_for_progress()
-            return self._queue_batch(batch)
 
     def stage(self, batch: Batch) -> Staged:
         """Queue one record to be written ahead of its batch, unsynced. Raises as `submit`."""
         self._refuse_in_child()
-        with self._mutex:
+        with self._mutex, self._all_or_nothing(batch):
             refusal = self._admit(batch)
             if refusal is not None:
                 raise refusal
@@ -142,6 +145,21 @@ class Writer:
             raise LogClosed(
                 "cannot append: this log belongs to the parent process. Open it here once that has closed it."
             )
+
+    @contextlib.contextmanager
+    def _all_or_nothing(self, batch: Batch) -> Iterator[None]:
+        """An interrupt may come at any line: the batch is queued, or its place is given back. The mutex is held."""
+        mark = self._room.mark()
+        try:
+            yield
+        except (LogBusy, LogFull):
+            raise  # nothing was taken, but a spare may have been asked for
+        except BaseException:
+            if self._queue and self._queue[-1] is batch:
+                self._wake()
+            else:
+                self._room.back_to(mark)
+            raise
 
     def _admit(self, batch: Batch) -> LogBusy | LogFull | None:
         """Give the batch its place; return why there is none yet. The mutex is held."""

@@ -8,10 +8,10 @@ import wal
 from tamiyo.audit.differences import Difference, differences
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.blueprint import content_digest
-from tamiyo.core.decide import blueprint_observed, commit_late, decide, log_trial
+from tamiyo.core.decide import blueprint_observed, decide, log_trial, pause_released
 from tamiyo.core.events import Event, decode, encode
 from tamiyo.core.evolve import evolve
-from tamiyo.core.inputs import Inference, MetadataFault, require_fit, step_inputs
+from tamiyo.core.inputs import Inference, Inputs, MetadataFault, require_fit, step_inputs
 from tamiyo.core.limits import UNLIMITED
 from tamiyo.core.observation import read_packet
 from tamiyo.core.state import State
@@ -75,6 +75,7 @@ class _Auditor:
         self._awaited: deque[Event] = deque()
         self._idle_moves: list[tuple[int, journal.BreakerMoved]] = []  # moves that no step brought about
         self._idle_state = State()
+        self._digests: set[str] = set()  # of every blueprint version observed
 
     def take(self, lsn: int, event: Event) -> None:
         """Check one event against what was recomputed, then fold it."""
@@ -108,7 +109,7 @@ class _Auditor:
             self._check_decision(lsn, event)
         elif isinstance(event, journal.BreakerMoved):
             self._check_move(lsn, event)
-        elif isinstance(event, journal.CommitLate):
+        elif isinstance(event, journal.CommitLate | journal.StepPaused):
             self._check_late(lsn, event)
         elif isinstance(event, IDLE_CAUSES):
             self._check_idle(lsn, event)
@@ -140,6 +141,7 @@ class _Auditor:
         before = self._idle_state if self._idle_moves else self.found.state
         if isinstance(event, journal.BlueprintObserved):
             expected = blueprint_observed(before, event)
+            self._digests.add(event.digest)
             wrong = _content_fault(event)
             if wrong is not None:
                 self._diverge(lsn, 0, wrong)
@@ -164,6 +166,7 @@ class _Auditor:
                 event.step_lsn, step.received, step.observed, event_time_ns=event.event_time_ns, timings=event.timings
             )
             require_fit(inputs)
+            self._require_known(inputs)
         except ValueError as error:
             self._diverge(lsn, step.received.step_index, f"the decision cannot be recomputed: {error}")
             return
@@ -175,14 +178,26 @@ class _Auditor:
             if self._awaited and self.found.divergence is None:
                 self._compare(early_lsn, self._awaited.popleft(), early)
 
-    def _check_late(self, lsn: int, event: journal.CommitLate) -> None:
+    def _require_known(self, inputs: Inputs) -> None:
+        """What the step says it used must be what the log holds. Raises ValueError."""
+        strange = [
+            used.blueprint_id for used in inputs.graph.blueprints if used.digest and used.digest not in self._digests
+        ]
+        if strange:
+            raise ValueError(f"the graph used versions that were never observed, of {', '.join(strange)}")
+        version = inputs.inference.identity.version
+        if version != self.found.state.policy_version:
+            raise ValueError(f"policy {version!r} answered, and {self.found.state.policy_version!r} is in force")
+
+    def _check_late(self, lsn: int, event: journal.CommitLate | journal.StepPaused) -> None:
         """The safe PAUSE that was released is a pure function of the packet and the cause."""
-        step = self._decided.get(event.step_lsn)
+        paused = isinstance(event, journal.StepPaused)
+        step = self._open.pop(event.step_lsn, None) if paused else self._decided.get(event.step_lsn)
         if step is None:
-            self._diverge(lsn, 0, f"a late commit of step LSN {event.step_lsn}, which is not the last one decided")
+            self._diverge(lsn, 0, f"{event.DESCRIPTOR.name} of step LSN {event.step_lsn}, which is not waiting for one")
             return
-        self.found.late_commits += 1
-        expected = commit_late(
+        self.found.late_commits += not paused
+        expected = pause_released(
             self.found.state,
             read_packet(step.received.packet, UNLIMITED),
             step.received,

@@ -29,9 +29,8 @@ def init(seed: int, out: Path, force: bool) -> None:  # noqa: FBT001  click pass
         raise click.ClickException(f"{out} cannot be written: {error.strerror}; choose another place") from error
     print(f"wrote {out}: {checkpoint.version}, {len(checkpoint.data) / 2**20:.1f} MiB")
     print(f"sha256 {checkpoint.digest}")
-    print(
-        "The network is UNTRAINED: it proposes, but nothing has taught it what is good. Do not let it decide a run that matters."
-    )
+    print("The network is UNTRAINED: it proposes, but nothing has taught it what is good.")
+    print("Do not let it decide a run that matters.")
 
 
 @command.command()

@@ -50,7 +50,8 @@ def safe_pause(observation: Observation, decision_id: str, received_unix_ns: int
     command = _shell(str(uuid5(UUID(decision_id), cause)), received_unix_ns, pb.COMMAND_PAUSE)
     covered = Coverage.of(_packet_counts(observation))
     action = "timeout" if cause.startswith("timeout") else "none"
-    command.annotations.update({"risk_reason": cause, "policy_action": action, **covered.annotations()})
+    command.annotations.update({"policy_version": "none", "risk_reason": cause, **covered.annotations()})
+    command.annotations.update(_no_proposal_notes(action))
     return command
 
 
@@ -121,12 +122,7 @@ def _proposal_notes(inputs: Inputs) -> Mapping[str, str]:
     proposal = inputs.proposal
     if proposal is None:
         timed_out = isinstance(inputs.inference, journal.InferenceTimedOut)
-        action = "timeout" if timed_out else "none"
-        return {
-            "policy_action": action, "policy_param_delta": "0.000000", "policy_value_estimate": "0.000000",
-            "policy_risk_index": "0", "policy_risk_score": "0.000000",
-            "blending_method": BLENDING_METHODS[0], "blending_method_index": "0",
-        }  # fmt: skip
+        return _no_proposal_notes("timeout" if timed_out else "none")
     method, _, _, _ = blending(proposal)
     return {
         "policy_action": str(argmax(proposal.action)),
@@ -137,6 +133,19 @@ def _proposal_notes(inputs: Inputs) -> Mapping[str, str]:
         "blending_method": BLENDING_METHODS[method],
         "blending_method_index": str(method),
         "blending_schedule_units": "fraction_0_1",
+    }
+
+
+def _no_proposal_notes(action: str) -> dict[str, str]:
+    """What a command says of the policy where the policy said nothing."""
+    return {
+        "policy_action": action,
+        "policy_param_delta": "0.000000",
+        "policy_value_estimate": "0.000000",
+        "policy_risk_index": "0",
+        "policy_risk_score": "0.000000",
+        "blending_method": BLENDING_METHODS[0],
+        "blending_method_index": "0",
     }
 
 

@@ -31,7 +31,7 @@ from tamiyo.core.state import State
 from tamiyo.core.thresholds import Thresholds
 from tamiyo.leyline import leyline_pb2 as pb
 
-__all__ = ["Decision", "blueprint_observed", "commit_late", "decide", "log_trial", "signals_of"]
+__all__ = ["Decision", "blueprint_observed", "decide", "log_trial", "pause_released", "signals_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def decide(state: State, inputs: Inputs) -> Decision:
     reason = reason_of(proposed, final, rows)
     command = unsigned_command(inputs, final, proposed, reason, named, counted)
     clean = not any(t.row.asks == PAUSE and t.row.reason != "conservative_mode" for t in rows)
-    made = _decision_made(inputs, command, reason, rows, ledger, final, clean=clean)
+    made = _decision_made(inputs, command, reason, rows, ledger, final, named, clean=clean)
     report = field_report(inputs, command, reason, delta, named)
     change = _conservative_change(state, ledger, rows, inputs, clean=clean)
     reported = journal.FieldReportIssued(step_lsn=inputs.step_lsn, report=report.SerializeToString(deterministic=True))
@@ -148,7 +148,7 @@ class _Ledger:
 
 def _settle_breakers(state: State, inputs: Inputs) -> _Ledger:
     ledger = _Ledger(dict(state.breakers), state.thresholds, inputs.step_lsn)
-    if state.commit_unsettled:  # a late commit would have said so before this decision
+    if state.unsettled is not None:  # a late commit would have said so before this decision
         ledger.record("log", succeeded=True, now_ns=inputs.event_time_ns)
     if not isinstance(inputs.inference, journal.InferenceSkipped):
         ledger.happened("inference", breakers.REQUEST, inputs.received.event_time_ns)
@@ -166,8 +166,7 @@ def _conservative_change(
     held_by = [name for name in breakers.STEP_BREAKERS if ledger.records[name].state != breakers.CLOSED]
     if not mode.active:
         asking = [t.row.reason for t in rows if t.row.conservative]
-        opened = [f"breaker_{name}" for name in breakers.STEP_BREAKERS if ledger.records[name].state == breakers.OPEN]
-        cause = next(iter(asking + opened), None)
+        cause = next(iter(asking + [f"breaker_{name}" for name in held_by]), None)
         return _mode_event(inputs, active=True, reason=cause) if cause else None
     cooled = inputs.event_time_ns - mode.since_ns >= thresholds.conservative_cool_down_s * 1e9
     calm = clean and mode.clean_steps + 1 >= thresholds.conservative_clean_steps
@@ -182,7 +181,7 @@ def _mode_event(inputs: Inputs, *, active: bool, reason: str) -> journal.Conserv
 
 def _decision_made(
     inputs: Inputs, command: pb.AdaptationCommand, reason: str, rows: Sequence[Triggered], ledger: _Ledger,
-    final: Intent, *, clean: bool,
+    final: Intent, named: Blueprint | None, *, clean: bool,
 ) -> journal.DecisionMade:  # fmt: skip
     made = journal.DecisionMade(
         step_lsn=inputs.step_lsn,
@@ -196,6 +195,8 @@ def _decision_made(
         training_run_id=inputs.observation.training_run_id,
     )
     loss = finite_validation_loss(inputs.observation)
+    if named is not None:
+        made.blueprint_digest = named.digest
     if loss is not None:
         made.has_validation_loss, made.validation_loss = True, loss
     if final.operation == pb.SEED_OP_GERMINATE and final.seed is not None:
@@ -214,7 +215,7 @@ def _row_message(triggered: Triggered) -> journal.TriggeredRow:
     )
 
 
-def commit_late(
+def pause_released(
     state: State,
     observation: Observation,
     received: journal.StepReceived,
@@ -224,20 +225,33 @@ def commit_late(
     cause: str,
     event_time_ns: int,
 ) -> tuple[Event, ...]:
-    """What the next batch begins with after a commit that missed its budget.
+    """What the log says next of a received step that was answered with a safe PAUSE.
 
-    The safe PAUSE that was released supersedes the step's command, and its NEUTRAL report the step's own.
+    Where its decision was recorded (`decision_lsn`), the commit was late: the PAUSE supersedes the command, and its
+    NEUTRAL report the step's own. Where it could not be (0), the PAUSE is all there is, and it gets its report.
     """
     released = safe_pause(observation, received.decision_id, received.received_unix_ns, cause)
     report = pause_report(released, observation.training_run_id, state.policy_version, cause)
-    late = journal.CommitLate(
-        decision_lsn=decision_lsn, step_lsn=step_lsn, released_command_id=released.command_id, cause=cause,
-        event_time_ns=event_time_ns,
-    )  # fmt: skip
+    fact = journal.CommitLate(decision_lsn=decision_lsn) if decision_lsn else journal.StepPaused()
+    fact.step_lsn, fact.released_command_id, fact.cause = step_lsn, released.command_id, cause
+    fact.event_time_ns = event_time_ns
     reported = journal.FieldReportIssued(step_lsn=step_lsn, report=report.SerializeToString(deterministic=True))
     ledger = _Ledger(dict(state.breakers), state.thresholds, step_lsn)
-    ledger.happened("log", breakers.FAILURE, event_time_ns)
-    return (late, reported, *ledger.moves)
+    if decision_lsn or cause == "timeout_wal":
+        ledger.happened("log", breakers.FAILURE, event_time_ns)
+    return (fact, reported, *ledger.moves, *_brought_on(state, ledger, step_lsn, event_time_ns))
+
+
+def _brought_on(
+    state: State, ledger: _Ledger, step_lsn: int, event_time_ns: int
+) -> tuple[journal.ConservativeModeChanged, ...]:
+    """Conservative mode, where the log's breaker has opened outside a decision."""
+    if state.conservative.active or ledger.records["log"].state == breakers.CLOSED:
+        return ()
+    changed = journal.ConservativeModeChanged(
+        active=True, reason="breaker_log", event_time_ns=event_time_ns, step_lsn=step_lsn
+    )
+    return (changed,)
 
 
 def log_trial(
@@ -248,7 +262,7 @@ def log_trial(
     if writer_failed_at_ns is not None:
         ledger.happened("log", breakers.WRITER_FAILED, writer_failed_at_ns)
     ledger.happened("log", breakers.REQUEST, unrecorded.event_time_ns)
-    return (*ledger.moves, *ledger.trials, unrecorded)
+    return (*ledger.moves, *ledger.trials, unrecorded, *_brought_on(state, ledger, 0, unrecorded.event_time_ns))
 
 
 def blueprint_observed(state: State, observed: journal.BlueprintObserved) -> tuple[Event, ...]:

@@ -37,6 +37,7 @@ MESSAGES: Mapping[int, type[Message]] = MappingProxyType(
         16: journal.CommitLate,
         17: journal.StepsUnrecorded,
         18: journal.GraphLayoutObserved,
+        19: journal.StepPaused,
     }
 )
 

@@ -23,6 +23,7 @@ from tamiyo.core.state import (
     Conservative,
     ObservedBlueprint,
     State,
+    Unsettled,
 )
 from tamiyo.core.thresholds import Thresholds
 from tamiyo.errors import InvariantViolation
@@ -59,7 +60,8 @@ def _service_opened(state: State, _: int, event: journal.ServiceOpened) -> State
         thresholds=Thresholds.from_map(event.thresholds),
         behaviour_flags=tuple(event.behaviour_flags),
         policy_version=event.policy_version,
-        commit_unsettled=False,  # whether the last commit was in time died with the process
+        unsettled=None,  # whether the last commit was in time died with the process
+        seed_blueprints=_settled_seeds(state),
         breakers=_restarted(state.breakers, event.event_time_ns),
         conservative=replace(state.conservative, since_ns=event.event_time_ns)
         if state.conservative.active
@@ -107,7 +109,8 @@ def _graph_layout_observed(state: State, lsn: int, event: journal.GraphLayoutObs
 def _blueprint_observed(state: State, lsn: int, event: journal.BlueprintObserved) -> State:
     known = state.blueprints.get(event.blueprint_id)
     if not event.digest:
-        observed = ObservedBlueprint(None, 0, event.event_time_ns)
+        last = known or ObservedBlueprint(None, 0, 0)
+        observed = replace(last, observed_at_ns=event.event_time_ns, withdrawn=True)
     elif event.content:
         content = journal.BlueprintContent.FromString(event.content)
         blueprint = read_blueprint(event.blueprint_id, event.digest, content)
@@ -116,7 +119,7 @@ def _blueprint_observed(state: State, lsn: int, event: journal.BlueprintObserved
         same = known is not None and known.blueprint is not None and known.blueprint.digest == event.digest
         _require(same, event, state, "content may be left out only where the same digest is known")
         assert known is not None  # noqa: S101  said by the line above; the type checker cannot see it
-        observed = replace(known, observed_at_ns=event.event_time_ns)
+        observed = replace(known, observed_at_ns=event.event_time_ns, withdrawn=False)
     blueprints = _remembered(state.blueprints, event.blueprint_id, observed, BLUEPRINTS_MAX)
     counted = state.breakers if event.late else _counted(state.breakers, "metadata", breakers.SUCCESS)
     return replace(
@@ -154,20 +157,20 @@ def _decision_made(state: State, _: int, event: journal.DecisionMade) -> State:
         event_time_ns=max(state.event_time_ns, event.event_time_ns),
         decisions=state.decisions + 1,
         undecided=tuple(lsn for lsn in state.undecided if lsn != event.step_lsn),
-        commit_unsettled=True,
+        unsettled=Unsettled(event.step_lsn, event.germinated_seed_id, event.germinated_blueprint_id),
         breakers=records,
         conservative=replace(state.conservative, clean_steps=clean_steps),
         loss=loss,
-        seed_blueprints=_seed_blueprints(state, event),
+        seed_blueprints=_settled_seeds(state),
     )
 
 
-def _seed_blueprints(state: State, event: journal.DecisionMade) -> Mapping[str, str]:
-    if not event.germinated_seed_id:
+def _settled_seeds(state: State) -> Mapping[str, str]:
+    """The seeds' blueprints with the last decision's germination among them, its commit having been in time."""
+    last = state.unsettled
+    if last is None or not last.seed_id:
         return state.seed_blueprints
-    return _remembered(
-        state.seed_blueprints, event.germinated_seed_id, event.germinated_blueprint_id, SEED_BLUEPRINTS_MAX
-    )
+    return _remembered(state.seed_blueprints, last.seed_id, last.blueprint_id, SEED_BLUEPRINTS_MAX)
 
 
 def _breaker_moved(state: State, _: int, event: journal.BreakerMoved) -> State:
@@ -189,12 +192,23 @@ def _conservative_mode_changed(state: State, _: int, event: journal.Conservative
 
 
 def _commit_late(state: State, _: int, event: journal.CommitLate) -> State:
-    _require(state.commit_unsettled, event, state, "no commit is waiting to be judged")
+    waiting = state.unsettled is not None and state.unsettled.step_lsn == event.step_lsn
+    _require(waiting, event, state, f"the commit of step {event.step_lsn} is not waiting to be judged")
     counted = _counted(state.breakers, "log", breakers.FAILURE)
-    return replace(state, commit_unsettled=False, commits_late=state.commits_late + 1, breakers=counted)
+    return replace(state, unsettled=None, commits_late=state.commits_late + 1, breakers=counted)
+
+
+def _step_paused(state: State, _: int, event: journal.StepPaused) -> State:
+    _require(event.step_lsn in state.undecided, event, state, f"step {event.step_lsn} is not awaiting a decision")
+    undecided = tuple(lsn for lsn in state.undecided if lsn != event.step_lsn)
+    late = event.cause == "timeout_wal"
+    counted = _counted(state.breakers, "log", breakers.FAILURE) if late else state.breakers
+    return replace(state, undecided=undecided, breakers=counted)
 
 
 def _steps_unrecorded(state: State, _: int, event: journal.StepsUnrecorded) -> State:
+    spanned = event.last_step_index - event.first_step_index + 1
+    _require(event.count == spanned, event, state, f"{event.count} steps are not the {spanned} it names")
     _require(
         event.first_step_index == state.steps_received + 1,
         event,
@@ -250,6 +264,7 @@ FOLDS: Mapping[type[Event], Callable[[State, int, Any], State]] = MappingProxyTy
         journal.CommitLate: _commit_late,
         journal.StepsUnrecorded: _steps_unrecorded,
         journal.GraphLayoutObserved: _graph_layout_observed,
+        journal.StepPaused: _step_paused,
     }
 )
 """The handler of each event; a message without one cannot be logged."""

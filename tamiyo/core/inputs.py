@@ -70,9 +70,9 @@ def inference_message(
     identity: PolicyIdentity,
     proposal: object,
     *,
-    elapsed_ns: int,
     observation: Observation,
     blueprints: int,
+    elapsed_ns: int = 0,
 ) -> journal.InferenceObserved | journal.InferenceFailed:
     """The event for a policy's answer: what it proposed, or that the proposal is malformed."""
     wrong = malformation(proposal, observation, blueprints)

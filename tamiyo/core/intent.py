@@ -93,7 +93,7 @@ def _blueprint_for(state: State, inputs: Inputs, seed: Seed, operation: int) -> 
     if operation == pb.SEED_OP_GERMINATE:
         index = inputs.proposal.blueprint_index
         return inputs.graph.blueprints[index].blueprint_id if index >= 0 else ""
-    return state.seed_blueprints.get(seed.seed_id) or inputs.graph.host_blueprint_id
+    return state.blueprint_of(seed.seed_id) or inputs.graph.host_blueprint_id
 
 
 def restrict(intent: Intent, rows: Sequence[Triggered]) -> Intent:

@@ -99,7 +99,7 @@ class BlueprintUse(_message.Message):
     def __init__(self, blueprint_id: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class GraphObserved(_message.Message):
-    __slots__ = ("step_lsn", "layout_lsn", "present", "total", "node_counts", "edge_counts", "norm_inputs", "blueprints", "ignored_inputs", "host_blueprint_id")
+    __slots__ = ("step_lsn", "layout_lsn", "present", "total", "node_counts", "edge_counts", "norm_inputs", "blueprints", "ignored_inputs", "registry_overflow", "host_blueprint_id")
     STEP_LSN_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_LSN_FIELD_NUMBER: _ClassVar[int]
     PRESENT_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +109,7 @@ class GraphObserved(_message.Message):
     NORM_INPUTS_FIELD_NUMBER: _ClassVar[int]
     BLUEPRINTS_FIELD_NUMBER: _ClassVar[int]
     IGNORED_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    REGISTRY_OVERFLOW_FIELD_NUMBER: _ClassVar[int]
     HOST_BLUEPRINT_ID_FIELD_NUMBER: _ClassVar[int]
     step_lsn: int
     layout_lsn: int
@@ -119,8 +120,9 @@ class GraphObserved(_message.Message):
     norm_inputs: _containers.RepeatedCompositeFieldContainer[NormInput]
     blueprints: _containers.RepeatedCompositeFieldContainer[BlueprintUse]
     ignored_inputs: int
+    registry_overflow: int
     host_blueprint_id: str
-    def __init__(self, step_lsn: _Optional[int] = ..., layout_lsn: _Optional[int] = ..., present: _Optional[_Iterable[int]] = ..., total: _Optional[_Iterable[int]] = ..., node_counts: _Optional[_Iterable[int]] = ..., edge_counts: _Optional[_Iterable[int]] = ..., norm_inputs: _Optional[_Iterable[_Union[NormInput, _Mapping]]] = ..., blueprints: _Optional[_Iterable[_Union[BlueprintUse, _Mapping]]] = ..., ignored_inputs: _Optional[int] = ..., host_blueprint_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, step_lsn: _Optional[int] = ..., layout_lsn: _Optional[int] = ..., present: _Optional[_Iterable[int]] = ..., total: _Optional[_Iterable[int]] = ..., node_counts: _Optional[_Iterable[int]] = ..., edge_counts: _Optional[_Iterable[int]] = ..., norm_inputs: _Optional[_Iterable[_Union[NormInput, _Mapping]]] = ..., blueprints: _Optional[_Iterable[_Union[BlueprintUse, _Mapping]]] = ..., ignored_inputs: _Optional[int] = ..., registry_overflow: _Optional[int] = ..., host_blueprint_id: _Optional[str] = ...) -> None: ...
 
 class BlueprintObserved(_message.Message):
     __slots__ = ("blueprint_id", "digest", "event_time_ns", "content", "late")
@@ -305,7 +307,7 @@ class StageTimings(_message.Message):
     def __init__(self, receive_ns: _Optional[int] = ..., blueprints_ns: _Optional[int] = ..., graph_ns: _Optional[int] = ..., inference_ns: _Optional[int] = ...) -> None: ...
 
 class DecisionMade(_message.Message):
-    __slots__ = ("step_lsn", "event_time_ns", "command", "risk_reason", "rows", "outcomes", "timings", "clean", "training_run_id", "has_validation_loss", "validation_loss", "germinated_seed_id", "germinated_blueprint_id")
+    __slots__ = ("step_lsn", "event_time_ns", "command", "risk_reason", "rows", "outcomes", "timings", "clean", "training_run_id", "has_validation_loss", "validation_loss", "germinated_seed_id", "germinated_blueprint_id", "blueprint_digest")
     STEP_LSN_FIELD_NUMBER: _ClassVar[int]
     EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
     COMMAND_FIELD_NUMBER: _ClassVar[int]
@@ -319,6 +321,7 @@ class DecisionMade(_message.Message):
     VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
     GERMINATED_SEED_ID_FIELD_NUMBER: _ClassVar[int]
     GERMINATED_BLUEPRINT_ID_FIELD_NUMBER: _ClassVar[int]
+    BLUEPRINT_DIGEST_FIELD_NUMBER: _ClassVar[int]
     step_lsn: int
     event_time_ns: int
     command: bytes
@@ -332,7 +335,8 @@ class DecisionMade(_message.Message):
     validation_loss: float
     germinated_seed_id: str
     germinated_blueprint_id: str
-    def __init__(self, step_lsn: _Optional[int] = ..., event_time_ns: _Optional[int] = ..., command: _Optional[bytes] = ..., risk_reason: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[TriggeredRow, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[BreakerOutcome, _Mapping]]] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., clean: _Optional[bool] = ..., training_run_id: _Optional[str] = ..., has_validation_loss: _Optional[bool] = ..., validation_loss: _Optional[float] = ..., germinated_seed_id: _Optional[str] = ..., germinated_blueprint_id: _Optional[str] = ...) -> None: ...
+    blueprint_digest: str
+    def __init__(self, step_lsn: _Optional[int] = ..., event_time_ns: _Optional[int] = ..., command: _Optional[bytes] = ..., risk_reason: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[TriggeredRow, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[BreakerOutcome, _Mapping]]] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., clean: _Optional[bool] = ..., training_run_id: _Optional[str] = ..., has_validation_loss: _Optional[bool] = ..., validation_loss: _Optional[float] = ..., germinated_seed_id: _Optional[str] = ..., germinated_blueprint_id: _Optional[str] = ..., blueprint_digest: _Optional[str] = ...) -> None: ...
 
 class BreakerMoved(_message.Message):
     __slots__ = ("breaker", "from_state", "to_state", "event_time_ns", "cause", "step_lsn")
@@ -383,6 +387,18 @@ class CommitLate(_message.Message):
     cause: str
     event_time_ns: int
     def __init__(self, decision_lsn: _Optional[int] = ..., step_lsn: _Optional[int] = ..., released_command_id: _Optional[str] = ..., cause: _Optional[str] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
+
+class StepPaused(_message.Message):
+    __slots__ = ("step_lsn", "released_command_id", "cause", "event_time_ns")
+    STEP_LSN_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    step_lsn: int
+    released_command_id: str
+    cause: str
+    event_time_ns: int
+    def __init__(self, step_lsn: _Optional[int] = ..., released_command_id: _Optional[str] = ..., cause: _Optional[str] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
 
 class StepsUnrecorded(_message.Message):
     __slots__ = ("first_step_index", "last_step_index", "count", "event_time_ns", "cause")

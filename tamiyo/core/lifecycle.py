@@ -26,8 +26,8 @@ OPERATION_BY_STAGE: Mapping[int, int] = MappingProxyType(
 
 
 def is_candidate(seed: Seed) -> bool:
-    """Whether a policy may select this seed."""
-    return seed.stage in OPERATION_BY_STAGE
+    """Whether a policy may select this seed; one without a name could not be addressed."""
+    return bool(seed.seed_id) and seed.stage in OPERATION_BY_STAGE
 
 
 def candidates(observation: Observation) -> tuple[int, ...]:

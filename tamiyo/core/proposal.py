@@ -82,6 +82,7 @@ def malformation(proposal: object, observation: Observation, blueprints: int) ->
     faults = (
         *(_vector_fault(*vector) for vector in widths),
         *(_distribution_fault(name, values) for name, values, _ in widths if name in _DISTRIBUTIONS),
+        *(_bounds_fault(name, values) for name, values, _ in widths if name in _BOUNDED),
         *(
             _number_fault(name, score)
             for name, score in (("value", proposal.value), ("seed_score", proposal.seed_score))
@@ -91,11 +92,19 @@ def malformation(proposal: object, observation: Observation, blueprints: int) ->
     return next((fault for fault in faults if fault is not None), None)
 
 
+_BOUNDED = ("param_deltas", "schedule")
 _DISTRIBUTIONS = ("action", "risk", "blending_method")
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, float | int) and math.isfinite(value)
+    """A float that is finite, or a small whole number; a bool is neither."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 2**53
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _is_place(value: object, least: int, end: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < end
 
 
 def _vector_fault(name: str, values: object, width: int) -> str | None:
@@ -110,6 +119,12 @@ def _distribution_fault(name: str, values: object) -> str | None:
     return None if abs(sum(values) - 1.0) <= SUM_TOLERANCE else f"{name} sums to {sum(values):.6f}, not to 1"
 
 
+def _bounds_fault(name: str, values: object) -> str | None:
+    if not isinstance(values, tuple) or not all(_is_number(value) and -1.0 <= value <= 1.0 for value in values):
+        return f"{name} holds a value outside -1 to 1"
+    return None
+
+
 def _number_fault(name: str, value: object) -> str | None:
     return None if _is_number(value) else f"{name} is no finite number"
 
@@ -118,8 +133,8 @@ def _selection_fault(proposal: Proposal, observation: Observation, blueprints: i
     seed: object = proposal.seed_index  # a policy is somebody else's code: its types are checked, not believed
     blueprint: object = proposal.blueprint_index
     seeds = observation.seeds
-    if not isinstance(seed, int) or not 0 <= seed < len(seeds) or not is_candidate(seeds[seed]):
+    if not _is_place(seed, 0, len(seeds)) or not is_candidate(seeds[proposal.seed_index]):
         return f"seed_index {seed!r} is no candidate among {len(seeds)} seeds"
-    if not isinstance(blueprint, int) or not -1 <= blueprint < blueprints:
+    if not _is_place(blueprint, -1, blueprints):
         return f"blueprint_index {blueprint!r} is outside the {blueprints} blueprints of the graph"
     return None

@@ -48,18 +48,22 @@ def lookup(registries: Registries, kind: str, key: str) -> int:
     return registries[kind].get(key, 0)
 
 
-def assignments(registries: Registries, keys: Iterable[tuple[str, str]]) -> list[tuple[str, str, int]]:
-    """Number the keys that are new, in the order given: (kind, key, index), one for each.
+def assignments(registries: Registries, keys: Iterable[tuple[str, str]]) -> tuple[list[tuple[str, str, int]], int]:
+    """Number the keys that are new, in the order given: (kind, key, index), one for each; and count the overflow.
 
-    A key that finds its registry full gets no entry, and so the index 0 for as long as it is full.
+    A key that finds its registry full gets no entry and reads as 0; each such key counts once.
     """
     fresh: dict[str, dict[str, int]] = {}
+    overflowed: set[tuple[str, str]] = set()
     for kind, key in keys:
         known, added = registries[kind], fresh.setdefault(kind, {})
-        if not key or key in known or key in added or len(known) + len(added) >= CAPACITIES[kind]:
+        if not key or key in known or key in added:
             continue
-        added[key] = len(known) + len(added) + 1
-    return [(kind, key, index) for kind, added in fresh.items() for key, index in added.items()]
+        if len(known) + len(added) >= CAPACITIES[kind]:
+            overflowed.add((kind, key))
+        else:
+            added[key] = len(known) + len(added) + 1
+    return [(kind, key, index) for kind, added in fresh.items() for key, index in added.items()], len(overflowed)
 
 
 def extended(registries: Registries, added: Iterable[tuple[str, str, int]]) -> Registries:

@@ -26,6 +26,7 @@ __all__ = [
     "Conservative",
     "ObservedBlueprint",
     "State",
+    "Unsettled",
 ]
 
 DIGEST_VERSION = 1
@@ -46,11 +47,24 @@ class Conservative:
 
 @dataclass(frozen=True, slots=True)
 class ObservedBlueprint:
-    """The last observed version of a blueprint, None where the library knows no such id, and where its content lies."""
+    """The last observed version of a blueprint and where its content lies; None where no library ever knew the id.
+
+    One that its library has withdrawn keeps its last version: nothing new grows from it, and its risk still counts.
+    """
 
     blueprint: Blueprint | None
     content_lsn: int
     observed_at_ns: int
+    withdrawn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """The last decision, until its commit has been judged; a germination counts only if it was released."""
+
+    step_lsn: int
+    seed_id: str = ""
+    blueprint_id: str = ""
 
 
 def _breakers() -> Mapping[str, Breaker]:
@@ -70,7 +84,7 @@ class State:
     steps_unrecorded: int = 0
     decisions: int = 0
     commits_late: int = 0
-    commit_unsettled: bool = False  # a decision whose commit has not been judged yet
+    unsettled: Unsettled | None = None
     undecided: tuple[int, ...] = ()  # LSNs of packets without a decision, oldest first
     loss: LossMemory = field(default_factory=LossMemory)
     norms: tuple[Norm, ...] = PRIORS
@@ -80,6 +94,13 @@ class State:
     layouts: Mapping[int, GraphLayout] = field(default_factory=lambda: MappingProxyType({}))  # by LSN
     blueprints: Mapping[str, ObservedBlueprint] = field(default_factory=lambda: MappingProxyType({}))
     seed_blueprints: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def blueprint_of(self, seed_id: str) -> str:
+        """The blueprint that a seed was grown from, "" where none is journaled."""
+        last = self.unsettled
+        if last is not None and last.seed_id and last.seed_id == seed_id:
+            return last.blueprint_id
+        return self.seed_blueprints.get(seed_id, "")
 
     def digest(self) -> str:
         """SHA-256, hex, of the canonical encoding, behind the digest's version: "1:<hex>"."""

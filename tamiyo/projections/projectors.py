@@ -89,6 +89,10 @@ def _coverage(event: journal.GraphObserved) -> float | None:
     return sum(event.present) / total if total else None
 
 
+def _step_paused(draft: Draft, _: int, event: journal.StepPaused) -> None:
+    draft.waiting.pop(event.step_lsn, None)
+
+
 def _registry_assigned(draft: Draft, _: int, event: journal.RegistryAssigned) -> None:
     if event.index:  # 0 says that the registry is full: the key stays unknown
         draft.add(models.RegistryEntry, kind=event.kind, key=event.key, index=event.index)
@@ -174,6 +178,7 @@ PROJECTORS: Mapping[type[Event], Callable[[Draft, int, Any], None]] = MappingPro
         journal.RegistryAssigned: _registry_assigned,
         journal.DecisionMade: _decision_made,
         journal.CommitLate: _commit_late,
+        journal.StepPaused: _step_paused,
         journal.BreakerMoved: _breaker_moved,
         journal.ConservativeModeChanged: _conservative_mode_changed,
     }

@@ -248,8 +248,8 @@ def test_raising_a_signal_never_makes_the_command_less_restrictive(
 def test_moving_policy_risk_upwards_never_makes_the_command_less_restrictive(
     weights: list[float], share: float
 ) -> None:
-    total = sum(weights) or 1.0
-    risk = tuple(weight / total for weight in weights)
+    total = sum(weights)
+    risk = tuple(weight / total for weight in weights) if total else (1.0, 0.0, 0.0, 0.0, 0.0)
     riskier = (*(p * (1 - share) for p in risk[:4]), min(1.0, risk[4] * (1 - share) + share * sum(risk)))
     before = restrictiveness(bench().step(packet(), proposal(risk=risk)).command)
     assert restrictiveness(bench().step(packet(), proposal(risk=riskier)).command) >= before

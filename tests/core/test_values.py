@@ -83,6 +83,12 @@ BAD_PROPOSALS = {
     "risk holds a value": {"risk": (math.nan, 0.0, 0.0, 0.0, 0.0)},
     "risk is no probability": {"risk": (2.0, 0.0, 0.0, 0.0, 0.0)},
     "value is no finite number": {"value": math.inf},
+    "value is no finite": {"value": 10**400},
+    "param_deltas holds a value outside": {"param_deltas": (0.0, 1e308, 0.0, 0.0)},
+    "schedule holds a value outside": {"schedule": (0.0, 1.5)},
+    "risk sums to 0": {"risk": (0.0,) * 5},
+    "seed_index False is no candidate": {"seed_index": False},
+    "blueprint_index True is outside": {"blueprint_index": True},
     "seed_score is no finite number": {"seed_score": "high"},
     "seed_index 7 is no candidate": {"seed_index": 7},
     "seed_index -1 is no candidate": {"seed_index": -1},
@@ -111,11 +117,9 @@ def test_a_blueprint_s_risk_is_the_larger_of_the_two_and_nan_wins() -> None:
 
 def test_registry_indices_start_at_one_in_order_of_first_sight() -> None:
     keys = [("seed_id", "b"), ("seed_id", "a"), ("seed_id", "b"), ("seed_id", ""), ("layer_type", "conv")]
-    assert registries.assignments(registries.initial(), keys) == [
-        ("seed_id", "b", 1),
-        ("seed_id", "a", 2),
-        ("layer_type", "conv", 1),
-    ]
+    added, overflow = registries.assignments(registries.initial(), keys)
+    assert added == [("seed_id", "b", 1), ("seed_id", "a", 2), ("layer_type", "conv", 1)]
+    assert overflow == 0
 
 
 def test_optimizer_families_are_known_from_the_start() -> None:
@@ -126,10 +130,11 @@ def test_optimizer_families_are_known_from_the_start() -> None:
 @pytest.mark.parametrize("kind", registries.CAPACITIES)
 def test_a_full_registry_answers_zero(kind: str) -> None:
     keys = [(kind, f"key-{index}") for index in range(registries.CAPACITIES[kind] + 3)]
-    added = registries.assignments(registries.initial(), keys)
+    added, overflow = registries.assignments(registries.initial(), keys)
+    assert overflow == 3 + len(registries.PRESEEDED.get(kind, ()))
     full = registries.extended(registries.initial(), added)
     assert max(full[kind].values()) == registries.CAPACITIES[kind] == len(full[kind])
-    assert registries.assignments(full, keys) == []
+    assert registries.assignments(full, keys) == ([], overflow)
     assert registries.lookup(full, kind, keys[-1][1]) == 0
 
 
