@@ -132,11 +132,13 @@ class Stages:
         """Number what is new, then build the graph from the state the step arrived in."""
         with _timed(step, "graph_ns"):
             keys = self._builder.registry_keys(step.observation, step.blueprints)
-            added, overflow = assignments(step.state.registries, keys)
+            known = step.state.registries
+            added, overflow = assignments(known, keys)
             step.observed.extend(
-                journal.RegistryAssigned(kind=kind, key=key, index=index) for kind, key, index in added
+                journal.RegistryAssigned(kind=kind, keys=names, first_index=len(known[kind]) + 1)
+                for kind, names in added.items()
             )
-            registries = extended(step.state.registries, added) if added else step.state.registries
+            registries = extended(known, added) if added else known
             step.graph = self._builder.build(
                 step.observation, norms=step.state.norms, registries=registries, blueprints=step.blueprints
             )

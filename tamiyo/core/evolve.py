@@ -15,7 +15,7 @@ from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.blueprint import read_blueprint
 from tamiyo.core.events import Event
 from tamiyo.core.layout import LAYOUTS_MAX, read_layout
-from tamiyo.core.registries import CAPACITIES
+from tamiyo.core.registries import CAPACITIES, extended
 from tamiyo.core.state import (
     BLUEPRINTS_MAX,
     SEED_BLUEPRINTS_MAX,
@@ -132,16 +132,12 @@ def _blueprint_observed(state: State, lsn: int, event: journal.BlueprintObserved
 
 def _registry_assigned(state: State, _: int, event: journal.RegistryAssigned) -> State:
     _require(event.kind in CAPACITIES, event, state, f"there is no registry {event.kind!r}")
-    entries = state.registries[event.kind]
-    legal = event.key not in entries and event.index == len(entries) + 1 <= CAPACITIES[event.kind]
-    _require(
-        legal,
-        event,
-        state,
-        f"{event.kind} {event.key!r} cannot take index {event.index} after {len(entries)} entries",
-    )
-    changed = MappingProxyType({**entries, event.key: event.index})
-    return replace(state, registries=MappingProxyType({**state.registries, event.kind: changed}))
+    entries, keys = state.registries[event.kind], list(event.keys)
+    fits = event.first_index == len(entries) + 1 and len(entries) + len(keys) <= CAPACITIES[event.kind]
+    new = len(set(keys)) == len(keys) and all(key and key not in entries for key in keys)
+    rule = f"{len(keys)} names cannot be numbered from {event.first_index} on after {len(entries)} in {event.kind}"
+    _require(fits and new, event, state, rule)
+    return replace(state, registries=extended(state.registries, {event.kind: keys}))
 
 
 def _decision_made(state: State, _: int, event: journal.DecisionMade) -> State:

@@ -251,14 +251,14 @@ class InferenceSkipped(_message.Message):
     def __init__(self, step_lsn: _Optional[int] = ..., identity: _Optional[_Union[PolicyIdentity, _Mapping]] = ..., cause: _Optional[str] = ...) -> None: ...
 
 class RegistryAssigned(_message.Message):
-    __slots__ = ("kind", "key", "index")
+    __slots__ = ("kind", "keys", "first_index")
     KIND_FIELD_NUMBER: _ClassVar[int]
-    KEY_FIELD_NUMBER: _ClassVar[int]
-    INDEX_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_INDEX_FIELD_NUMBER: _ClassVar[int]
     kind: str
-    key: str
-    index: int
-    def __init__(self, kind: _Optional[str] = ..., key: _Optional[str] = ..., index: _Optional[int] = ...) -> None: ...
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    first_index: int
+    def __init__(self, kind: _Optional[str] = ..., keys: _Optional[_Iterable[str]] = ..., first_index: _Optional[int] = ...) -> None: ...
 
 class TriggeredRow(_message.Message):
     __slots__ = ("reason", "level", "priority", "effect", "readings")

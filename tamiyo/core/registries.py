@@ -7,7 +7,7 @@ array of [key, index] sorted by key.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from types import MappingProxyType
 
@@ -48,30 +48,32 @@ def lookup(registries: Registries, kind: str, key: str) -> int:
     return registries[kind].get(key, 0)
 
 
-def assignments(registries: Registries, keys: Iterable[tuple[str, str]]) -> tuple[list[tuple[str, str, int]], int]:
-    """Number the keys that are new, in the order given: (kind, key, index), one for each; and count the overflow.
+def assignments(registries: Registries, keys: Iterable[tuple[str, str]]) -> tuple[dict[str, list[str]], int]:
+    """The keys that are new, by kind, in the order they get their numbers; and how many found their registry full.
 
-    A key that finds its registry full gets no entry and reads as 0; each such key counts once.
+    Such a key reads as 0; each counts once.
     """
-    fresh: dict[str, dict[str, int]] = {}
+    fresh: dict[str, dict[str, None]] = {}
     overflowed: set[tuple[str, str]] = set()
     for kind, key in keys:
-        known, added = registries[kind], fresh.setdefault(kind, {})
+        known, added = registries[kind], fresh.get(kind, {})
         if not key or key in known or key in added:
             continue
         if len(known) + len(added) >= CAPACITIES[kind]:
             overflowed.add((kind, key))
         else:
-            added[key] = len(known) + len(added) + 1
-    return [(kind, key, index) for kind, added in fresh.items() for key, index in added.items()], len(overflowed)
+            fresh.setdefault(kind, added)[key] = None
+    return {kind: list(added) for kind, added in fresh.items()}, len(overflowed)
 
 
-def extended(registries: Registries, added: Iterable[tuple[str, str, int]]) -> Registries:
-    """The registries with new assignments in them."""
-    changed = {kind: dict(entries) for kind, entries in registries.items()}
-    for kind, key, index in added:
-        changed[kind][key] = index
-    return changed
+def extended(registries: Registries, added: Mapping[str, Sequence[str]]) -> Registries:
+    """The registries with new keys in them, numbered from where each ends."""
+    changed = dict(registries)
+    for kind, keys in added.items():
+        known = registries[kind]
+        numbered = {key: index for index, key in enumerate(keys, start=len(known) + 1)}
+        changed[kind] = MappingProxyType({**known, **numbered})
+    return MappingProxyType(changed)
 
 
 def digest(entries: Mapping[str, int]) -> str:

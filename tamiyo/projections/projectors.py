@@ -94,8 +94,8 @@ def _step_paused(draft: Draft, _: int, event: journal.StepPaused) -> None:
 
 
 def _registry_assigned(draft: Draft, _: int, event: journal.RegistryAssigned) -> None:
-    if event.index:  # 0 says that the registry is full: the key stays unknown
-        draft.add(models.RegistryEntry, kind=event.kind, key=event.key, index=event.index)
+    for index, key in enumerate(event.keys, start=event.first_index):
+        draft.add(models.RegistryEntry, kind=event.kind, key=key, index=index)
 
 
 def _decision_made(draft: Draft, lsn: int, event: journal.DecisionMade) -> None:

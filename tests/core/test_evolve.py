@@ -26,7 +26,9 @@ ILLEGAL = {
     "time goes back": journal.ServiceOpened(event_time_ns=1),
     "a step is left out": journal.StepReceived(step_index=2, event_time_ns=99),
     "nothing awaits this decision": journal.DecisionMade(step_lsn=44),
-    "the registry skips a number": journal.RegistryAssigned(kind="seed_id", key="a", index=2),
+    "the registry skips a number": journal.RegistryAssigned(kind="seed_id", keys=["a"], first_index=2),
+    "a name comes twice": journal.RegistryAssigned(kind="seed_id", keys=["a", "a"], first_index=1),
+    "the registry is unknown": journal.RegistryAssigned(kind="colour", keys=["a"], first_index=1),
     "the breaker is elsewhere": journal.BreakerMoved(breaker="log", from_state=2, to_state=1),
     "the mode is off already": journal.ConservativeModeChanged(active=False),
     "no commit is unsettled": journal.CommitLate(decision_lsn=1),
@@ -88,7 +90,7 @@ def test_the_same_events_give_the_same_digest_and_another_event_another() -> Non
     for bench in (one, other):
         bench.step(packet(pb.SEED_STAGE_FOSSILIZED), skipped("no_seed_candidates"))
     assert one.state.digest() == other.state.digest()
-    other.fold(journal.RegistryAssigned(kind="seed_id", key="a", index=1))
+    other.fold(journal.RegistryAssigned(kind="seed_id", keys=["a"], first_index=1))
     assert one.state.digest() != other.state.digest()
 
 

@@ -118,7 +118,8 @@ def test_a_blueprint_s_risk_is_the_larger_of_the_two_and_nan_wins() -> None:
 def test_registry_indices_start_at_one_in_order_of_first_sight() -> None:
     keys = [("seed_id", "b"), ("seed_id", "a"), ("seed_id", "b"), ("seed_id", ""), ("layer_type", "conv")]
     added, overflow = registries.assignments(registries.initial(), keys)
-    assert added == [("seed_id", "b", 1), ("seed_id", "a", 2), ("layer_type", "conv", 1)]
+    assert added == {"seed_id": ["b", "a"], "layer_type": ["conv"]}
+    assert registries.extended(registries.initial(), added)["seed_id"] == {"b": 1, "a": 2}
     assert overflow == 0
 
 
@@ -134,7 +135,7 @@ def test_a_full_registry_answers_zero(kind: str) -> None:
     assert overflow == 3 + len(registries.PRESEEDED.get(kind, ()))
     full = registries.extended(registries.initial(), added)
     assert max(full[kind].values()) == registries.CAPACITIES[kind] == len(full[kind])
-    assert registries.assignments(full, keys) == ([], overflow)
+    assert registries.assignments(full, keys) == ({}, overflow)
     assert registries.lookup(full, kind, keys[-1][1]) == 0
 
 

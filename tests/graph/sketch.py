@@ -63,7 +63,7 @@ def built(observation: Observation, *blueprints: BlueprintInput, known: Mapping[
     """A valid graph, its new names numbered first as a service does."""
     builder = GraphBuilder()
     keys = builder.registry_keys(observation, blueprints)
-    entries = known or registries.extended(INITIAL, registries.assignments(INITIAL, keys))
+    entries = known or registries.extended(INITIAL, registries.assignments(INITIAL, keys)[0])
     graph = builder.build(observation, norms=PRIORS, registries=entries, blueprints=blueprints)
     graph.validate()
     return graph

@@ -85,7 +85,7 @@ class History:
         for kind, key in keys:
             if key and key not in taken[kind]:
                 taken[kind][key] = len(taken[kind]) + 1
-                yield journal.RegistryAssigned(kind=kind, key=key, index=taken[kind][key])
+                yield journal.RegistryAssigned(kind=kind, keys=[key], first_index=taken[kind][key])
 
     def _graph(self, step_lsn, graph):
         if graph is not None:

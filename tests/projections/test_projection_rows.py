@@ -108,23 +108,16 @@ def test_assignments_follow_the_preseeded_keys(tmp_path):
     write_log(
         tmp_path,
         [
-            journal.RegistryAssigned(kind="seed_id", key="s-1", index=1),
-            journal.RegistryAssigned(kind="optimizer_family", key="lion", index=6),
-            journal.RegistryAssigned(kind="later_kind", key="x", index=1),
+            journal.RegistryAssigned(kind="seed_id", keys=["s-1", "s-2"], first_index=1),
+            journal.RegistryAssigned(kind="optimizer_family", keys=["lion"], first_index=6),
+            journal.RegistryAssigned(kind="later_kind", keys=["x"], first_index=1),
         ],
     )
     with projected(tmp_path) as projection:
         found = projection.registries()
-    assert found["seed_id"] == {"s-1": 1}
+    assert found["seed_id"] == {"s-1": 1, "s-2": 2}
     assert list(found["optimizer_family"]) == ["sgd", "adam", "adamw", "rmsprop", "adagrad", "lion"]
     assert found["later_kind"] == {"x": 1}
-
-
-def test_a_key_that_found_its_registry_full_is_no_entry(tmp_path):
-    write_log(tmp_path, [journal.RegistryAssigned(kind="seed_id", key="one too many", index=0)])
-    with projected(tmp_path) as projection:
-        assert projection.registries() == initial()
-        assert projection.applied_lsn == 1
 
 
 def test_moves_of_breakers_and_changes_of_mode_are_kept_as_they_happened(tmp_path):
@@ -188,7 +181,7 @@ def test_odd_ids_come_back_as_they_were(tmp_path):
         made = command(selected_seed=odd, selected_blueprint=odd, policy_version=odd)
         lsn = len(events) + 1
         events += [received(number), decided(lsn, made, reason=odd)]
-        events.append(journal.RegistryAssigned(kind="seed_id", key=odd, index=number))
+        events.append(journal.RegistryAssigned(kind="seed_id", keys=[odd], first_index=number))
     write_log(tmp_path, events)
     with projected(tmp_path) as projection:
         assert list(projection.registries()["seed_id"]) == ODD
