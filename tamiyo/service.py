@@ -23,7 +23,7 @@ from tamiyo.blueprints import Blueprints, Library
 from tamiyo.clock import Clock, SystemClock
 from tamiyo.config import Settings, load_settings
 from tamiyo.core.state import State
-from tamiyo.errors import InvariantViolation, JournalError, PacketRejected, ServiceClosed, TamiyoError
+from tamiyo.errors import InvariantViolation, JournalError, PacketRejected, ServiceClosed
 from tamiyo.fingerprint import service_opened
 from tamiyo.journal import Journal, JournalUnavailable
 from tamiyo.leyline import leyline_pb2 as pb
@@ -56,7 +56,7 @@ class TamiyoService:
         self._lock = threading.Lock()
         self._closed = False  # no more steps
         self._released = False  # the log's lock is given up
-        self._broken: TamiyoError | None = None
+        self._broken: InvariantViolation | None = None
 
     @classmethod
     def open(
@@ -188,7 +188,7 @@ class TamiyoService:
             except PacketRejected:
                 self.packets_rejected += 1
                 raise
-            except TamiyoError as error:
+            except InvariantViolation as error:
                 self._broken = error
                 raise
             except Exception as error:
