@@ -35,6 +35,7 @@ __all__ = ["Blueprints", "Fault", "Library", "LibraryRecord"]
 
 REFRESH_S = 300.0
 ABANDONED_MAX = 4
+FRESH_MAX = 1_024
 PARSED_METADATA_MAX = 4 * BLUEPRINT_CANDIDATES_MAX
 CATALOGUE = ""
 """Stands for the list of ids among the lookups."""
@@ -94,6 +95,7 @@ class Blueprints:
         self._changed = threading.Condition()
         self._queue: deque[_Lookup] = deque()
         self._running: _Lookup | None = None
+        self._asked: set[str] = set()  # ids that a thread is out for
         self._out = 0
         self._fresh_until_ns: dict[str, int] = {}
         self._faults: list[Fault] = []
@@ -143,16 +145,13 @@ class Blueprints:
         return [CATALOGUE, *ids[:BLUEPRINT_CANDIDATES_MAX]]
 
     def _known(self, state: State, observation: Observation) -> list[str]:
-        overdue = self._running.blueprint_id if self._running is not None and self._running.overdue else None
-        ids = self._wanted(observation)[1:]
-        return [id_ for id_ in ids if _is_known(state, id_) and not (id_ == overdue and _is_unknown(state, id_))]
+        return [blueprint_id for blueprint_id in self._wanted(observation)[1:] if _is_known(state, blueprint_id)]
 
     def _enqueue(self, blueprint_id: str) -> None:
-        out = {lookup.blueprint_id for lookup in self._queue}
-        if self._running is not None:
-            out.add(self._running.blueprint_id)
+        """Queue a lookup, unless the id is queued, out with a thread (hung ones too), or fresh."""
         fresh = self._fresh_until_ns.get(blueprint_id, 0) > self._clock.monotonic_ns()
-        if blueprint_id not in out and not fresh:
+        queued = any(lookup.blueprint_id == blueprint_id for lookup in self._queue)
+        if not fresh and not queued and blueprint_id not in self._asked:
             self._queue.append(_Lookup(blueprint_id))
 
     def _ensure_thread(self) -> None:
@@ -167,8 +166,7 @@ class Blueprints:
                 Fault(self._queue.popleft().blueprint_id, 0, "every lookup thread is out", attempted=False)
             )
             return
-        lookup = self._running = self._queue.popleft()
-        lookup.started_ns = time.perf_counter_ns()
+        lookup = self._begin(self._queue.popleft())
         self._out += 1
         threading.Thread(target=self._serve, args=(lookup,), name="tamiyo-lookups", daemon=True).start()
 
@@ -203,6 +201,8 @@ class Blueprints:
         while True:
             error = self._attempt(lookup)
             with self._changed:
+                self._asked.discard(lookup.blueprint_id)
+                self._forget_stale()
                 self._fresh_until_ns[lookup.blueprint_id] = self._clock.monotonic_ns() + int(REFRESH_S * 1e9)
                 if error is not None and not lookup.overdue:
                     elapsed_ns = time.perf_counter_ns() - lookup.started_ns
@@ -220,10 +220,22 @@ class Blueprints:
         """The next lookup for this thread, or None when it was replaced or there is no more to do."""
         if self._running is not lookup:
             return None
-        self._running = self._queue.popleft() if self._queue and not self._closed else None
-        if self._running is not None:
-            self._running.started_ns = time.perf_counter_ns()
-        return self._running
+        if not self._queue or self._closed:
+            self._running = None
+            return None
+        return self._begin(self._queue.popleft())
+
+    def _begin(self, lookup: _Lookup) -> _Lookup:
+        lookup.started_ns = time.perf_counter_ns()
+        self._asked.add(lookup.blueprint_id)
+        self._running = lookup
+        return lookup
+
+    def _forget_stale(self) -> None:
+        """Run ids come and go; what is no longer fresh says nothing."""
+        if len(self._fresh_until_ns) > FRESH_MAX:
+            now_ns = self._clock.monotonic_ns()
+            self._fresh_until_ns = {id_: until for id_, until in self._fresh_until_ns.items() if until > now_ns}
 
     def _attempt(self, lookup: _Lookup) -> str | None:
         """Ask the library and journal what it says; the error in words, or None."""
@@ -249,16 +261,21 @@ class Blueprints:
 
     def metadata(self, digest: str) -> Mapping[str, object]:
         """The parsed graph metadata of a version that the state names; parsed here only after a restart."""
-        if digest not in self._metadata:
-            self._keep_metadata(digest, journal.BlueprintContent.FromString(self._journal.content(digest)))
-        return self._metadata[digest]
+        known = self._metadata.get(digest)
+        if known is not None:
+            return known
+        stored = self._journal.content(digest)
+        if stored is None:
+            return {}  # a newer version took its place since the step looked; the next step sees that one
+        return self._keep_metadata(digest, journal.BlueprintContent.FromString(stored))
 
-    def _keep_metadata(self, digest: str, content: journal.BlueprintContent) -> None:
+    def _keep_metadata(self, digest: str, content: journal.BlueprintContent) -> Mapping[str, object]:
         parsed = parse_metadata(content.graph_metadata)
         with self._changed:
             while len(self._metadata) >= PARSED_METADATA_MAX:
                 del self._metadata[next(iter(self._metadata))]
             self._metadata[digest] = parsed
+        return parsed
 
     def _observe(self, lookup: _Lookup, record: LibraryRecord | None) -> None:
         blueprint_id = lookup.blueprint_id

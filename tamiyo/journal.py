@@ -95,9 +95,9 @@ class Journal:
         """The log in use; another object after a reopen."""
         return self._log
 
-    def content(self, digest: str) -> bytes:
-        """The stored `BlueprintContent` of a version that the state names."""
-        return self._contents[digest]
+    def content(self, digest: str) -> bytes | None:
+        """The stored `BlueprintContent` of a blueprint's last version; None once a newer one is there."""
+        return self._contents.get(digest)
 
     def now_ns(self) -> int:
         """Event time now: later than every event so far."""

@@ -469,3 +469,22 @@ def test_a_seed_without_a_name_is_no_candidate() -> None:
     live = Live()
     assert reason(live.step(made)) == "no_seed_candidates"
     live.close()
+
+
+def test_an_id_that_hangs_is_asked_for_once_at_a_time() -> None:
+    known, asked = library(), []
+    gate = threading.Event()
+    live = Live(urza=known)
+    for _ in range(10_000):
+        if "run-1" in live.service.state.blueprints:
+            break
+        live.step(packet())
+    known.get = lambda blueprint_id: (asked.append(blueprint_id), gate.wait())[0]
+    for _ in range(8):
+        live.clock.advance(400)
+        live.step(packet())
+    assert asked == ["run-1"]
+    assert live.service.state.blueprints["run-1"].blueprint is not None, "the last version is used meanwhile"
+    gate.set()
+    live.check()
+    live.close()
