@@ -11,8 +11,6 @@ from rig import Bench, failed, packet, proposal, skipped, timed_out
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.breakers import CLOSED, HALF_OPEN, OPEN
 from tamiyo.core.events import encode
-from tamiyo.core.intent import Intent, rank
-from tamiyo.core.observation import Observation
 from tamiyo.core.signals import METRIC_SIGNALS
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.testing.strategies import packets, tame_packets
@@ -274,8 +272,3 @@ def test_any_history_decides_and_keeps_the_breakers_that_it_moved(
                 ][-1]
                 assert rig.state.breakers[event.breaker].state == last.to_state
         assert rig.state.undecided == ()
-
-
-def test_the_intent_ranks_agree_with_the_commands() -> None:
-    assert rank(Intent(pb.COMMAND_PAUSE)) == RANK_OF[pb.COMMAND_PAUSE]
-    assert Observation.__dataclass_params__.frozen
