@@ -168,7 +168,15 @@ class Blueprints:
             return
         lookup = self._begin(self._queue.popleft())
         self._out += 1
-        threading.Thread(target=self._serve, args=(lookup,), name="tamiyo-lookups", daemon=True).start()
+        thread = threading.Thread(target=self._serve, args=(lookup,), name="tamiyo-lookups", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no thread to be had
+            self._faults.append(Fault(lookup.blueprint_id, 0, in_words(error), attempted=False))
+        finally:
+            if not thread.ident:  # never began, whether refused or interrupted
+                self._asked.discard(lookup.blueprint_id)
+                self._running, self._out = None, self._out - 1
 
     def _await_unknown(self, observation: Observation) -> None:
         deadline_ns = time.perf_counter_ns() + self._budget_ns

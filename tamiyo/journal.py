@@ -78,6 +78,7 @@ class Journal:
         self._closed = False
         self._contents: dict[str, bytes] = {}
         self._fault: TamiyoError | None = None
+        self._pending: tuple[wal.Log, State, dict[str, bytes]] | None = None
         self._unrecorded_cause = ""
         self._log = open_log()
         self._state = self._first_fold()
@@ -111,6 +112,7 @@ class Journal:
             TamiyoError: what a trial in the background found wrong with the history itself.
         """
         with self._lock:
+            self._adopt_pending()
             if self._fault is not None:
                 raise self._fault
             if self._log.failure is not None and self._failed_at_ns is None:
@@ -128,13 +130,14 @@ class Journal:
             InvariantViolation: an event is illegal; nothing was queued.
         """
         with self._lock:
+            self._adopt_pending()
             events = tuple(make(self._state, self.now_ns()))
             with self._adopting(events):
                 pending = _translated(lambda: self._log.submit([encode(event) for event in events]))
             return Recorded(events, pending.first_lsn, pending)
 
     def begin(self, make: Callable[[State, int], Sequence[Event]]) -> None:
-        """Record a batch and wait until it is durable, however long; on a failure the log is let go.
+        """Record a batch and wait until it is durable, however long.
 
         Raises:
             wal.LogError: the log does not take it.
@@ -142,15 +145,16 @@ class Journal:
         try:
             self.record(make).pending.result()
         except JournalUnavailable as unavailable:
-            self._log.close()
             raise unavailable.__cause__ or unavailable from None
-        except BaseException:  # whatever it was, the log's lock must not stay behind
-            self._log.close()
-            raise
+
+    def abandon(self) -> None:
+        """Let go of the log after a failure to open: nothing is owed yet."""
+        self._log.close()
 
     def stage(self, make: Callable[[State, int], Event]) -> tuple[Event, wal.Staged]:
         """Queue one event ahead of the batch that it belongs to: written at once, durable with that batch."""
         with self._lock:
+            self._adopt_pending()
             event = make(self._state, self.now_ns())
             with self._adopting((event,)):
                 staged = _translated(lambda: self._log.stage(*encode(event)))
@@ -169,6 +173,7 @@ class Journal:
     def settle(self) -> None:
         """Queue what is owed from before: the PAUSE that was released, and the steps that no record was taken of."""
         with self._lock:
+            self._adopt_pending()
             owed = self._owed
             if owed is not None and self._is_owed(owed):
                 self.record(lambda state, now_ns: _pause_events(state, owed, now_ns))
@@ -189,8 +194,8 @@ class Journal:
         """
         with self._lock:
             self._closed = True
-        self.wait_for_trial(CLOSE_TIMEOUT_S)
         try:
+            self.wait_for_trial(CLOSE_TIMEOUT_S)
             # Where the log takes no record the steps stay uncounted; closing it reports its failure.
             with suppress(JournalUnavailable):
                 self.settle()
@@ -205,19 +210,31 @@ class Journal:
 
     @contextmanager
     def _adopting(self, events: Sequence[Event]) -> Iterator[None]:
-        """Fold first, queue inside, adopt after: an interrupt may come at any line, and the log knows what it took."""
+        """Fold first, queue inside, adopt after.
+
+        An interrupt may come at any line, the last ones included: what was folded is remembered until it is adopted,
+        and whoever holds the lock next asks the log first what it took.
+        """
         after = self._state
         for event in events:
             after = evolve(after, after.last_lsn + 1, event)
         contents = self._contents_after(events, after)
-        log = self._log
+        self._pending = (self._log, after, contents)
         try:
             yield
         finally:
-            if log.next_lsn == after.last_lsn + 1:
-                self._contents = contents
-                self.steps_seen = max(self.steps_seen, after.steps_received)
-                self._state = after
+            self._adopt_pending()
+
+    def _adopt_pending(self) -> None:
+        """Take over what the log took; doing it again, or late, comes to the same."""
+        if self._pending is None:
+            return
+        log, after, contents = self._pending
+        if log is self._log and log.next_lsn == after.last_lsn + 1:
+            self._contents = contents
+            self.steps_seen = max(self.steps_seen, after.steps_received)
+            self._state = after
+        self._pending = None
 
     def _first_fold(self) -> State:
         try:
@@ -258,7 +275,10 @@ class Journal:
         if self._closed or self._trial is not None or self.now_ns() - since_ns < cool_down_ns:
             return
         self._trial = threading.Thread(target=self._try_again, name="tamiyo-log-trial", daemon=True)
-        self._trial.start()
+        try:
+            self._trial.start()
+        except RuntimeError:  # no thread to be had: the next step tries again
+            self._trial = None
 
     def _try_again(self) -> None:
         """One trial: reopen where the writer failed, then one batch; success lets steps in again."""
@@ -267,7 +287,7 @@ class Journal:
             if failed_at_ns is not None:
                 self._reopen()
             self.record(lambda state, now_ns: self._trial_events(state, now_ns, failed_at_ns)).pending.result()
-        except (wal.LogError, JournalUnavailable):
+        except (wal.LogError, JournalUnavailable, OSError):
             with self._lock:
                 if failed_at_ns is not None or self._log.failure is not None:
                     self._failed_at_ns = self.now_ns()

@@ -94,12 +94,16 @@ class TamiyoService:
         identity = policy.identity  # a policy without one is refused before anything is opened
         path = Path(directory) / "wal"
         journal = Journal(lambda: wal.Log.open(path, segment_bytes=settings.segment_bytes, disk=disk), clock)
-        journal.begin(lambda _, now_ns: (service_opened(settings, identity, now_ns, clock.wall_ns()),))
-        if disk is None:
-            _warn_of_a_slow_disk(sync_ms(path), settings.commit_timeout_ms, path)
-        blueprints = Blueprints(urza, journal, clock, budget_ms=settings.metadata_timeout_ms)
-        stages = Stages(journal, blueprints, policy, key, settings, clock)
-        return cls(Path(directory), journal, stages, settings, project=disk is None)
+        try:
+            journal.begin(lambda _, now_ns: (service_opened(settings, identity, now_ns, clock.wall_ns()),))
+            if disk is None:
+                _warn_of_a_slow_disk(path, settings.commit_timeout_ms)
+            blueprints = Blueprints(urza, journal, clock, budget_ms=settings.metadata_timeout_ms)
+            stages = Stages(journal, blueprints, policy, identity, key, settings, clock)
+            return cls(Path(directory), journal, stages, settings, project=disk is None)
+        except BaseException:  # whatever it was, the log's lock must not stay behind
+            journal.abandon()
+            raise
 
     def evaluate_step(self, packet: Message | bytes) -> pb.AdaptationCommand:
         """Answer one training step with a signed command, within the budgets.
@@ -200,13 +204,18 @@ class TamiyoService:
             return command
 
 
-def _warn_of_a_slow_disk(sync_p50_ms: float, budget_ms: int, path: Path) -> None:
-    if sync_p50_ms > budget_ms:
+def _warn_of_a_slow_disk(path: Path, budget_ms: int) -> None:
+    try:
+        measured_ms = sync_ms(path)
+    except OSError as error:
+        logger.warning("how long a sync takes under %s cannot be measured: %s", path, error)
+        return
+    if measured_ms > budget_ms:
         logger.warning(
             "a sync under %s takes %.1f ms and the budget of a commit is %d ms: steps whose commit is late get "
             "a PAUSE; use a faster disk or raise TAMIYO_COMMIT_TIMEOUT_MS",
             path,
-            sync_p50_ms,
+            measured_ms,
             budget_ms,
         )
 

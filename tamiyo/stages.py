@@ -27,6 +27,7 @@ from tamiyo.core.evolve import evolve
 from tamiyo.core.inputs import identity_message, inference_message, step_inputs
 from tamiyo.core.layout import GraphLayout
 from tamiyo.core.observation import Observation, read_packet
+from tamiyo.core.proposal import PolicyIdentity
 from tamiyo.core.registries import assignments, extended
 from tamiyo.core.state import State
 from tamiyo.errors import PacketRejected
@@ -82,13 +83,20 @@ class Stages:
     """The stages with their collaborators."""
 
     def __init__(
-        self, journal_: Journal, blueprints: Blueprints, policy: Policy, key: bytes, settings: Settings, clock: Clock
+        self,
+        journal_: Journal,
+        blueprints: Blueprints,
+        policy: Policy,
+        identity: PolicyIdentity,
+        key: bytes,
+        settings: Settings,
+        clock: Clock,
     ) -> None:
         """Take over collaborators that are already open."""
         self._journal = journal_
         self._blueprints = blueprints
         self._policy = policy
-        self._identity = policy.identity
+        self._identity = identity  # read once: the journal names one policy for the whole opening
         self._key = key
         self._settings = settings
         self._clock = clock
@@ -303,7 +311,7 @@ def _inference_failed(
 ) -> journal.InferenceFailed:
     failed = journal.InferenceFailed(step_lsn=step.lsn, identity=identity)
     if isinstance(outcome, NotAttempted):
-        failed.error = f"not attempted: {outcome.abandoned} earlier calls have not returned"
+        failed.error = f"not attempted: no thread to be had, {outcome.abandoned} earlier calls have not returned"
         return failed
     failed.attempted, failed.elapsed_ns = True, outcome.elapsed_ns
     failed.error = _printable(outcome.words)

@@ -48,7 +48,7 @@ class TimedOut:
 
 @dataclass(frozen=True, slots=True)
 class NotAttempted:
-    """Every thread is still out on an earlier call."""
+    """Every thread is still out on an earlier call, or the process can have no more."""
 
     abandoned: int
 
@@ -113,7 +113,10 @@ class DeadlineWorker:
         if self._abandoned >= self._abandoned_max:
             return NotAttempted(self._abandoned)
         job = _Job(function)
-        line = self._line or self._start()
+        try:
+            line = self._line or self._start()
+        except RuntimeError:  # no thread to be had
+            return NotAttempted(self._abandoned)
         line.jobs.put(job)
         if job.done.wait(timeout_s) and job.outcome is not None:
             return job.outcome
@@ -127,8 +130,9 @@ class DeadlineWorker:
             self._line = None
 
     def _start(self) -> _Line:
-        line = self._line = _Line()
+        line = _Line()
         threading.Thread(target=self._serve, args=(line,), name=self._name, daemon=True).start()
+        self._line = line
         return line
 
     def _abandon(self, line: _Line) -> None:

@@ -85,8 +85,12 @@ class _Auditor:
 
     def finish(self) -> None:
         """The log must not end in the middle of what followed from a decision."""
-        if self.found.divergence is None and (self._awaited or self._idle_moves):
+        if self.found.divergence is not None:
+            return
+        if self._awaited or self._idle_moves:
             self._missing(self.found.state.last_lsn)
+        elif any(step.observed for step in self._open.values()):
+            self._diverge(self.found.state.last_lsn, 0, "a step was observed, and its decision is not in the log")
 
     def _fold(self, lsn: int, event: Event) -> None:
         try:
@@ -113,6 +117,8 @@ class _Auditor:
             self._check_late(lsn, event)
         elif isinstance(event, IDLE_CAUSES):
             self._check_idle(lsn, event)
+        elif isinstance(event, journal.RegistryAssigned) and not any(step.observed for step in self._open.values()):
+            self._diverge(lsn, 0, "names were numbered outside of any step")
         elif isinstance(event, Derived):
             self._diverge(lsn, 0, f"nothing brought about this {event.DESCRIPTOR.name}")
 

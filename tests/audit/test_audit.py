@@ -106,6 +106,7 @@ FORGED = {
     "move of a step": journal.BreakerMoved(breaker="inference", from_state=1, to_state=2, step_lsn=3, cause="failures"),
     "move of no step": journal.BreakerMoved(breaker="inference", from_state=1, to_state=2, cause="failures"),
     "decision": journal.DecisionMade(step_lsn=3),
+    "registry": journal.RegistryAssigned(kind="layer_type", keys=["forged"], first_index=1),
     "late commit": journal.CommitLate(decision_lsn=4, step_lsn=3),
     "observation": journal.InferenceSkipped(step_lsn=3, cause="breaker_open"),
     "blueprint": journal.BlueprintObserved(blueprint_id="x", digest="0" * 64, event_time_ns=2**62, content=b"\x0a\x00"),

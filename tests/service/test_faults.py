@@ -2,8 +2,11 @@
 
 import errno
 import itertools
+import sys
 import threading
 from collections import Counter
+from pathlib import Path
+from types import FrameType
 
 import pytest
 from live import PATIENT_MS, Live, library
@@ -486,5 +489,67 @@ def test_an_id_that_hangs_is_asked_for_once_at_a_time() -> None:
     assert asked == ["run-1"]
     assert live.service.state.blueprints["run-1"].blueprint is not None, "the last version is used meanwhile"
     gate.set()
+    live.check()
+    live.close()
+
+
+class _Interrupter:
+    """Raises KeyboardInterrupt at the n-th line that runs in the journal on this thread."""
+
+    def __init__(self, nth: int) -> None:
+        self.left = nth
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> object:
+        if Path(frame.f_code.co_filename).name not in ("journal.py", "writer.py", "room.py"):
+            return self if frame.f_code.co_filename.endswith(("stages.py", "log.py", "contextlib.py")) else None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self
+
+
+def test_an_interrupt_at_any_line_of_the_journal_parts_nothing() -> None:
+    nth, finished = 0, False
+    while not finished:
+        nth += 1
+        live = Live()
+        live.step(packet())
+        sys.settrace(_Interrupter(nth))
+        try:
+            live.step(packet())
+            finished = True
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        assert live.step(packet()).command_id, f"line {nth}"
+        live.check()
+        live.crash()
+        live.check()
+        live.close()
+    assert nth > 50, "the interrupter never came near"
+
+
+@pytest.mark.parametrize("name", ["tamiyo-inference", "tamiyo-lookups"])
+def test_without_a_thread_to_be_had_the_step_is_answered(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refused(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    live = Live(urza=library())
+    for _ in range(3):
+        assert live.step(packet()).command_id
+    monkeypatch.undo()
+    for _ in range(10_000):
+        if "run-1" in live.service.state.blueprints and live.service.state.breakers["inference"].state == CLOSED:
+            break
+        live.clock.advance(1.5)
+        live.step(packet())
+    assert live.service.state.blueprints["run-1"].blueprint is not None
     live.check()
     live.close()

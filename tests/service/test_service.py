@@ -301,10 +301,30 @@ def test_closing_exports_norms_and_registries(tmp_path: Path) -> None:
     assert (tmp_path / "projection.sqlite").exists()
 
 
-def test_a_disk_that_cannot_meet_the_budget_is_named_at_open(caplog: pytest.LogCaptureFixture) -> None:
-    service_module._warn_of_a_slow_disk(7.25, 5, Path("somewhere"))
+def test_a_disk_that_cannot_meet_the_budget_is_named_at_open(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "sync_ms", lambda _: 7.25)
+    service_module._warn_of_a_slow_disk(tmp_path, 5)
     assert "takes 7.2 ms and the budget of a commit is 5 ms" in caplog.text
     caplog.clear()
-    assert 0.0 < sync_ms(Path()) < 60_000.0
-    service_module._warn_of_a_slow_disk(4.0, 5, Path("somewhere"))
+    service_module._warn_of_a_slow_disk(tmp_path, 8)
     assert caplog.text == ""
+    monkeypatch.undo()
+    assert 0.0 < sync_ms(tmp_path) < 60_000.0
+
+
+@pytest.mark.parametrize("error", [OSError(28, "no space"), KeyboardInterrupt()])
+def test_what_goes_wrong_while_opening_leaves_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fails(_: Path) -> float:
+        raise error
+
+    monkeypatch.setattr(service_module, "sync_ms", fails)
+    try:
+        TamiyoService.open(tmp_path, secret=SECRET, settings=Settings(segment_bytes=2**16)).close()
+    except KeyboardInterrupt:
+        assert isinstance(error, KeyboardInterrupt)
+    monkeypatch.undo()
+    TamiyoService.open(tmp_path, secret=SECRET, settings=Settings(segment_bytes=2**16)).close()
