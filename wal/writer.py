@@ -154,7 +154,7 @@ class Writer:
             yield
         except (LogBusy, LogFull):
             raise  # nothing was taken, but a spare may have been asked for
-        except BaseException:
+        except BaseException:  # KeyboardInterrupt and MemoryError above all; nothing is swallowed
             if self._queue and self._queue[-1] is batch:
                 self._wake()
             else:

@@ -5,6 +5,7 @@ import itertools
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -23,6 +24,18 @@ from tamiyo.testing import FailingPolicy, FixedPolicy, HangingPolicy
 
 def reason(command: pb.AdaptationCommand) -> str:
     return command.annotations["risk_reason"]
+
+
+def step_until(
+    live: Live, holds: Callable[[], bool], *, made: pb.SystemStatePacket | None = None, elapsed_s: float = 0.0
+) -> None:
+    """Steps until something that happens in the background is to be seen."""
+    for _ in range(10_000):
+        if holds():
+            return
+        live.clock.advance(elapsed_s)
+        live.step(made or packet())
+    raise AssertionError("it never came")
 
 
 def recover(live: Live) -> None:
@@ -197,10 +210,7 @@ def test_a_library_that_hangs_delays_one_step_and_its_answer_counts_later() -> N
     assert reason(live.step(packet())) == "timeout_urza"
     assert reason(live.step(packet())) in ("policy", "timeout_urza")
     known.gate.set()
-    for _ in range(10_000):
-        if "run-1" in live.service.state.blueprints:
-            break
-        live.step(packet())
+    step_until(live, lambda: "run-1" in live.service.state.blueprints)
     assert reason(live.step(packet())) in ("bp_quarantine", "conservative_mode")
     live.check()
     live.close()
@@ -215,11 +225,7 @@ def test_a_library_that_fails_opens_its_breaker_and_never_pauses_training() -> N
     assert live.service.state.breakers["metadata"].state == OPEN
     assert not live.service.state.conservative.active
     known.error = None
-    for _ in range(10_000):
-        if "run-1" in live.service.state.blueprints:
-            break
-        live.clock.advance(1.5)
-        live.step(packet())
+    step_until(live, lambda: "run-1" in live.service.state.blueprints, elapsed_s=1.5)
     assert live.service.state.blueprints["run-1"].blueprint is not None
     live.check()
     live.close()
@@ -360,10 +366,7 @@ def test_a_step_whose_decision_could_not_be_recorded_is_told_of_later(monkeypatc
 
 def test_a_germination_that_was_never_released_is_forgotten() -> None:
     live = Live(urza=library(blueprint_id="bp-9"), commit_timeout_ms=20)
-    for _ in range(10_000):
-        if "bp-9" in live.service.state.blueprints:
-            break
-        live.step(packet(seeds=0))
+    step_until(live, lambda: "bp-9" in live.service.state.blueprints, made=packet(seeds=0))
     live.disk.hang("fdatasync")
     live.step(packet(pb.SEED_STAGE_DORMANT))
     assert live.service.state.blueprint_of("seed-0") == "bp-9"
@@ -379,16 +382,9 @@ def test_a_germination_that_was_never_released_is_forgotten() -> None:
 def test_a_blueprint_that_its_library_withdraws_keeps_its_risk() -> None:
     known = library(quarantine_only=True)
     live = Live(urza=known)
-    for _ in range(10_000):
-        if "run-1" in live.service.state.blueprints:
-            break
-        live.step(packet())
+    step_until(live, lambda: "run-1" in live.service.state.blueprints)
     known.records.clear()
-    for _ in range(10_000):
-        if live.service.state.blueprints["run-1"].withdrawn:
-            break
-        live.clock.advance(400)
-        live.step(packet())
+    step_until(live, lambda: live.service.state.blueprints["run-1"].withdrawn, elapsed_s=400)
     for _ in range(8):
         live.clock.advance(1.5)
         live.step(packet())
@@ -407,11 +403,7 @@ def test_whatever_a_library_raises_it_is_asked_again(error: BaseException) -> No
         live.clock.advance(1.5)
         live.step(packet())
     known.error = None
-    for _ in range(10_000):
-        if "run-1" in live.service.state.blueprints:
-            break
-        live.clock.advance(1.5)
-        live.step(packet())
+    step_until(live, lambda: "run-1" in live.service.state.blueprints, elapsed_s=1.5)
     assert live.service.state.blueprints["run-1"].blueprint is not None
     live.check()
     live.close()
@@ -478,10 +470,7 @@ def test_an_id_that_hangs_is_asked_for_once_at_a_time() -> None:
     known, asked = library(), []
     gate = threading.Event()
     live = Live(urza=known)
-    for _ in range(10_000):
-        if "run-1" in live.service.state.blueprints:
-            break
-        live.step(packet())
+    step_until(live, lambda: "run-1" in live.service.state.blueprints)
     known.get = lambda blueprint_id: (asked.append(blueprint_id), gate.wait())[0]
     for _ in range(8):
         live.clock.advance(400)
@@ -545,11 +534,11 @@ def test_without_a_thread_to_be_had_the_step_is_answered(name: str, monkeypatch:
     for _ in range(3):
         assert live.step(packet()).command_id
     monkeypatch.undo()
-    for _ in range(10_000):
-        if "run-1" in live.service.state.blueprints and live.service.state.breakers["inference"].state == CLOSED:
-            break
-        live.clock.advance(1.5)
-        live.step(packet())
+    step_until(
+        live,
+        lambda: "run-1" in live.service.state.blueprints and live.service.state.breakers["inference"].state == CLOSED,
+        elapsed_s=1.5,
+    )
     assert live.service.state.blueprints["run-1"].blueprint is not None
     live.check()
     live.close()
