@@ -91,7 +91,7 @@ class Blueprints:
         self._library = library
         self._journal = journal_
         self._clock = clock
-        self._budget_ns = budget_ms * 1_000_000
+        self._budget_s = budget_ms / 1e3
         self._changed = threading.Condition()
         self._queue: deque[_Lookup] = deque()
         self._running: _Lookup | None = None
@@ -179,12 +179,15 @@ class Blueprints:
                 self._running, self._out = None, self._out - 1
 
     def _await_unknown(self, observation: Observation) -> None:
-        deadline_ns = time.perf_counter_ns() + self._budget_ns
+        deadline_ns = time.perf_counter_ns() + self._patience_ns()
         with self._changed:
             while self._is_waiting_worthwhile(observation):
                 left_ns = deadline_ns - time.perf_counter_ns()
                 if left_ns <= 0 or not self._changed.wait(left_ns / 1e9):
                     return
+
+    def _patience_ns(self) -> int:
+        return int(self._clock.patience_s("library", self._budget_s) * 1e9)
 
     def _is_waiting_worthwhile(self, observation: Observation) -> bool:
         if self._running is None or self._running.overdue:
@@ -200,7 +203,7 @@ class Blueprints:
         if lookup is None or lookup.overdue:
             return
         elapsed_ns = time.perf_counter_ns() - lookup.started_ns
-        if elapsed_ns >= self._budget_ns:
+        if elapsed_ns >= self._patience_ns():
             lookup.overdue = True
             self._faults.append(Fault(lookup.blueprint_id, elapsed_ns))
             self._ensure_thread()

@@ -17,6 +17,14 @@ class Clock(Protocol):
         """Nanoseconds since any fixed point; never goes back."""
         ...
 
+    def patience_s(self, call: str, budget_s: float) -> float:
+        """How many seconds of the machine's time a caller waits when `budget_s` of its budget are left; from 0 on.
+
+        `call` is what is waited for: "policy", "library" or "log". A clock turned by hand says here when a
+        deadline has passed, so that a test of deadlines depends on no machine's speed.
+        """
+        ...
+
 
 class SystemClock:
     """The machine's clocks."""
@@ -28,3 +36,7 @@ class SystemClock:
     def monotonic_ns(self) -> int:
         """Nanoseconds since any fixed point; never goes back."""
         return time.monotonic_ns()
+
+    def patience_s(self, call: str, budget_s: float) -> float:  # noqa: ARG002  the same for every call
+        """What is left of the budget."""
+        return max(budget_s, 0.0)

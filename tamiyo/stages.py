@@ -169,7 +169,7 @@ class Stages:
         assert step.recorded is not None  # noqa: S101  `decide` came before
         with _timed(step, "commit_ns"):
             try:
-                return step.recorded.pending.result(max(step.commit_left_ns, 0) / 1e9)
+                return step.recorded.pending.result(self._clock.patience_s("log", step.commit_left_ns / 1e9))
             except TimeoutError:
                 cause = "timeout_wal"
             except wal.LogError:
@@ -207,7 +207,7 @@ class Stages:
     def _await(self, step: Step, wait: Callable[[float], bool]) -> None:
         started_ns = time.perf_counter_ns()
         try:
-            wait(max(step.commit_left_ns, 0) / 1e9)
+            wait(self._clock.patience_s("log", step.commit_left_ns / 1e9))
         except wal.LogError as error:
             raise JournalUnavailable("log_failed") from error
         step.commit_left_ns -= time.perf_counter_ns() - started_ns
@@ -224,7 +224,8 @@ class Stages:
         skipped = self._skip_cause(step, graph)
         if skipped is not None:
             return journal.InferenceSkipped(step_lsn=step.lsn, identity=identity_message(identity), cause=skipped)
-        outcome = self._inference.call(lambda: self._ask(step, graph), step.budget_ms / 1e3)
+        patience_s = self._clock.patience_s("policy", step.budget_ms / 1e3)
+        outcome = self._inference.call(lambda: self._ask(step, graph), patience_s)
         if isinstance(outcome, Returned):
             event = outcome.value
             event.elapsed_ns = outcome.elapsed_ns

@@ -5,7 +5,7 @@ recorded facts of its step, and compares what followed bit for bit. Each level i
 """
 
 from tamiyo.audit.differences import Difference, differences
-from tamiyo.audit.replay import Divergence, Replay, replay
+from tamiyo.audit.replay import Auditor, Divergence, Replay, replay
 from tamiyo.audit.report import AuditReport, Level, audit
 
-__all__ = ["AuditReport", "Difference", "Divergence", "Level", "Replay", "audit", "differences", "replay"]
+__all__ = ["AuditReport", "Auditor", "Difference", "Divergence", "Level", "Replay", "audit", "differences", "replay"]

@@ -17,7 +17,7 @@ from tamiyo.core.observation import read_packet
 from tamiyo.core.state import State
 from tamiyo.errors import InvariantViolation
 
-__all__ = ["Divergence", "Replay", "replay"]
+__all__ = ["Auditor", "Divergence", "Replay", "replay"]
 
 Observed = journal.GraphObserved | Inference | MetadataFault
 IDLE_CAUSES = (journal.BlueprintObserved, journal.StepsUnrecorded)
@@ -65,8 +65,11 @@ class _OpenStep:
     decision_lsn: int = 0
 
 
-class _Auditor:
-    """Folds the log and, at each decision, decides again."""
+class Auditor:
+    """Folds the log and, at each decision, decides again: event by event, for whoever follows a log that still grows.
+
+    `found` is what it found so far; after a divergence its state stands still.
+    """
 
     def __init__(self) -> None:
         self.found = Replay()
@@ -255,7 +258,7 @@ def replay(entries: Iterable[wal.Entry], progress: Callable[[int], None] | None 
     Raises:
         JournalUnreadable: a record does not parse or is of a newer version.
     """
-    auditor = _Auditor()
+    auditor = Auditor()
     for entry in entries:
         auditor.take(entry.lsn, decode(entry.kind, entry.payload))
         if auditor.found.divergence is not None:
