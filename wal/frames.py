@@ -21,16 +21,29 @@ DATA, STAGED, OPEN, HEARTBEAT, CLOSE, SEAL = range(1, 7)
 TYPE_NAMES = {DATA: "data", STAGED: "staged", OPEN: "open", HEARTBEAT: "heartbeat", CLOSE: "close", SEAL: "seal"}
 RECORD_TYPES = frozenset({DATA, STAGED})
 
-_HEAD = struct.Struct("<4sBBHII16sQQQQQQ32sI")
+_FIELDS = struct.Struct("<4sBBHII16sQQQQQQ32sI")
+_HEAD = struct.Struct(_FIELDS.format + "I")
 _CRC = struct.Struct("<I")
 _TAIL = struct.Struct("<32sI")
 _RECORD = struct.Struct("<HHI16s")
+_UNSALTED = struct.Struct("<HHI")
 _LEAF = struct.Struct("<BQH32s")
 _LINK = struct.Struct("<B32sQI32s")
-HEAD_BYTES = _HEAD.size + _CRC.size
+HEAD_BYTES = _HEAD.size
 RECORD_HEAD_BYTES = _RECORD.size
 SALT_BYTES = 16
 CONTROL_BYTES = SECTOR_BYTES
+
+# Reading makes one Frame, and several entries, for every few hundred bytes. A named tuple's own constructor is
+# Python code that costs more than a checksum; `tuple.__new__` makes the same object for a third of the time.
+_tuple = tuple.__new__
+_crc32c = google_crc32c.value
+_sha256 = hashlib.sha256
+_pack_leaf = _LEAF.pack
+_pack_link = _LINK.pack
+
+
+Head = tuple[bytes, int, int, int, int, int, bytes, int, int, int, int, int, int, bytes, int, int]
 
 
 class Frame(NamedTuple):
@@ -76,21 +89,24 @@ def pack_records(records: Sequence[tuple[int, bytes]], salts: bytes) -> tuple[by
         salt = salts[at : at + SALT_BYTES]
         at += SALT_BYTES
         parts += (_RECORD.pack(kind, 0, len(payload), salt), payload)
-        leaves.append((kind, hashlib.sha256(salt + payload).digest()))
+        leaves.append((kind, _sha256(salt + payload).digest()))
     return b"".join(parts), leaves
 
 
 def link(prev: bytes, first_lsn: int, leaves: Iterable[tuple[int, bytes]]) -> bytes:
     """Return the chain after a batch, from its records' (kind, H(salt, payload))."""
-    digest = hashlib.sha256
-    hashes = [digest(_LEAF.pack(0, lsn, kind, inner)).digest() for lsn, (kind, inner) in enumerate(leaves, first_lsn)]
-    root = digest(b"\x02" + b"".join(hashes)).digest()
-    return digest(_LINK.pack(3, prev, first_lsn, len(hashes), root)).digest()
+    hashes = [b"\x02"]
+    lsn = first_lsn
+    for kind, inner in leaves:
+        hashes.append(_sha256(_pack_leaf(0, lsn, kind, inner)).digest())
+        lsn += 1
+    root = _sha256(b"".join(hashes)).digest()
+    return _sha256(_pack_link(3, prev, first_lsn, lsn - first_lsn, root)).digest()
 
 
 def encode(frame: Frame, body: bytes) -> bytes:
     """Return the frame's bytes, both checksums filled in."""
-    head = _HEAD.pack(
+    head = _FIELDS.pack(
         MAGIC, frame.type, 0, VERSION, frame.length, frame.records, frame.log_id, frame.segment, frame.offset,
         frame.epoch, frame.first_lsn, frame.durable_lsn, frame.durable_offset, frame.prev, frame.body_bytes,
     )  # fmt: skip
@@ -99,66 +115,67 @@ def encode(frame: Frame, body: bytes) -> bytes:
     return covered + _CRC.pack(google_crc32c.value(covered))
 
 
-def read_length(buffer: bytes, at: int) -> int | None:
-    """Return the length of the frame at `at`, or None when no sound frame header stands there."""
-    if not buffer.startswith(MAGIC, at) or len(buffer) < at + HEAD_BYTES:
+def read_head(buffer: bytes, at: int) -> Head | None:
+    """Return the fields of the frame header at `at`, the length among them, or None when no sound one stands there."""
+    if len(buffer) < at + HEAD_BYTES:
         return None
-    if _CRC.unpack_from(buffer, at + _HEAD.size)[0] != google_crc32c.value(buffer[at : at + _HEAD.size]):
+    head: Head = _HEAD.unpack_from(buffer, at)
+    if head[0] != MAGIC or head[-1] != _crc32c(buffer[at : at + HEAD_BYTES - _CRC.size]):
         return None
-    length: int = _HEAD.unpack_from(buffer, at)[4]
-    return length
+    return head
 
 
-def decode(buffer: bytes, at: int, length: int) -> Frame | None:
-    """Return the frame of `length` bytes at `at`, or None when its checksum is wrong.
+def decode(buffer: bytes, at: int, head: Head) -> Frame | None:
+    """Return the frame at `at`, whose header was read, or None when its checksum is wrong.
 
     Raises UnsupportedFormat for a frame that is sound but of a version, type or flags unknown here.
     """
+    (_, kind, flags, version, length, count, log_id, segment, offset, epoch, first_lsn, durable_lsn, durable_offset,
+     prev, body_bytes, _) = head  # fmt: skip
     end = at + length
     if length < CONTROL_BYTES or length % SECTOR_BYTES or end > len(buffer):
         return None
     chain, crc = _TAIL.unpack_from(buffer, end - _TAIL.size)
-    if crc != google_crc32c.value(buffer[at : end - _CRC.size]):
+    if crc != _crc32c(buffer[at : end - _CRC.size]):
         return None
-    (_, kind, flags, version, _, count, log_id, segment, offset, epoch, first_lsn, durable_lsn, durable_offset,
-     prev, body_bytes) = _HEAD.unpack_from(buffer, at)  # fmt: skip
     if version != VERSION or flags or kind not in TYPE_NAMES:
         raise UnsupportedFormat(
             f"frame type {kind} of format {version} with flags {flags:#x}", f"segment {segment}, offset {offset}"
         )
-    return Frame(
+    return _tuple(Frame, (
         kind, length, count, log_id, segment, offset, epoch, first_lsn, durable_lsn, durable_offset, prev,
         body_bytes, chain,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def entries(buffer: bytes, at: int, frame: Frame) -> list[Entry]:
     """Return the records of a checked frame."""
     found: list[Entry] = []
-    unpack = _RECORD.unpack_from
+    unpack = _UNSALTED.unpack_from
     at += HEAD_BYTES
     for lsn in range(frame.first_lsn, frame.first_lsn + frame.records):
-        kind, flags, length, _ = unpack(buffer, at)
+        kind, flags, length = unpack(buffer, at)
         if flags:
             raise UnsupportedFormat(f"a record with flags {flags:#x}", f"segment {frame.segment}, LSN {lsn}")
-        at += RECORD_HEAD_BYTES
-        found.append(Entry(lsn, kind, buffer[at : at + length]))
-        at += length
+        payload_at = at + RECORD_HEAD_BYTES
+        at = payload_at + length
+        found.append(_tuple(Entry, (lsn, kind, buffer[payload_at:at])))
     return found
 
 
 def digests(buffer: bytes, at: int, frame: Frame) -> list[tuple[int, bytes]] | None:
     """Return each record's (kind, H(salt, payload)), or None when the records do not fill the body exactly."""
     found: list[tuple[int, bytes]] = []
+    unpack = _UNSALTED.unpack_from
     at += HEAD_BYTES
     end = at + frame.body_bytes
     for _ in range(frame.records):
-        if at + RECORD_HEAD_BYTES > end:
+        payload_at = at + RECORD_HEAD_BYTES
+        if payload_at > end:
             return None
-        kind, _, length, salt = _RECORD.unpack_from(buffer, at)
-        at += RECORD_HEAD_BYTES
-        found.append((kind, hashlib.sha256(salt + buffer[at : at + length]).digest()))
-        at += length
+        kind, _, length = unpack(buffer, at)
+        at = payload_at + length
+        found.append((kind, _sha256(buffer[payload_at - SALT_BYTES : at]).digest()))  # the salt stands before it
     return found if at == end else None
 
 

@@ -8,12 +8,13 @@ Rule 3: before anything is called damage it is read again, because a writer may 
 after it was read and before the evidence was.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from wal.disk import Disk, OsDisk
 from wal.entries import Entry
-from wal.errors import LogCorrupt
+from wal.errors import LogCorrupt, LogError
 from wal.frames import SEAL, Frame, entries
 from wal.lock import is_locked
 from wal.recovery import REFUSE, is_empty, judge, went_on
@@ -22,6 +23,7 @@ from wal.segment import Header, parse_name
 from wal.shelf import Segment, check_first, check_successor, opened, read_segment, segment_paths
 
 POLL_ENTRIES = 8192
+POLL_BYTES = 4 << 20  # so that following a log of large records takes no more memory than one of small ones
 
 
 class Reader:
@@ -42,6 +44,7 @@ class Reader:
         self._disk: Disk = OsDisk() if disk is None else disk
         self._place: _Place | None = None
         self._surveyed: tuple[int, int, bool] | None = None
+        self._left_bytes = 0
 
     @property
     def last_lsn(self) -> int:
@@ -51,12 +54,22 @@ class Reader:
     def poll(self, limit: int = POLL_ENTRIES) -> list[Entry]:
         """Return the durable entries that follow, about `limit` at most; none when there are none yet.
 
-        Raises LogCorrupt when acknowledged data is damaged (what is sound before it was returned by earlier
-        calls), UnsupportedFormat, or OSError.
+        Fewer come at a time when they are large. Raises LogCorrupt when acknowledged data is damaged,
+        UnsupportedFormat, or OSError; what is sound before the place was returned by earlier calls. No error and
+        no interrupt moves the position: the next call goes on after the last entry that was returned.
         """
         found: list[Entry] = []
-        while len(found) < limit and self._advance(found, limit):
-            pass
+        before = None if self._place is None else self._place.copy()
+        self._left_bytes = POLL_BYTES
+        try:
+            while len(found) < limit and self._advance(found, limit):
+                pass
+        except (LogError, OSError):
+            if not found:
+                raise  # else hand over what is sound first; the next call meets the same place again
+        except BaseException:
+            self._place = before
+            raise
         if found:
             self._after = found[-1].lsn
         return found
@@ -66,15 +79,19 @@ class Reader:
         place = self._place = self._place or _find(self._path, self._disk, self._after)
         if place is None:
             return False
+        if place.sealed:
+            return self._next_segment(place)
         told = None if self._durable_lsn is None else self._durable_lsn()
         if told is not None and place.cursor.lsn > told:
             return False  # all that is acknowledged was read
         free = told is None and not is_locked(self._disk, self._path)  # asked before reading, never after
         with opened(self._disk, place.segment.path) as fd:
             run = _Run(Window(self._disk, fd), place.cursor, told, self._after)
-            run.read(found, limit)
+            run.read(found, limit, self._left_bytes)
+            place.sealed = run.sealed
+            self._left_bytes -= run.ahead.offset - run.start
             if run.sealed:
-                return self._next_segment(place)
+                return not found or self._left_bytes > 0
             if found:
                 return False  # hand over what is sound before asking what the rest means
             return self._look(run, place, free=free, fd=fd, found=found)
@@ -121,34 +138,43 @@ class Reader:
 
 
 class _Place:
-    """A position: a segment, and the cursor after the last frame yielded from it."""
+    """A position: a segment, the cursor after the last frame yielded from it, and whether that was its seal."""
 
-    __slots__ = ("cursor", "segment")
+    __slots__ = ("cursor", "sealed", "segment")
 
-    def __init__(self, segment: Segment, cursor: Cursor) -> None:
+    def __init__(self, segment: Segment, cursor: Cursor, *, sealed: bool = False) -> None:
         self.segment = segment
         self.cursor = cursor
+        self.sealed = sealed
+
+    def copy(self) -> "_Place":
+        return _Place(self.segment, self.cursor.copy(), sealed=self.sealed)
 
 
 class _Run:
     """One pass over frames. `cursor` follows what is proven durable, `ahead` what is whole; `held` lies between."""
 
-    __slots__ = ("_after", "_cursor", "ahead", "held", "last_type", "sealed", "told", "window")
+    __slots__ = ("_after", "_cursor", "ahead", "held", "last_type", "sealed", "start", "told", "window")
 
     def __init__(self, window: Window, cursor: Cursor, told: int | None, after: int) -> None:
         self.window = window
         self.told = told
+        self.start = cursor.offset
         self.ahead = cursor.copy()
-        self.held: list[tuple[Frame, list[Entry]]] = []
+        self.held: deque[tuple[Frame, list[Entry]]] = deque()
         self.last_type: int | None = None
         self.sealed = False
         self._cursor = cursor
         self._after = after
 
-    def read(self, found: list[Entry], limit: int) -> None:
-        """Read until no frame follows, the segment is sealed, or about `limit` entries were found."""
+    def read(self, found: list[Entry], limit: int, limit_bytes: int) -> None:
+        """Read until no frame follows, the segment is sealed, or there is enough to hand over."""
         window, ahead = self.window, self.ahead
-        while len(found) < limit and isinstance(frame := next_frame(window, ahead), Frame):
+        enough = self.start + limit_bytes
+        while len(found) < limit and (ahead.offset < enough or not found):
+            frame = next_frame(window, ahead)
+            if not isinstance(frame, Frame):
+                return
             at = window.locate(frame.offset, frame.length)
             self.held.append((frame, entries(window.buffer, at, frame) if frame.records else []))
             ahead.advance(frame)
@@ -168,21 +194,20 @@ class _Run:
 
     def release_to(self, durable_offset: int, found: list[Entry]) -> None:
         """Let go of the frames that end at or before this offset."""
-        proven = 0
-        while proven < len(self.held) and self.held[proven][0].end <= durable_offset:
-            proven += 1
-        self._let_go(proven, found)
+        held = self.held
+        while held and held[0][0].offset + held[0][0].length <= durable_offset:
+            self._let_go(*held.popleft(), found)
 
     def release_all(self, found: list[Entry]) -> None:
         """Let go of everything whole."""
-        self._let_go(len(self.held), found)
+        held = self.held
+        while held:
+            self._let_go(*held.popleft(), found)
 
-    def _let_go(self, number: int, found: list[Entry]) -> None:
-        for frame, records in self.held[:number]:
-            self._cursor.advance(frame)
-            first = max(self._after + 1 - frame.first_lsn, 0)
-            found += records[first:] if first else records
-        del self.held[:number]
+    def _let_go(self, frame: Frame, records: list[Entry], found: list[Entry]) -> None:
+        self._cursor.advance(frame)
+        skipped = self._after + 1 - frame.first_lsn
+        found += records[skipped:] if skipped > 0 else records
 
 
 def _find(path: Path, disk: Disk, after: int) -> _Place | None:

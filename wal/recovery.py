@@ -13,8 +13,8 @@ from typing import NamedTuple
 from wal.disk import Disk
 from wal.errors import LogCorrupt
 from wal.frames import CLOSE, CONTROL_BYTES, SEAL, Frame
-from wal.scan import BLANK, FOREIGN, Cursor, Rest, Window, next_frame, start_of, survey
-from wal.segment import Header
+from wal.scan import BLANK, FOREIGN, Cursor, Rest, Window, is_blank, next_frame, start_of, survey
+from wal.segment import HEADER_BYTES, Header
 from wal.shelf import Segment, is_sealed, opened, read_segments
 
 ACCEPT, END, CUT, RESEAL, REFUSE = "accept", "end", "cut", "reseal", "refuse"
@@ -145,8 +145,7 @@ def went_on(window: Window, cursor: Cursor) -> bool:
 def is_empty(disk: Disk, segment: Segment) -> bool:
     """Whether nothing was ever written after a segment's header."""
     with opened(disk, segment.path) as fd:
-        start = start_of(segment.header)
-        return survey(Window(disk, fd), start).used_end == start.offset
+        return is_blank(Window(disk, fd), HEADER_BYTES)
 
 
 def examine_segment(disk: Disk, segment: Segment, after: Segment | None, durable_lsn: int = 0) -> Stop:

@@ -6,7 +6,7 @@ Rule 1: this file reads; it decides nothing. What an unsound place means is for 
 from dataclasses import dataclass, replace
 
 from wal.disk import Disk, read_fully
-from wal.frames import CONTROL_BYTES, MAGIC, OPEN, Frame, chain_holds, decode, read_length
+from wal.frames import CONTROL_BYTES, MAGIC, OPEN, Frame, chain_holds, decode, read_head
 from wal.segment import HEADER_BYTES, SECTOR_BYTES, Header
 
 CHUNK_BYTES = 1 << 20
@@ -63,11 +63,9 @@ class Cursor:
 
     def advance(self, frame: Frame) -> None:
         """Step over a frame that `next_frame` returned."""
-        self.offset += frame.length
-        self.lsn += frame.records
-        self.epoch = frame.epoch
-        self.chain = frame.chain
-        self.durable_offset = frame.durable_offset
+        _, length, records, _, _, _, self.epoch, _, _, self.durable_offset, _, _, self.chain = frame
+        self.offset += length
+        self.lsn += records
 
 
 def start_of(header: Header) -> Cursor:
@@ -89,25 +87,26 @@ def next_frame(window: Window, cursor: Cursor) -> Frame | str:
 def frame_at(window: Window, offset: int) -> Frame | None:
     """Return the frame whose checksums are right at `offset`, whoever it is, or None."""
     at = window.locate(offset, CONTROL_BYTES)
-    length = read_length(window.buffer, at)
-    if length is None or offset + length > window.size:
+    head = read_head(window.buffer, at)
+    if head is None or offset + (length := head[4]) > window.size:
         return None
-    at = window.locate(offset, length)
-    return decode(window.buffer, at, length)
+    if at + length > len(window.buffer):
+        at = window.locate(offset, length)
+    return decode(window.buffer, at, head)
 
 
 def is_next(frame: Frame, cursor: Cursor) -> bool:
     """Whether a sound frame is the one that belongs at the cursor: not stale, foreign or misdirected."""
-    epoch = cursor.epoch + 1 if frame.type == OPEN else cursor.epoch
+    kind, _, _, log_id, segment, offset, epoch, first_lsn, durable_lsn, durable_offset, prev, _, _ = frame
     return (
-        frame.log_id == cursor.log_id
-        and frame.segment == cursor.segment
-        and frame.offset == cursor.offset
-        and frame.first_lsn == cursor.lsn
-        and frame.epoch == epoch
-        and frame.prev == cursor.chain
-        and cursor.durable_offset <= frame.durable_offset <= frame.offset
-        and frame.durable_lsn < frame.first_lsn
+        log_id == cursor.log_id
+        and segment == cursor.segment
+        and offset == cursor.offset
+        and first_lsn == cursor.lsn
+        and epoch == (cursor.epoch + 1 if kind == OPEN else cursor.epoch)
+        and prev == cursor.chain
+        and cursor.durable_offset <= durable_offset <= offset
+        and durable_lsn < first_lsn
     )
 
 
@@ -141,6 +140,19 @@ def survey(window: Window, cursor: Cursor) -> Rest:
                 last_lsn = max(last_lsn, proof.durable_lsn)
         offset += len(chunk)
     return Rest(used_end, durable_offset, last_lsn)
+
+
+def is_blank(window: Window, offset: int) -> bool:
+    """Whether nothing but zeros stands from `offset` to the end of the file; reads no further than the first byte."""
+    while offset < window.size:
+        at = window.locate(offset, 1)
+        chunk = window.buffer[at:]
+        if not chunk:
+            break
+        if chunk != ZERO_CHUNK[: len(chunk)] and chunk.strip(b"\0"):
+            return False
+        offset += len(chunk)
+    return True
 
 
 def _proofs(window: Window, cursor: Cursor, offset: int, chunk: bytes) -> list[Frame]:

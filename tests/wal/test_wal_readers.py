@@ -1,11 +1,14 @@
 """Reading a log that is being written: from another process, another thread, and across every change of file."""
 
+import errno
+import itertools
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from log_rig import NEVER_MS, PATH, abandon, numbered, open_log, overwrite, segment, segments, wait_until
+from log_rig import NEVER_MS, PATH, abandon, numbered, open_log, overwrite, segment, segments, wait_until, written
 
 import wal
 from wal.testing import FaultDisk, MemoryDisk
@@ -211,3 +214,41 @@ def test_reading_needs_no_writable_log(tmp_path: Path) -> None:
         place.chmod(0o444)
     assert [entry.lsn for entry in wal.read(tmp_path)] == [1]
     assert wal.verify(tmp_path).status == "intact"
+
+
+def test_a_poll_hands_over_a_few_megabytes_at_a_time_however_large_the_records() -> None:
+    disk = MemoryDisk()
+    with wal.Log.open(PATH, disk=disk, segment_bytes=1 << 26) as log:
+        for n in range(12):
+            log.append([(n, bytes(1 << 20))])
+        reader = log.reader()
+        polls = [len(reader.poll()) for _ in range(4)]
+    assert polls == [4, 4, 4, 0]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "read"), KeyboardInterrupt(), MemoryError()])
+def test_an_error_or_interrupt_in_mid_poll_moves_no_reader_past_what_it_handed_over(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = written([[record] for record in records(40, 1500)])
+    failed = 0
+    for nth in range(1, 40):
+        reader = wal.Reader(PATH, disk=disk)
+        calls = itertools.count(1)
+
+        def failing(fd: int, length: int, offset: int, *, nth: int = nth, calls: Iterator[int] = calls) -> bytes:
+            if next(calls) == nth:
+                raise error
+            return MemoryDisk.pread(disk, fd, length, offset)
+
+        found: list[wal.Entry] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "pread", failing)
+            try:
+                found += reader.poll()
+            except type(error):
+                failed += 1
+        while more := reader.poll():
+            found += more
+        assert [entry.lsn for entry in found] == list(range(1, 41)), f"read {nth}"
+    assert failed > 0
