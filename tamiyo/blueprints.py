@@ -27,8 +27,9 @@ from tamiyo.core.limits import BLUEPRINT_CANDIDATES_MAX
 from tamiyo.core.observation import Observation
 from tamiyo.core.state import State
 from tamiyo.graph import parse_metadata
-from tamiyo.journal import Journal, JournalUnavailable
+from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.records import JournalUnavailable
 from tamiyo.workers import in_words
 
 __all__ = ["Blueprints", "Fault", "Library", "LibraryRecord"]

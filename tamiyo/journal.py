@@ -6,62 +6,31 @@ Rule 2: after a fault the log is tried again in the background, never on a step:
         failed, with one batch where it was only slow. Meanwhile steps are refused, and counted.
 Rule 3: event time is the last one plus the monotonic time elapsed, at least 1 ns; the wall clock only anchors
         it when the journal opens.
+Rule 4: what other threads have to say (`ride`) goes along with the next batch of a step, or alone (`flush`); it is
+        refused while the log's breaker is open, as a step is, and what is owed from before comes first.
 """
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TypeVar
 
 import wal
 from tamiyo.clock import Clock
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.breakers import OPEN
-from tamiyo.core.decide import log_trial, pause_released
+from tamiyo.core.decide import log_trial
 from tamiyo.core.events import Event, decode, encode
 from tamiyo.core.evolve import evolve
-from tamiyo.core.observation import Observation
 from tamiyo.core.state import State
-from tamiyo.errors import PacketRejected, TamiyoError
+from tamiyo.errors import TamiyoError
+from tamiyo.owed import Owed, ReleasedPause
+from tamiyo.records import Arrival, JournalUnavailable, Recorded, translated
+from tamiyo.riders import RIDERS_MAX, Make, Riders
 
-__all__ = ["Journal", "JournalUnavailable", "Recorded", "ReleasedPause"]
+__all__ = ["Journal"]
 
-T = TypeVar("T")
 OpenLog = Callable[[], wal.Log]
 CLOSE_TIMEOUT_S = 5.0
-
-
-class JournalUnavailable(Exception):
-    """The log cannot take this record now; `cause` is the reason that the safe PAUSE names."""
-
-    def __init__(self, cause: str) -> None:
-        super().__init__(cause)
-        self.cause = cause
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A queued batch: its events, where they will lie, and the promise of their durability."""
-
-    events: tuple[Event, ...]
-    first_lsn: int
-    pending: wal.Pending
-
-    def lsn_of(self, event: Event) -> int:
-        """The LSN of one of the batch's events."""
-        return self.first_lsn + next(index for index, other in enumerate(self.events) if other is event)
-
-
-@dataclass(frozen=True, slots=True)
-class ReleasedPause:
-    """A received step that was answered with a safe PAUSE; `decision_lsn` is 0 where no decision was recorded."""
-
-    observation: Observation
-    received: journal.StepReceived
-    step_lsn: int
-    decision_lsn: int
-    cause: str
 
 
 class Journal:
@@ -72,17 +41,17 @@ class Journal:
         self._open_log = open_log
         self._clock = clock
         self._lock = threading.RLock()
-        self._owed: ReleasedPause | None = None
+        self._riders = Riders()
         self._failed_at_ns: int | None = None
         self._trial: threading.Thread | None = None
+        self._tried_at_ns = 0  # the last trial that came to nothing
         self._closed = False
         self._contents: dict[str, bytes] = {}
         self._fault: TamiyoError | None = None
-        self._pending: tuple[wal.Log, State, dict[str, bytes]] | None = None
-        self._unrecorded_cause = ""
+        self._pending: tuple[wal.Log, State, dict[str, bytes], Riders] | None = None
         self._log = open_log()
         self._state = self._first_fold()
-        self.steps_seen = self._state.steps_received
+        self._owed = Owed(self._state.steps_received)
         self._anchor_ns = max(self._state.event_time_ns + 1, clock.wall_ns())
         self._anchor_monotonic_ns = clock.monotonic_ns()
 
@@ -95,6 +64,11 @@ class Journal:
     def log(self) -> wal.Log:
         """The log in use; another object after a reopen."""
         return self._log
+
+    @property
+    def steps_seen(self) -> int:
+        """The number of the last step that was answered, recorded or not."""
+        return self._owed.steps_seen
 
     def content(self, digest: str) -> bytes | None:
         """The stored `BlueprintContent` of a blueprint's last version; None once a newer one is there."""
@@ -122,8 +96,12 @@ class Journal:
             self._start_trial_when_due()
             return "log_failed"
 
-    def record(self, make: Callable[[State, int], Sequence[Event]]) -> Recorded:
-        """Queue one batch: `make(state, event_time_ns)` says its events, from the state just before them.
+    def record(self, make: Make, *, log: wal.Log | None = None) -> Recorded:
+        """Queue one batch: who rides along, then what `make` says from the state after them.
+
+        Args:
+            make: the events.
+            log: the log they refer into; the batch is refused when that was reopened meanwhile.
 
         Raises:
             JournalUnavailable: the log takes no record; the state is as it was.
@@ -131,19 +109,52 @@ class Journal:
         """
         with self._lock:
             self._adopt_pending()
-            events = tuple(make(self._state, self.now_ns()))
-            with self._adopting(events):
-                pending = _translated(lambda: self._log.submit([encode(event) for event in events]))
-            return Recorded(events, pending.first_lsn, pending)
+            if log is not None and log is not self._log:
+                raise JournalUnavailable("log_failed")
+            riders = self._riders.next
+            return self._queue([*riders, make], len(riders))
 
-    def begin(self, make: Callable[[State, int], Sequence[Event]]) -> None:
+    def record_aside(self, make: Make) -> Recorded | None:
+        """Queue a batch of another thread's, after what is owed from before; None where there is nothing to say.
+
+        Raises as `record`, and what `refusal` raises; JournalUnavailable while the log's breaker is open, too.
+        """
+        with self._lock:
+            self._require()
+            self.settle()
+            self._require()  # what was owed may have opened the breaker
+            recorded = self.record(make)
+            return recorded if recorded.events else None
+
+    def ride(self, make: Make) -> bool:
+        """Let `make` speak with the next batch; False when too many wait already, and this one was not taken."""
+        with self._lock:
+            self._adopt_pending()
+            if len(self._riders.waiting) >= RIDERS_MAX:
+                return False
+            self._riders = self._riders.joined(make)
+            return True
+
+    @property
+    def riders(self) -> int:
+        """How many wait to ride."""
+        return len(self._riders.waiting)
+
+    def flush(self) -> Recorded | None:
+        """Queue those who wait to ride, without a step; None where nobody does. Raises as `record_aside`."""
+        recorded = None
+        while self._riders.waiting:  # the lock is free between batches: a step may want it
+            recorded = self.record_aside(lambda _state, _now_ns: ()) or recorded
+        return recorded
+
+    def begin(self, make: Make) -> None:
         """Record a batch and wait until it is durable, however long.
 
         Raises:
             wal.LogError: the log does not take it.
         """
         try:
-            self.record(make).pending.result()
+            self.record(make).result()
         except JournalUnavailable as unavailable:
             raise unavailable.__cause__ or unavailable from None
 
@@ -151,35 +162,34 @@ class Journal:
         """Let go of the log after a failure to open: nothing is owed yet."""
         self._log.close()
 
-    def stage(self, make: Callable[[State, int], Event]) -> tuple[Event, wal.Staged]:
+    def stage(self, make: Callable[[State, int], Event]) -> Arrival:
         """Queue one event ahead of the batch that it belongs to: written at once, durable with that batch."""
         with self._lock:
             self._adopt_pending()
             event = make(self._state, self.now_ns())
-            with self._adopting((event,)):
-                staged = _translated(lambda: self._log.stage(*encode(event)))
-            return event, staged
+            after = evolve(self._state, self._state.last_lsn + 1, event)
+            with self._adopting((event,), after, self._riders):
+                staged = translated(lambda: self._log.stage(*encode(event)))
+            return Arrival(event, staged, self._state, self._log)
 
     def count_unrecorded(self, cause: str) -> None:
         """Count a step that is answered without a record of it, and remember why."""
         with self._lock:
-            self.steps_seen += 1
-            self._unrecorded_cause = cause
+            self._owed.count_step(cause)
 
     def note_pause(self, released: ReleasedPause) -> None:
         """Remember a received step that was answered with a safe PAUSE; the next batch begins with it."""
-        self._owed = released
+        with self._lock:
+            self._owed.pauses.append(released)
 
     def settle(self) -> None:
         """Queue what is owed from before: the PAUSE that was released, and the steps that no record was taken of."""
         with self._lock:
             self._adopt_pending()
-            owed = self._owed
-            if owed is not None and self._is_owed(owed):
-                self.record(lambda state, now_ns: _pause_events(state, owed, now_ns))
-            self._owed = None
-            if self.steps_seen > self._state.steps_received:
-                self.record(lambda state, now_ns: log_trial(state, self._unrecorded(state, now_ns)))
+            self._queue([self._owed.pause_events])
+            self._owed.told(self._state.last_lsn, self._log.durable_lsn)
+            if self._owed.steps_seen > self._state.steps_received:
+                self._queue([lambda state, now_ns: log_trial(state, self._owed.unrecorded(state, now_ns))])
 
     def wait_for_trial(self, timeout_s: float | None = None) -> None:
         """Wait until the trial that is under way has ended; returns at once when there is none."""
@@ -188,7 +198,7 @@ class Journal:
             trial.join(timeout_s)
 
     def close(self) -> None:
-        """Settle what is owed and close the log; may be called again where the disk did not answer.
+        """Settle what is owed, let the last riders go, close the log. Call it again where the disk did not answer.
 
         Raises what `wal.Log.close` raises.
         """
@@ -196,30 +206,44 @@ class Journal:
             self._closed = True
         try:
             self.wait_for_trial(CLOSE_TIMEOUT_S)
-            # Where the log takes no record the steps stay uncounted; closing it reports its failure.
+            # Where the log takes no record, what is owed stays untold; closing it reports its failure.
             with suppress(JournalUnavailable):
                 self.settle()
+                while self._riders.waiting:
+                    self.record(lambda _state, _now_ns: ())
         finally:
             self._log.close(CLOSE_TIMEOUT_S)
 
-    def _is_owed(self, owed: ReleasedPause) -> bool:
-        """False where the step, or its decision, did not survive a reopen: then there is nothing to say of it."""
-        if not owed.decision_lsn:
-            return owed.step_lsn in self._state.undecided
-        return self._state.unsettled is not None and self._state.unsettled.step_lsn == owed.step_lsn
+    def _require(self) -> None:
+        refusal = self.refusal()
+        if refusal is not None:
+            raise JournalUnavailable(refusal)
+
+    def _queue(self, makers: Sequence[Make], riders: int = 0) -> Recorded:
+        """Fold and queue what `makers` say, each after the one before it; the first `riders` of them have ridden."""
+        after, now_ns, events = self._state, self.now_ns(), list[Event]()
+        for make in makers:
+            made = make(after, now_ns)
+            for event in made:
+                after = evolve(after, after.last_lsn + 1, event)
+            events += made
+        first_lsn = self._state.last_lsn + 1
+        ridden = self._riders.queued(riders, after.last_lsn, self._log.durable_lsn) if riders else self._riders
+        if not events:
+            self._riders = ridden
+            return Recorded((), first_lsn, None)
+        with self._adopting(events, after, ridden):
+            pending = translated(lambda: self._log.submit([encode(event) for event in events]))
+        return Recorded(tuple(events), pending.first_lsn, pending)
 
     @contextmanager
-    def _adopting(self, events: Sequence[Event]) -> Iterator[None]:
+    def _adopting(self, events: Sequence[Event], after: State, riders: Riders) -> Iterator[None]:
         """Fold first, queue inside, adopt after.
 
         An interrupt may come at any line, the last ones included: what was folded is remembered until it is adopted,
         and whoever holds the lock next asks the log first what it took.
         """
-        after = self._state
-        for event in events:
-            after = evolve(after, after.last_lsn + 1, event)
-        contents = self._contents_after(events, after)
-        self._pending = (self._log, after, contents)
+        self._pending = (self._log, after, self._contents_after(events, after), riders)
         try:
             yield
         finally:
@@ -229,10 +253,11 @@ class Journal:
         """Take over what the log took; doing it again, or late, comes to the same."""
         if self._pending is None:
             return
-        log, after, contents = self._pending
+        log, after, contents, riders = self._pending
         if log is self._log and log.next_lsn == after.last_lsn + 1:
             self._contents = contents
-            self.steps_seen = max(self.steps_seen, after.steps_received)
+            self._owed.steps_seen = max(self._owed.steps_seen, after.steps_received)
+            self._riders = riders
             self._state = after
         self._pending = None
 
@@ -259,19 +284,10 @@ class Journal:
             contents = _with_content(contents, event, after)
         return contents
 
-    def _unrecorded(self, state: State, now_ns: int) -> journal.StepsUnrecorded:
-        first = state.steps_received + 1
-        return journal.StepsUnrecorded(
-            first_step_index=first,
-            last_step_index=self.steps_seen,
-            count=self.steps_seen - first + 1,
-            event_time_ns=now_ns,
-            cause=self._unrecorded_cause,
-        )
-
     def _start_trial_when_due(self) -> None:
         cool_down_ns = self._state.thresholds.breaker_cool_down_s * 1e9
         since_ns = self._failed_at_ns if self._failed_at_ns is not None else self._state.breakers["log"].moved_at_ns
+        since_ns = max(since_ns, self._tried_at_ns)
         if self._closed or self._trial is not None or self.now_ns() - since_ns < cool_down_ns:
             return
         self._trial = threading.Thread(target=self._try_again, name="tamiyo-log-trial", daemon=True)
@@ -286,16 +302,15 @@ class Journal:
         try:
             if failed_at_ns is not None:
                 self._reopen()
-            self.record(lambda state, now_ns: self._trial_events(state, now_ns, failed_at_ns)).pending.result()
+            self._try_batch(failed_at_ns)
         except (wal.LogError, JournalUnavailable, OSError):
             with self._lock:
-                if failed_at_ns is not None or self._log.failure is not None:
-                    self._failed_at_ns = self.now_ns()
+                self._tried_at_ns = self.now_ns()  # no record can say so: the cool-down starts again in memory
         except TamiyoError as error:
             self._fault = error  # the history itself is unusable: the next step raises it
         else:
             with self._lock:
-                self._failed_at_ns = self._owed = None
+                self._failed_at_ns = None
         finally:
             self._trial = None
 
@@ -311,17 +326,25 @@ class Journal:
         with self._lock:
             if not self._closed:
                 self._log, self._state = log, state
+                self._owed.reopened(state.last_lsn)
+                self._riders = self._riders.reopened(state.last_lsn)
                 return
         log.close()
         raise JournalUnavailable("log_failed")  # close() did not wait for this
 
-    def _trial_events(self, state: State, now_ns: int, failed_at_ns: int | None) -> tuple[Event, ...]:
-        owed = self._owed
-        events = _pause_events(state, owed, now_ns) if owed is not None and self._is_owed(owed) else ()
-        for event in events:
-            state = evolve(state, state.last_lsn + 1, event)
-        unrecorded = self._unrecorded(state, now_ns)
-        return (*events, *log_trial(state, unrecorded, writer_failed_at_ns=failed_at_ns))
+    def _try_batch(self, failed_at_ns: int | None) -> None:
+        with self._lock:
+            self._adopt_pending()
+            trial = self._queue(
+                [
+                    self._owed.pause_events,
+                    lambda state, now_ns: log_trial(
+                        state, self._owed.unrecorded(state, now_ns), writer_failed_at_ns=failed_at_ns
+                    ),
+                ]
+            )
+            self._owed.told(self._state.last_lsn, self._log.durable_lsn)
+        trial.result()
 
 
 def _with_content(contents: dict[str, bytes], event: Event, after: State) -> dict[str, bytes]:
@@ -330,28 +353,3 @@ def _with_content(contents: dict[str, bytes], event: Event, after: State) -> dic
         return contents
     live = {seen.blueprint.digest for seen in after.blueprints.values() if seen.blueprint is not None}
     return {digest: kept for digest, kept in contents.items() if digest in live} | {event.digest: event.content}
-
-
-def _pause_events(state: State, owed: ReleasedPause, now_ns: int) -> tuple[Event, ...]:
-    return pause_released(
-        state,
-        owed.observation,
-        owed.received,
-        step_lsn=owed.step_lsn,
-        decision_lsn=owed.decision_lsn,
-        cause=owed.cause,
-        event_time_ns=now_ns,
-    )
-
-
-def _translated(submit: Callable[[], T]) -> T:
-    try:
-        return submit()
-    except wal.RecordTooLarge as error:
-        raise PacketRejected(f"the packet does not fit the log: {error}; raise TAMIYO_SEGMENT_BYTES") from error
-    except (wal.LogFull, wal.BatchTooLarge) as error:
-        raise JournalUnavailable("log_full") from error
-    except (wal.LogFailed, wal.LogClosed, wal.OutcomeUnknown) as error:
-        raise JournalUnavailable("log_failed") from error
-    except wal.LogBusy as error:
-        raise JournalUnavailable("timeout_wal") from error

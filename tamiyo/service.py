@@ -25,11 +25,12 @@ from tamiyo.config import Settings, load_settings
 from tamiyo.core.state import State
 from tamiyo.errors import InvariantViolation, JournalError, PacketRejected, ServiceClosed
 from tamiyo.fingerprint import service_opened
-from tamiyo.journal import Journal, JournalUnavailable
+from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.policy import Policy
 from tamiyo.policy.baseline import BaselinePolicy
 from tamiyo.probe import sync_ms
+from tamiyo.records import JournalUnavailable
 from tamiyo.stages import Stages, Step, StepTimings
 
 __all__ = ["StepTimings", "TamiyoService"]

@@ -32,9 +32,11 @@ from tamiyo.core.registries import assignments, extended
 from tamiyo.core.state import State
 from tamiyo.errors import PacketRejected
 from tamiyo.graph import BlueprintInput, Graph, GraphBuilder
-from tamiyo.journal import Journal, JournalUnavailable, Recorded, ReleasedPause
+from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.owed import ReleasedPause
 from tamiyo.policy import Policy
+from tamiyo.records import JournalUnavailable, Recorded
 from tamiyo.workers import DeadlineWorker, NotAttempted, Raised, Returned, TimedOut
 
 __all__ = ["Stages", "Step", "StepTimings"]
@@ -68,6 +70,7 @@ class Step:
     received_unix_ns: int
     commit_left_ns: int
     lsn: int = 0
+    log: wal.Log | None = None
     received: journal.StepReceived = field(default_factory=journal.StepReceived)
     state: State = field(default_factory=State)
     blueprints: list[BlueprintInput] = field(default_factory=list)
@@ -122,10 +125,15 @@ class Stages:
             self._require_journal()
             self._journal.settle()
             self._require_journal()  # what was owed may have opened the log's breaker
-            event, staged = self._journal.stage(lambda state, now_ns: _step_received(step, state, now_ns))
-            assert isinstance(event, journal.StepReceived)  # noqa: S101  it was just made
-            step.received, step.lsn, step.state = event, staged.lsn, self._journal.state
-            self._await(step, staged.wait)
+            arrival = self._journal.stage(lambda state, now_ns: _step_received(step, state, now_ns))
+            assert isinstance(arrival.event, journal.StepReceived)  # noqa: S101  it was just made
+            step.received, step.lsn, step.state, step.log = (
+                arrival.event,
+                arrival.staged.lsn,
+                arrival.state,
+                arrival.log,
+            )
+            self._await(step, arrival.staged.wait)
 
     def look_up_blueprints(self, step: Step) -> None:
         """Take what is known of the blueprints, after waiting for unknown ones within their budget."""
@@ -162,14 +170,14 @@ class Stages:
     def decide(self, step: Step) -> None:
         """Decide, fold and queue under the journal's lock."""
         with _timed(step, "decide_ns"):
-            step.recorded = self._journal.record(lambda state, now_ns: _decided(step, state, now_ns))
+            step.recorded = self._journal.record(lambda state, now_ns: _decided(step, state, now_ns), log=step.log)
 
     def commit(self, step: Step) -> wal.Commit:
         """Wait for durability within what is left of the commit's budget."""
         assert step.recorded is not None  # noqa: S101  `decide` came before
         with _timed(step, "commit_ns"):
             try:
-                return step.recorded.pending.result(self._clock.patience_s("log", step.commit_left_ns / 1e9))
+                return step.recorded.result(self._clock.patience_s("log", step.commit_left_ns / 1e9))
             except TimeoutError:
                 cause = "timeout_wal"
             except wal.LogError:
