@@ -6,6 +6,8 @@ Rule 2: a blueprint exists for graphs and decisions once its `BlueprintObserved`
         batch of its own, off the step's path.
 Rule 3: each lookup has one outcome. One that is over its budget is a fault even if it answers later; its
         thread is left to it and replaced, 4 at most.
+Rule 4: nothing is asked while the metadata breaker is open. It moves with the journal, and faults are journaled with
+        the next step; until then the breaker is read as it will be once they are.
 """
 
 import threading
@@ -21,7 +23,7 @@ from google.protobuf.message import Message
 from tamiyo.clock import Clock
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.blueprint import content_digest, read_blueprint
-from tamiyo.core.breakers import admits
+from tamiyo.core.breakers import FAILURE, REQUEST, Breaker, admits, after
 from tamiyo.core.decide import blueprint_observed
 from tamiyo.core.limits import BLUEPRINT_CANDIDATES_MAX
 from tamiyo.core.observation import Observation
@@ -37,6 +39,7 @@ __all__ = ["Blueprints", "Fault", "Library", "LibraryRecord"]
 REFRESH_S = 300.0
 ABANDONED_MAX = 4
 FRESH_MAX = 1_024
+FAULTS_MAX = 64
 PARSED_METADATA_MAX = 4 * BLUEPRINT_CANDIDATES_MAX
 CATALOGUE = ""
 """Stands for the list of ids among the lookups."""
@@ -99,7 +102,9 @@ class Blueprints:
         self._asked: set[str] = set()  # ids that a thread is out for
         self._out = 0
         self._fresh_until_ns: dict[str, int] = {}
-        self._faults: list[Fault] = []
+        self._faults: list[Fault] = []  # since the last step
+        self._reported: list[Fault] = []  # to the last step, whose decision journals them
+        self._decisions_before = 0
         self._catalogue: tuple[str, ...] = ()  # the best candidates
         self._listed: frozenset[str] = frozenset()  # every id
         self._metadata: dict[str, Mapping[str, object]] = {}
@@ -122,14 +127,16 @@ class Blueprints:
     def candidates(self, observation: Observation) -> tuple[list[str], list[Fault]]:
         """The ids that this step may use, the host's own first, after waiting for unknown ones within the budget.
 
-        With them come the lookups that went wrong since the last step.
+        With them come the lookups that went wrong since the last decision.
         """
         if self._library is None:
             return [self.host_id(observation)] if self.host_id(observation) else [], []
         self._await_unknown(observation)
         with self._changed:
             self._mark_overdue()
-            faults, self._faults = self._faults, []
+            self._reported = [*self._unjournaled(), *self._faults][-FAULTS_MAX:]
+            self._decisions_before, self._faults = self._journal.state.decisions, []
+            faults = list(self._reported)
         return self._known(self._journal.state, observation), faults
 
     def close(self) -> None:
@@ -159,7 +166,7 @@ class Blueprints:
         """A thread works the queue; one whose lookup is overdue is left to it, and the next takes over."""
         if not self._queue or self._closed or (self._running is not None and not self._running.overdue):
             return
-        if not admits(self._journal.state.breakers["metadata"], self._journal.now_ns(), self._journal.state.thresholds):
+        if not self._may_ask():
             self._queue.clear()
             return
         if self._out >= ABANDONED_MAX:
@@ -178,6 +185,19 @@ class Blueprints:
             if not thread.ident:  # never began, whether refused or interrupted
                 self._asked.discard(lookup.blueprint_id)
                 self._running, self._out = None, self._out - 1
+
+    def _may_ask(self) -> bool:
+        """Whether the breaker lets a lookup through, as it will stand once the faults so far are journaled."""
+        state, now_ns = self._journal.state, self._journal.now_ns()
+        breaker: Breaker = state.breakers["metadata"]
+        for _ in (*self._unjournaled(), *self._faults):
+            for event in (REQUEST, FAILURE):
+                breaker = after(breaker, event, now_ns, state.thresholds)
+        return admits(breaker, now_ns, state.thresholds)
+
+    def _unjournaled(self) -> list[Fault]:
+        """What the last step was told, as long as no decision has taken it into the journal."""
+        return self._reported if self._journal.state.decisions == self._decisions_before else []
 
     def _await_unknown(self, observation: Observation) -> None:
         deadline_ns = time.perf_counter_ns() + self._patience_ns()
@@ -211,16 +231,15 @@ class Blueprints:
 
     def _serve(self, lookup: _Lookup) -> None:
         while True:
-            error = self._attempt(lookup)
+            error, kept = self._attempt(lookup)
             with self._changed:
                 self._asked.discard(lookup.blueprint_id)
                 self._forget_stale()
-                self._fresh_until_ns[lookup.blueprint_id] = self._clock.monotonic_ns() + int(REFRESH_S * 1e9)
-                if error is not None and not lookup.overdue:
+                if kept:
+                    self._fresh_until_ns[lookup.blueprint_id] = self._clock.monotonic_ns() + int(REFRESH_S * 1e9)
+                if error and not lookup.overdue:
                     elapsed_ns = time.perf_counter_ns() - lookup.started_ns
                     self._faults.append(Fault(lookup.blueprint_id, elapsed_ns, error))
-                if error is not None:
-                    self._fresh_until_ns.pop(lookup.blueprint_id)
                 following = self._following(lookup)
                 self._changed.notify_all()
                 if following is None:
@@ -232,7 +251,8 @@ class Blueprints:
         """The next lookup for this thread, or None when it was replaced or there is no more to do."""
         if self._running is not lookup:
             return None
-        if not self._queue or self._closed:
+        if not self._queue or self._closed or not self._may_ask():
+            self._queue.clear()
             self._running = None
             return None
         return self._begin(self._queue.popleft())
@@ -249,19 +269,19 @@ class Blueprints:
             now_ns = self._clock.monotonic_ns()
             self._fresh_until_ns = {id_: until for id_, until in self._fresh_until_ns.items() if until > now_ns}
 
-    def _attempt(self, lookup: _Lookup) -> str | None:
-        """Ask the library and journal what it says; the error in words, or None."""
+    def _attempt(self, lookup: _Lookup) -> tuple[str, bool]:
+        """Ask the library and journal what it says: (the error in words, whether the answer was kept)."""
         assert self._library is not None  # noqa: S101  without one nothing is enqueued
         try:
             if lookup.blueprint_id == CATALOGUE:
                 self._take_catalogue(self._library.list())
             else:
                 self._observe(lookup, self._library.get(lookup.blueprint_id))
-        except JournalUnavailable as unavailable:
-            return f"the answer could not be journaled: {unavailable.cause}"
+        except JournalUnavailable:
+            return "", False  # the log's fault, not the library's: it is asked again once the log is back
         except BaseException as error:  # noqa: BLE001  whatever a library raises is the outcome of its lookup
-            return in_words(error)
-        return None
+            return in_words(error), False
+        return "", True
 
     def _take_catalogue(self, ids: Sequence[str]) -> None:
         listed = [blueprint_id for blueprint_id in ids if _checked_id(blueprint_id)]
@@ -296,7 +316,7 @@ class Blueprints:
         if content is not None:
             read_blueprint(blueprint_id, digest, content)  # what cannot be read back is an error of the library
             self._keep_metadata(digest, content)
-        self._journal.record(
+        self._journal.record_aside(
             lambda state, now_ns: _observation(state, lookup.blueprint_id, digest, content, now_ns, late=lookup.overdue)
         )
 

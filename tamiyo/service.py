@@ -55,6 +55,7 @@ class TamiyoService:
         self._journal = journal
         self._stages = stages
         self._lock = threading.Lock()
+        self._closing = threading.Lock()
         self._closed = False  # no more steps
         self._released = False  # the log's lock is given up
         self._broken: InvariantViolation | None = None
@@ -145,10 +146,12 @@ class TamiyoService:
             wal.LogBusy: the disk does not answer; the lock is still held, and close may be called again.
             wal.LogFailed: closing failed; open again to recover.
         """
+        self._closed = True  # a step that waits for its turn is refused, and waits for no disk
         with self._lock:
+            pass  # the step that is under way is finished
+        with self._closing:
             if self._released:
                 return
-            self._closed = True
             self._stages.close()
             self._journal.close()
             self._released = True

@@ -1,11 +1,11 @@
 """A live controller for tests: generous budgets, a clock turned by hand, a disk that can be made to fail."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rig import SECRET
+from rig import SECRET, packet
 
 import wal
 from tamiyo.audit import replay
@@ -69,10 +69,12 @@ def library(*, sheet: pb.BSDS | None = None, blueprint_id: str = "run-1", **desc
 class Live:
     """One directory on a disk that can be made to fail, and the service on it."""
 
-    def __init__(self, *, policy: object = None, urza: object = None, **settings: Any) -> None:
+    def __init__(
+        self, *, policy: object = None, urza: object = None, clock: ManualClock | None = None, **settings: Any
+    ) -> None:
         self.memory = MemoryDisk()
         self.disk = FaultDisk(self.memory)
-        self.clock = ManualClock()
+        self.clock = clock or ManualClock()
         self.policy = policy or FixedPolicy()
         self.urza = urza
         self.settings = Settings(**{**PATIENT, **settings})
@@ -121,3 +123,39 @@ class Live:
 
     def close(self) -> None:
         self.service.close()
+
+
+@dataclass(slots=True)
+class LateClock(ManualClock):
+    """A clock by which nobody waits for the calls in `late`: "policy", "library", "log". They miss their budgets."""
+
+    late: set[str] = field(default_factory=set)
+
+    def patience_s(self, call: str, budget_s: float) -> float:
+        return 0.0 if call in self.late else max(budget_s, 0.0)
+
+
+def reason(command: pb.AdaptationCommand) -> str:
+    return command.annotations["risk_reason"]
+
+
+def step_until(
+    live: Live, holds: Callable[[], bool], *, made: pb.SystemStatePacket | None = None, elapsed_s: float = 0.0
+) -> None:
+    """Steps until something that happens in the background is to be seen."""
+    for _ in range(10_000):
+        if holds():
+            return
+        live.clock.advance(elapsed_s)
+        live.step(made or packet())
+    raise AssertionError("it never came")
+
+
+def recover(live: Live) -> None:
+    """Steps until the log takes records again; each trial is waited for, and its cool-down is let pass."""
+    for _ in range(50):
+        live.clock.advance(1.5)
+        if reason(live.step(packet())) != "log_failed":
+            return
+        live.service.journal.wait_for_trial()
+    raise AssertionError("the log did not come back")

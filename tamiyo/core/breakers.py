@@ -29,6 +29,7 @@ __all__ = [
     "Breaker",
     "Move",
     "admits",
+    "after",
     "counted",
     "move_after",
     "moved",
@@ -116,6 +117,13 @@ def moved(breaker: Breaker, move: Move, now_ns: int) -> Breaker:
     """The breaker in its new state. Failures stay visible while it is not CLOSED."""
     failures = 0 if move.to_state == CLOSED else breaker.failures
     return Breaker(state=move.to_state, failures=failures, successes=0, moved_at_ns=now_ns)
+
+
+def after(breaker: Breaker, event: str, now_ns: int, thresholds: Thresholds) -> Breaker:
+    """The breaker after `event`, counted, and the move that is due after it, made."""
+    breaker = counted(breaker, event)
+    move = move_after(breaker, event, now_ns, thresholds)
+    return breaker if move is None else moved(breaker, move, now_ns)
 
 
 def admits(breaker: Breaker, now_ns: int, thresholds: Thresholds) -> bool:

@@ -5,12 +5,11 @@ import itertools
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 import pytest
-from live import PATIENT_MS, Live, library
+from live import PATIENT_MS, Live, library, reason, recover, step_until
 from rig import packet
 
 import wal
@@ -20,32 +19,6 @@ from tamiyo.core.events import KINDS
 from tamiyo.errors import PacketRejected
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.testing import FailingPolicy, FixedPolicy, HangingPolicy
-
-
-def reason(command: pb.AdaptationCommand) -> str:
-    return command.annotations["risk_reason"]
-
-
-def step_until(
-    live: Live, holds: Callable[[], bool], *, made: pb.SystemStatePacket | None = None, elapsed_s: float = 0.0
-) -> None:
-    """Steps until something that happens in the background is to be seen."""
-    for _ in range(10_000):
-        if holds():
-            return
-        live.clock.advance(elapsed_s)
-        live.step(made or packet())
-    raise AssertionError("it never came")
-
-
-def recover(live: Live) -> None:
-    """Steps until the log takes records again; each trial is waited for, and its cool-down is let pass."""
-    for _ in range(50):
-        live.clock.advance(1.5)
-        if reason(live.step(packet())) != "log_failed":
-            return
-        live.service.journal.wait_for_trial()
-    raise AssertionError("the log did not come back")
 
 
 def test_a_policy_that_hangs_is_given_up_and_the_controller_recovers_by_itself() -> None:
