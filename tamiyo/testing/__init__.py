@@ -1,9 +1,34 @@
-"""For tests of embedders and our own: fixed policies, clocks to turn by hand, and Hypothesis strategies.
+"""For tests of embedders and our own: collaborators that go wrong on demand, clocks to turn by hand, strategies.
 
-`FixedPolicy` and `ManualClock` need nothing but Tamiyo; `tamiyo.testing.strategies` needs Hypothesis.
+    faults                 the vocabulary: fail, hang, late, garble, heal, release
+    policies, library,     a policy, a library and a clock that speak it, and well-behaved ones
+    clock
+    strategies             Hypothesis strategies for whatever a controller is fed
+
+docs/testing.md shows how a host uses them. What is named here needs nothing but Tamiyo; `strategies` needs
+Hypothesis, and where that is installed importing this package registers them for `from_type`.
 """
 
-from tamiyo.testing.clock import ManualClock
-from tamiyo.testing.policies import FailingPolicy, FixedPolicy, HangingPolicy
+from importlib.util import find_spec
 
-__all__ = ["FailingPolicy", "FixedPolicy", "HangingPolicy", "ManualClock"]
+from tamiyo.testing.clock import FaultClock, ManualClock
+from tamiyo.testing.faults import Faults
+from tamiyo.testing.library import FaultLibrary, MemoryLibrary, MemoryRecord
+from tamiyo.testing.policies import FailingPolicy, FaultPolicy, FixedPolicy, HangingPolicy, ScriptedPolicy
+
+if find_spec("hypothesis") is not None:
+    import tamiyo.testing.strategies  # noqa: F401  registers them
+
+__all__ = [
+    "FailingPolicy",
+    "FaultClock",
+    "FaultLibrary",
+    "FaultPolicy",
+    "Faults",
+    "FixedPolicy",
+    "HangingPolicy",
+    "ManualClock",
+    "MemoryLibrary",
+    "MemoryRecord",
+    "ScriptedPolicy",
+]

@@ -1,14 +1,16 @@
-"""Policies for tests: one that always proposes the same, one that fails, one that hangs until it is released."""
+"""Policies for tests: ones that propose what they are told, and ones that go wrong."""
 
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tamiyo.core.proposal import ACTIONS, BLENDING_METHODS, PolicyIdentity, Proposal
 from tamiyo.graph import Graph
+from tamiyo.policy import Policy
+from tamiyo.testing.faults import Faults
 
-__all__ = ["FailingPolicy", "FixedPolicy", "HangingPolicy"]
+__all__ = ["FailingPolicy", "FaultPolicy", "FixedPolicy", "HangingPolicy", "ScriptedPolicy", "fitted"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,36 @@ class FixedPolicy:
 
 
 @dataclass
+class ScriptedPolicy:
+    """Proposes `script`, its selections fitted to the graph (`fitted`); a test changes the script between steps."""
+
+    script: Proposal
+    identity: PolicyIdentity = field(default=PolicyIdentity("scripted-v1", "fixed", "python"))
+
+    def propose(self, graph: Graph) -> Proposal:
+        """The script."""
+        return fitted(self.script, graph.candidates, len(graph.blueprint_ids))
+
+
+class FaultPolicy(Faults):
+    """Does what another policy does, until it is told not to (`Faults`, method "propose")."""
+
+    def __init__(self, inner: Policy | None = None) -> None:
+        """Wrap `inner`, or a `FixedPolicy`."""
+        super().__init__("propose")
+        self.inner: Policy = FixedPolicy() if inner is None else inner
+
+    @property
+    def identity(self) -> PolicyIdentity:
+        """That of `inner`."""
+        return self.inner.identity
+
+    def propose(self, graph: Graph) -> Proposal:
+        """What `inner` proposes."""
+        return self._perform("propose", lambda: self.inner.propose(graph))
+
+
+@dataclass
 class FailingPolicy:
     """Raises `error` while `failing` is set, else proposes as `FixedPolicy(action)` does."""
 
@@ -79,6 +111,22 @@ class HangingPolicy:
     def release(self) -> None:
         """Let every waiting and later call go."""
         self.released.set()
+
+
+def fitted(proposal: Proposal, candidates: Sequence[int], blueprints: int) -> Proposal:
+    """The proposal with its selections turned into ones that exist.
+
+    Args:
+        proposal: any integers select: a seed counted among the candidates, round and round; a blueprint likewise,
+            with -1 for none among them.
+        candidates: places of the seeds that may be selected, one at least.
+        blueprints: how many the graph has.
+    """
+    return replace(
+        proposal,
+        seed_index=candidates[proposal.seed_index % len(candidates)],
+        blueprint_index=(proposal.blueprint_index + 1) % (blueprints + 1) - 1,
+    )
 
 
 def _one_hot(index: int, width: int) -> tuple[float, ...]:
