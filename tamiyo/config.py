@@ -9,12 +9,13 @@ import difflib
 import logging
 import os
 from dataclasses import fields
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tamiyo.core.limits import Limits
+from tamiyo.core.options import Options
 from tamiyo.core.thresholds import Thresholds
 from tamiyo.errors import SettingsInvalid
 
@@ -40,8 +41,31 @@ class Settings(BaseSettings):
     """How long a step may wait for its records to be durable, staging of the packet included."""
     segment_bytes: Annotated[int, Field(ge=2**16, multiple_of=512)] = 64 * 2**20
     """The length of one log segment, preallocated."""
+    fr_obs_window_epochs: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1
+    """Decisions after a command until its effect is reported; 1 means no windows. The name is historical."""
+    field_report_max_retries: Annotated[int, Field(ge=0, le=1_000)] = 3
+    """How often a field report that the bus refused is tried again."""
+    fr_retry_backoff_ms: Annotated[float, Field(ge=0, le=1e9)] = 1_000.0
+    """How long after its first attempt a refused report is due again."""
+    fr_retry_backoff_mult: Annotated[float, Field(ge=1, le=1e3)] = 2.0
+    """What that grows by with each attempt."""
+    enable_blend_mode_ann: bool = False
+    """Whether SEED commands carry the `blend_mode` annotations."""
+    blend_mode_default: Literal["CONVEX", "RESIDUAL", "CHANNEL", "CONFIDENCE"] = "CONVEX"
+    """The blend mode of a command whose seed names none."""
     thresholds: Thresholds = Thresholds()
     limits: Limits = Limits()
+
+    def options(self) -> Options:
+        """What decisions, windows and the outbox follow besides the thresholds, as it is journaled."""
+        return Options(
+            observation_window=self.fr_obs_window_epochs,
+            report_retries_max=self.field_report_max_retries,
+            retry_backoff_ms=self.fr_retry_backoff_ms,
+            retry_backoff_mult=self.fr_retry_backoff_mult,
+            blend_mode_annotations=self.enable_blend_mode_ann,
+            blend_mode_default=self.blend_mode_default,
+        )
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tamiyo import __version__
 from tamiyo.config import Settings
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.behaviour import CURRENT
 from tamiyo.core.proposal import PolicyIdentity
 
 __all__ = ["code_fingerprint", "service_opened"]
@@ -26,7 +27,7 @@ def code_fingerprint() -> str:
 
 
 def service_opened(
-    settings: Settings, identity: PolicyIdentity, event_time_ns: int, unix_ns: int
+    settings: Settings, identity: PolicyIdentity, event_time_ns: int, unix_ns: int, log_id: str = ""
 ) -> journal.ServiceOpened:
     """The event that a service begins with: what is in force from here on."""
     return journal.ServiceOpened(
@@ -40,6 +41,9 @@ def service_opened(
         epoch_budget_ms=settings.epoch_timeout_ms,
         metadata_budget_ms=settings.metadata_timeout_ms,
         commit_budget_ms=settings.commit_timeout_ms,
+        behaviour_flags=CURRENT,
+        options=settings.options().message(),
+        log_id=log_id,
     )
 
 

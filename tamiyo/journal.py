@@ -20,7 +20,7 @@ from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.breakers import OPEN
 from tamiyo.core.decide import log_trial
 from tamiyo.core.events import Event, decode, encode
-from tamiyo.core.evolve import evolve
+from tamiyo.core.evolve import Fold, evolve, evolve_all
 from tamiyo.core.state import State
 from tamiyo.errors import TamiyoError
 from tamiyo.owed import Owed, ReleasedPause
@@ -224,8 +224,7 @@ class Journal:
         after, now_ns, events = self._state, self.now_ns(), list[Event]()
         for make in makers:
             made = make(after, now_ns)
-            for event in made:
-                after = evolve(after, after.last_lsn + 1, event)
+            after = evolve_all(after, made)
             events += made
         first_lsn = self._state.last_lsn + 1
         ridden = self._riders.queued(riders, after.last_lsn, self._log.durable_lsn) if riders else self._riders
@@ -270,13 +269,14 @@ class Journal:
 
     def _fold(self, log: wal.Log) -> State:
         """Fold a whole log. Its contents are kept at the end, so that nothing is half-way visible meanwhile."""
-        state, contents = State(), dict[str, bytes]()
+        fold, contents = Fold(), dict[str, bytes]()
         for entry in log.read():
             event = decode(entry.kind, entry.payload)
-            state = evolve(state, entry.lsn, event)
-            contents = _with_content(contents, event, state)
+            fold.take(entry.lsn, event)
+            if isinstance(event, journal.BlueprintObserved):
+                contents = _with_content(contents, event, fold.state())
         self._contents = contents
-        return state
+        return fold.state()
 
     def _contents_after(self, events: Sequence[Event], after: State) -> dict[str, bytes]:
         contents = self._contents

@@ -23,7 +23,7 @@ from tamiyo.core.breakers import admits
 from tamiyo.core.command import safe_pause
 from tamiyo.core.decide import decide
 from tamiyo.core.events import Event
-from tamiyo.core.evolve import evolve
+from tamiyo.core.evolve import evolve_all
 from tamiyo.core.inputs import identity_message, inference_message, step_inputs
 from tamiyo.core.layout import GraphLayout
 from tamiyo.core.observation import Observation, read_packet
@@ -330,8 +330,7 @@ def _inference_failed(
 def _decided(step: Step, state: State, now_ns: int) -> list[Event]:
     """The step's whole batch: what was observed, then what follows from it."""
     observed = [*_linked_graph(step, state), *step.observed]
-    for event in observed:
-        state = evolve(state, state.last_lsn + 1, event)
+    state = evolve_all(state, observed)
     inputs = step_inputs(
         step.lsn,
         step.received,

@@ -1,8 +1,10 @@
 """Shared by the tests: steps made from plain values, without a service, a graph or a log."""
 
 from dataclasses import replace
+from uuid import UUID
 
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.behaviour import CURRENT
 from tamiyo.core.blueprint import content_digest
 from tamiyo.core.decide import Decision, decide
 from tamiyo.core.evolve import evolve
@@ -10,6 +12,7 @@ from tamiyo.core.inputs import Inputs, inference_message, step_inputs
 from tamiyo.core.layout import GraphLayout
 from tamiyo.core.limits import UNLIMITED
 from tamiyo.core.observation import read_packet
+from tamiyo.core.options import Options
 from tamiyo.core.proposal import PolicyIdentity, Proposal
 from tamiyo.core.state import State
 from tamiyo.core.thresholds import Thresholds
@@ -53,11 +56,12 @@ def proposal(action: int = 0, *, risk: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 
 class Bench:
     """A state that steps can be decided on, one event after the other."""
 
-    def __init__(self, thresholds: Thresholds | None = None) -> None:
+    def __init__(self, thresholds: Thresholds | None = None, **options: object) -> None:
         self.state = State()
         opened = journal.ServiceOpened(
-            event_time_ns=1, thresholds=(thresholds or Thresholds()).as_map(), policy_version=IDENTITY.version
-        )
+            event_time_ns=1, thresholds=(thresholds or Thresholds()).as_map(), policy_version=IDENTITY.version,
+            behaviour_flags=CURRENT, options=Options(**options).message(),
+        )  # fmt: skip
         self.fold(opened)
         self.fold(LAYOUT.event())
         self.layout_lsn = self.state.last_lsn
@@ -95,7 +99,7 @@ class Bench:
             step_index=self.state.steps_received + 1,
             event_time_ns=self.state.event_time_ns + int(elapsed_s * 1e9),
             received_unix_ns=WALL_NS,
-            decision_id=DECISION_ID,
+            decision_id=str(UUID(int=UUID(DECISION_ID).int + self.state.steps_received)),
             call="step",
             budget_ms=5,
             packet=made.SerializeToString(),

@@ -3,26 +3,39 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 import wal
 from tamiyo.audit.differences import Difference, differences
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.blueprint import content_digest
 from tamiyo.core.decide import blueprint_observed, decide, log_trial, pause_released
+from tamiyo.core.directives import command_delivered, operator_directed
 from tamiyo.core.events import Event, decode, encode
 from tamiyo.core.evolve import evolve
 from tamiyo.core.inputs import Inference, Inputs, MetadataFault, require_fit, step_inputs
 from tamiyo.core.limits import UNLIMITED
 from tamiyo.core.observation import read_packet
+from tamiyo.core.outbox import DueReport, publish_attempted, telemetry_drained
 from tamiyo.core.state import State
 from tamiyo.errors import InvariantViolation
+from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = ["Auditor", "Divergence", "Replay", "replay"]
 
 Observed = journal.GraphObserved | Inference | MetadataFault
-IDLE_CAUSES = (journal.BlueprintObserved, journal.StepsUnrecorded)
-"""What moves a breaker outside a step."""
-Derived = journal.ConservativeModeChanged | journal.FieldReportIssued
+Idle = (
+    journal.BlueprintObserved
+    | journal.StepsUnrecorded
+    | journal.OperatorDirected
+    | journal.CommandDelivered
+    | journal.PublishAttempted
+    | journal.TelemetryDrained
+)
+"""What happens outside a step, and may bring something about."""
+Derived = (
+    journal.ConservativeModeChanged | journal.FieldReportIssued | journal.WindowClosed | journal.FieldReportsDropped
+)
 """What only ever follows from something else."""
 PROGRESS_EVERY = 1_000
 
@@ -79,11 +92,13 @@ class Auditor:
         self._idle_moves: list[tuple[int, journal.BreakerMoved]] = []  # moves that no step brought about
         self._idle_state = State()
         self._digests: set[str] = set()  # of every blueprint version observed
+        self._reports = Unpublished()
 
     def take(self, lsn: int, event: Event) -> None:
         """Check one event against what was recomputed, then fold it."""
         self._check(lsn, event)
         if self.found.divergence is None:
+            self._reports.take(lsn, event)
             self._fold(lsn, event)
 
     def finish(self) -> None:
@@ -104,7 +119,7 @@ class Auditor:
     def _check(self, lsn: int, event: Event) -> None:
         if self._awaited:  # a batch is one run of LSNs: what follows from a decision comes next
             self._compare(lsn, self._awaited.popleft(), event)
-        elif self._idle_moves and not isinstance(event, (journal.BreakerMoved, *IDLE_CAUSES)):
+        elif self._idle_moves and not isinstance(event, journal.BreakerMoved | Idle):
             self._diverge(lsn, 0, "a breaker moved before this, and nothing brought that about")
         elif isinstance(event, journal.ServiceOpened):
             self.found.fingerprints.setdefault(event.code_fingerprint, lsn)
@@ -118,7 +133,7 @@ class Auditor:
             self._check_move(lsn, event)
         elif isinstance(event, journal.CommitLate | journal.StepPaused):
             self._check_late(lsn, event)
-        elif isinstance(event, IDLE_CAUSES):
+        elif isinstance(event, Idle):
             self._check_idle(lsn, event)
         elif isinstance(event, journal.RegistryAssigned) and not any(step.observed for step in self._open.values()):
             self._diverge(lsn, 0, "names were numbered outside of any step")
@@ -145,25 +160,59 @@ class Auditor:
         else:
             self._diverge(lsn, 0, "nothing brought about this BreakerMoved")
 
-    def _check_idle(self, lsn: int, event: journal.BlueprintObserved | journal.StepsUnrecorded) -> None:
-        """A library's answer, or the log's return: recompute the moves around it."""
+    def _check_idle(self, lsn: int, event: Idle) -> None:
+        """Something from outside: recompute the moves around it, and what it brings about."""
         before = self._idle_state if self._idle_moves else self.found.state
-        if isinstance(event, journal.BlueprintObserved):
-            expected = blueprint_observed(before, event)
-            self._digests.add(event.digest)
-            wrong = _content_fault(event)
-            if wrong is not None:
-                self._diverge(lsn, 0, wrong)
-                return
-        else:
-            failures = [move.event_time_ns for _, move in self._idle_moves if move.cause == "writer_failed"]
-            expected = log_trial(before, event, writer_failed_at_ns=failures[0] if failures else None)
+        wrong = self._fault_of(event)
+        if wrong is not None:
+            self._diverge(lsn, 0, wrong)
+            return
+        expected = self._following(before, event)
         actual = [*self._idle_moves, (lsn, event)]
         self._idle_moves = []
         self._awaited.extend(expected)
         for place, found in actual:
             if self._awaited and self.found.divergence is None:
                 self._compare(place, self._awaited.popleft(), found)
+
+    def _fault_of(self, event: Idle) -> str | None:
+        """What the log itself says against such an event, or None."""
+        if isinstance(event, journal.BlueprintObserved):
+            self._digests.add(event.digest)
+            return _content_fault(event)
+        if isinstance(event, journal.PublishAttempted):
+            return self._reports.fault_of(event)
+        return None
+
+    def _following(self, before: State, event: Idle) -> tuple[Event, ...]:
+        """The whole batch that an event from outside stands in."""
+        if isinstance(event, journal.BlueprintObserved):
+            return blueprint_observed(before, event)
+        if isinstance(event, journal.StepsUnrecorded):
+            failures = [move.event_time_ns for _, move in self._idle_moves if move.cause == "writer_failed"]
+            return log_trial(before, event, writer_failed_at_ns=failures[0] if failures else None)
+        if isinstance(event, journal.OperatorDirected):
+            return operator_directed(
+                before,
+                event.directive,
+                operator=event.operator,
+                reason=event.reason,
+                now_ns=event.event_time_ns,
+                request_id=event.request_id,
+            )
+        if isinstance(event, journal.CommandDelivered):
+            return command_delivered(event.command_id, event.outcome, event.detail, now_ns=event.event_time_ns)
+        if isinstance(event, journal.TelemetryDrained):
+            return telemetry_drained(
+                before, through_lsn=event.through_lsn, packets=event.packets, now_ns=event.event_time_ns
+            )
+        reports = [
+            DueReport(report_lsn, report_id, event.attempt)
+            for report_lsn, report_id in zip(event.report_lsns, event.report_ids, strict=False)
+        ]
+        return publish_attempted(
+            before, reports, succeeded=event.succeeded, cause=event.cause, now_ns=event.event_time_ns
+        )
 
     def _check_decision(self, lsn: int, event: journal.DecisionMade) -> None:
         step = self._open.pop(event.step_lsn, None)
@@ -239,6 +288,32 @@ class Auditor:
 
     def _diverge(self, lsn: int, step_index: int, what: str, found: tuple[Difference, ...] = ()) -> None:
         self.found.divergence = Divergence(lsn, step_index, what, found, self.found.state.digest())
+
+
+class Unpublished:
+    """The reports that the log holds and that no attempt to publish has named yet."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, tuple[str, int]] = {}  # by LSN: id, and the step whose command it reports
+
+    def take(self, lsn: int, event: Event) -> None:
+        """Follow one event that was found to be in order."""
+        if isinstance(event, journal.FieldReportIssued):
+            report_id = pb.FieldReport.FromString(event.report).report_id
+            self._waiting[lsn] = (report_id, 0 if event.synthesised else event.step_lsn)
+        elif isinstance(event, journal.CommitLate):
+            self._waiting = {place: held for place, held in self._waiting.items() if held[1] != event.step_lsn}
+        elif isinstance(event, journal.PublishAttempted) and event.attempt == 1:
+            for report_lsn in event.report_lsns:
+                del self._waiting[report_lsn]
+
+    def fault_of(self, event: journal.PublishAttempted) -> str | None:
+        """First attempts go through the reports in order and leave none out."""
+        if event.attempt != 1:
+            return None
+        named = list(zip(event.report_lsns, event.report_ids, strict=False))
+        due = [(lsn, report_id) for lsn, (report_id, _) in islice(self._waiting.items(), len(named))]
+        return None if named == due else f"reports {named[:3]} were published, and {due[:3]} came first"
 
 
 def _content_fault(event: journal.BlueprintObserved) -> str | None:

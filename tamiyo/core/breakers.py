@@ -39,7 +39,7 @@ CLOSED = pb.CIRCUIT_STATE_CLOSED
 OPEN = pb.CIRCUIT_STATE_OPEN
 HALF_OPEN = pb.CIRCUIT_STATE_HALF_OPEN
 
-BREAKERS = ("inference", "log", "metadata")
+BREAKERS = ("inference", "log", "metadata", "publishing")
 STEP_BREAKERS = ("inference", "log")
 """The two that the step needs: when one opens it brings on conservative mode and holds it."""
 

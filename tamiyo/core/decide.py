@@ -2,7 +2,8 @@
 
 Pure: its arguments are left untouched, and the same arguments give the same events, byte for byte. What
 it returns is in the order it is journaled: the trials that OPEN breakers let through, DecisionMade, the
-moves that its outcomes brought about, the change of conservative mode where there is one, and the report.
+moves that its outcomes brought about, the change of conservative mode where there is one, the observation
+windows that end with their reports, and the decision's own report.
 """
 
 from collections.abc import Sequence
@@ -10,13 +11,15 @@ from dataclasses import dataclass
 
 from tamiyo.core import breakers, coverage
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.behaviour import EXPLAINED
 from tamiyo.core.blueprint import Blueprint
-from tamiyo.core.breakers import Breaker
 from tamiyo.core.command import command_bytes, safe_pause, unsigned_command
+from tamiyo.core.conditions import edges_of_decision, edges_of_pause
 from tamiyo.core.events import Event
 from tamiyo.core.inputs import Inputs
 from tamiyo.core.intent import Intent, intend, reason_of, restrict
 from tamiyo.core.layout import counts
+from tamiyo.core.ledger import Ledger
 from tamiyo.core.observation import Observation
 from tamiyo.core.report import field_report, pause_report
 from tamiyo.core.risk import PAUSE, Triggered, triggered_rows
@@ -28,7 +31,7 @@ from tamiyo.core.signals import (
     policy_risk_score,
 )
 from tamiyo.core.state import State
-from tamiyo.core.thresholds import Thresholds
+from tamiyo.core.windows import windows_closed
 from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = ["Decision", "blueprint_observed", "decide", "log_trial", "pause_released", "signals_of"]
@@ -57,6 +60,10 @@ def decide(state: State, inputs: Inputs) -> Decision:
     command = unsigned_command(inputs, final, proposed, reason, named, counted)
     clean = not any(t.row.asks == PAUSE and t.row.reason != "conservative_mode" for t in rows)
     made = _decision_made(inputs, command, reason, rows, ledger, final, named, clean=clean)
+    closed: tuple[Event, ...] = ()
+    if EXPLAINED in state.behaviour_flags:
+        _explain(made, state, inputs, rows, delta, command)
+        closed = windows_closed(state, made, command, step_lsn=inputs.step_lsn)
     report = field_report(inputs, command, reason, delta, named)
     change = _conservative_change(state, ledger, rows, inputs, clean=clean)
     reported = journal.FieldReportIssued(step_lsn=inputs.step_lsn, report=report.SerializeToString(deterministic=True))
@@ -65,6 +72,7 @@ def decide(state: State, inputs: Inputs) -> Decision:
         made,
         *ledger.moves,
         *((change,) if change else ()),
+        *closed,
         reported,
     )
     return Decision(events, command, reason, rows)
@@ -108,46 +116,8 @@ def _named_blueprint(state: State, proposed: Intent) -> Blueprint | None:
     return observed.blueprint if observed is not None else None
 
 
-class _Ledger:
-    """The breakers as this decision moves them: outcomes count first, a move follows where one is due.
-
-    Trials are kept apart because they come before the outcomes they make possible, in the journal too.
-    """
-
-    def __init__(self, records: dict[str, Breaker], thresholds: Thresholds, step_lsn: int) -> None:
-        self.records = records
-        self.thresholds = thresholds
-        self.step_lsn = step_lsn
-        self.outcomes: list[journal.BreakerOutcome] = []
-        self.trials: list[journal.BreakerMoved] = []
-        self.moves: list[journal.BreakerMoved] = []
-
-    def record(self, name: str, *, succeeded: bool, now_ns: int) -> None:
-        """Count one outcome of the wrapped call."""
-        self.outcomes.append(journal.BreakerOutcome(breaker=name, succeeded=succeeded))
-        self.happened(name, breakers.SUCCESS if succeeded else breakers.FAILURE, now_ns)
-
-    def happened(self, name: str, event: str, now_ns: int) -> None:
-        """Count `event` and make the move that is due after it."""
-        self.records[name] = breakers.counted(self.records[name], event)
-        move = breakers.move_after(self.records[name], event, now_ns, self.thresholds)
-        if move is None:
-            return
-        self.records[name] = breakers.moved(self.records[name], move, now_ns)
-        (self.trials if event == breakers.REQUEST else self.moves).append(
-            journal.BreakerMoved(
-                breaker=name,
-                from_state=move.from_state,
-                to_state=move.to_state,
-                event_time_ns=now_ns,
-                cause=move.cause,
-                step_lsn=self.step_lsn,
-            )
-        )
-
-
-def _settle_breakers(state: State, inputs: Inputs) -> _Ledger:
-    ledger = _Ledger(dict(state.breakers), state.thresholds, inputs.step_lsn)
+def _settle_breakers(state: State, inputs: Inputs) -> Ledger:
+    ledger = Ledger(dict(state.breakers), state.thresholds, inputs.step_lsn)
     if state.unsettled is not None:  # a late commit would have said so before this decision
         ledger.record("log", succeeded=True, now_ns=inputs.event_time_ns)
     if not isinstance(inputs.inference, journal.InferenceSkipped):
@@ -160,14 +130,16 @@ def _settle_breakers(state: State, inputs: Inputs) -> _Ledger:
 
 
 def _conservative_change(
-    state: State, ledger: _Ledger, rows: Sequence[Triggered], inputs: Inputs, *, clean: bool
+    state: State, ledger: Ledger, rows: Sequence[Triggered], inputs: Inputs, *, clean: bool
 ) -> journal.ConservativeModeChanged | None:
     mode, thresholds = state.conservative, state.thresholds
-    held_by = [name for name in breakers.STEP_BREAKERS if ledger.records[name].state != breakers.CLOSED]
+    held_by = ledger.holding()
     if not mode.active:
         asking = [t.row.reason for t in rows if t.row.conservative]
         cause = next(iter(asking + [f"breaker_{name}" for name in held_by]), None)
         return _mode_event(inputs, active=True, reason=cause) if cause else None
+    if mode.operator:
+        return None  # set by an operator it ends only by an operator
     cooled = inputs.event_time_ns - mode.since_ns >= thresholds.conservative_cool_down_s * 1e9
     calm = clean and mode.clean_steps + 1 >= thresholds.conservative_clean_steps
     return _mode_event(inputs, active=False, reason="recovered") if cooled and calm and not held_by else None
@@ -180,7 +152,7 @@ def _mode_event(inputs: Inputs, *, active: bool, reason: str) -> journal.Conserv
 
 
 def _decision_made(
-    inputs: Inputs, command: pb.AdaptationCommand, reason: str, rows: Sequence[Triggered], ledger: _Ledger,
+    inputs: Inputs, command: pb.AdaptationCommand, reason: str, rows: Sequence[Triggered], ledger: Ledger,
     final: Intent, named: Blueprint | None, *, clean: bool,
 ) -> journal.DecisionMade:  # fmt: skip
     made = journal.DecisionMade(
@@ -202,6 +174,27 @@ def _decision_made(
     if final.operation == pb.SEED_OP_GERMINATE and final.seed is not None:
         made.germinated_seed_id, made.germinated_blueprint_id = final.seed.seed_id, final.blueprint_id
     return made
+
+
+def _explain(
+    made: journal.DecisionMade, state: State, inputs: Inputs, rows: Sequence[Triggered], delta: float,
+    command: pb.AdaptationCommand,
+) -> None:  # fmt: skip
+    """What later decisions, windows and telemetry need of this one."""
+    made.command_id = command.command_id
+    made.loss_delta = delta
+    made.critical = any(t.row.level == pb.TELEMETRY_LEVEL_CRITICAL for t in rows)
+    hook_ms = inputs.observation.metrics.get("hook_latency_ms")
+    if hook_ms is not None and hook_ms - hook_ms == 0.0:
+        made.has_hook_latency, made.hook_latency_ms = True, hook_ms
+    made.edges.extend(edges_of_decision(state, (t.row for t in rows), inputs.received.step_index))
+    if state.options.observation_window > 1:
+        made.window.length = state.options.observation_window
+        made.window.start_epoch = inputs.observation.current_epoch
+        made.window.training_run_id = inputs.observation.training_run_id
+        made.window.seed_id = command.annotations.get("selected_seed", "")
+        made.window.blueprint_id = command.annotations.get("selected_blueprint", "")
+        made.window.policy_version = inputs.inference.identity.version
 
 
 def _row_message(triggered: Triggered) -> journal.TriggeredRow:
@@ -235,15 +228,17 @@ def pause_released(
     fact = journal.CommitLate(decision_lsn=decision_lsn) if decision_lsn else journal.StepPaused()
     fact.step_lsn, fact.released_command_id, fact.cause = step_lsn, released.command_id, cause
     fact.event_time_ns = event_time_ns
+    if EXPLAINED in state.behaviour_flags:
+        fact.edges.extend(edges_of_pause(state, cause, received.step_index))
     reported = journal.FieldReportIssued(step_lsn=step_lsn, report=report.SerializeToString(deterministic=True))
-    ledger = _Ledger(dict(state.breakers), state.thresholds, step_lsn)
+    ledger = Ledger(dict(state.breakers), state.thresholds, step_lsn)
     if decision_lsn or cause == "timeout_wal":
         ledger.happened("log", breakers.FAILURE, event_time_ns)
     return (fact, reported, *ledger.moves, *_brought_on(state, ledger, step_lsn, event_time_ns))
 
 
 def _brought_on(
-    state: State, ledger: _Ledger, step_lsn: int, event_time_ns: int
+    state: State, ledger: Ledger, step_lsn: int, event_time_ns: int
 ) -> tuple[journal.ConservativeModeChanged, ...]:
     """Conservative mode, where the log's breaker has opened outside a decision."""
     if state.conservative.active or ledger.records["log"].state == breakers.CLOSED:
@@ -258,7 +253,7 @@ def log_trial(
     state: State, unrecorded: journal.StepsUnrecorded, *, writer_failed_at_ns: int | None = None
 ) -> tuple[Event, ...]:
     """The batch that tries the log after a fault; durable, it is the first of the successes that close its breaker."""
-    ledger = _Ledger(dict(state.breakers), state.thresholds, 0)
+    ledger = Ledger(dict(state.breakers), state.thresholds, 0)
     if writer_failed_at_ns is not None:
         ledger.happened("log", breakers.WRITER_FAILED, writer_failed_at_ns)
     ledger.happened("log", breakers.REQUEST, unrecorded.event_time_ns)
@@ -269,7 +264,7 @@ def blueprint_observed(state: State, observed: journal.BlueprintObserved) -> tup
     """A library's answer with the breaker moves around it: in time, it is the success of a lookup."""
     if observed.late:
         return (observed,)
-    ledger = _Ledger(dict(state.breakers), state.thresholds, 0)
+    ledger = Ledger(dict(state.breakers), state.thresholds, 0)
     ledger.happened("metadata", breakers.REQUEST, observed.event_time_ns)
     ledger.happened("metadata", breakers.SUCCESS, observed.event_time_ns)
     return (*ledger.trials, observed, *ledger.moves)

@@ -38,6 +38,12 @@ MESSAGES: Mapping[int, type[Message]] = MappingProxyType(
         17: journal.StepsUnrecorded,
         18: journal.GraphLayoutObserved,
         19: journal.StepPaused,
+        20: journal.OperatorDirected,
+        21: journal.CommandDelivered,
+        22: journal.WindowClosed,
+        23: journal.PublishAttempted,
+        24: journal.FieldReportsDropped,
+        25: journal.TelemetryDrained,
     }
 )
 

@@ -5,33 +5,38 @@ Rule 2: a packet that was received but not decided changes nothing but the list 
 Rule 3: nothing here looks at packets, commands or reports: what the state needs of them is a field of its event.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
-from tamiyo.core import breakers, norms
+from tamiyo.core import between, breakers, norms
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.behaviour import EXPLAINED, unknown
 from tamiyo.core.blueprint import read_blueprint
+from tamiyo.core.draft import Draft
 from tamiyo.core.events import Event
 from tamiyo.core.layout import LAYOUTS_MAX, read_layout
+from tamiyo.core.options import Options
 from tamiyo.core.registries import CAPACITIES, extended
 from tamiyo.core.state import (
     BLUEPRINTS_MAX,
+    CONDITIONS_MAX,
     SEED_BLUEPRINTS_MAX,
     UNDECIDED_MAX,
+    WINDOWS_MAX,
+    Condition,
     Conservative,
     ObservedBlueprint,
+    Sample,
     State,
     Unsettled,
+    Window,
 )
 from tamiyo.core.thresholds import Thresholds
-from tamiyo.errors import InvariantViolation
+from tamiyo.errors import InvariantViolation, JournalUnreadable
 
-__all__ = ["FOLDS", "evolve"]
-
-K = TypeVar("K")
-V = TypeVar("V")
+__all__ = ["FOLDS", "Fold", "evolve", "evolve_all"]
 
 
 def evolve(state: State, lsn: int, event: Event) -> State:
@@ -39,75 +44,104 @@ def evolve(state: State, lsn: int, event: Event) -> State:
 
     Raises:
         InvariantViolation: the event is illegal here, or its LSN is not the next one.
+        JournalUnreadable: a service of a newer version opened the log here.
     """
-    if lsn != state.last_lsn + 1:
-        raise InvariantViolation(f"event {lsn} follows {state.last_lsn}: LSNs are dense; the log was misread")
-    fold = FOLDS[type(event)]
-    return replace(fold(state, lsn, event), last_lsn=lsn)
+    fold = Fold(state)
+    fold.take(lsn, event)
+    return fold.state()
 
 
-def _require(holds: bool, event: Event, state: State, rule: str) -> None:  # noqa: FBT001  a condition, not an option
-    if not holds:
-        name = event.DESCRIPTOR.name
-        raise InvariantViolation(f"{name} after LSN {state.last_lsn} is illegal: {rule}; nothing was written")
+def evolve_all(state: State, events: Iterable[Event]) -> State:
+    """The state after several more events, in order. Raises as `evolve`."""
+    fold = Fold(state)
+    for event in events:
+        fold.take(fold.last_lsn + 1, event)
+    return fold.state()
 
 
-def _service_opened(state: State, _: int, event: journal.ServiceOpened) -> State:
-    _require(event.event_time_ns > state.event_time_ns, event, state, "event time only moves forward")
-    return replace(
-        state,
-        event_time_ns=event.event_time_ns,
-        thresholds=Thresholds.from_map(event.thresholds),
-        behaviour_flags=tuple(event.behaviour_flags),
-        policy_version=event.policy_version,
-        unsettled=None,  # whether the last commit was in time died with the process
-        seed_blueprints=_settled_seeds(state),
-        breakers=_restarted(state.breakers, event.event_time_ns),
-        conservative=replace(state.conservative, since_ns=event.event_time_ns)
-        if state.conservative.active
-        else state.conservative,
-    )
+class Fold:
+    """A fold under way: the same as `evolve` one event after the other, without a state in between."""
+
+    def __init__(self, state: State | None = None) -> None:
+        """Begin from a state, or from that of an empty log. After an exception a fold is of no more use."""
+        self._draft = Draft(state if state is not None else State())
+
+    @property
+    def last_lsn(self) -> int:
+        """The LSN of the last event taken."""
+        return self._draft.last_lsn
+
+    def take(self, lsn: int, event: Event) -> None:
+        """Fold one more event. Raises as `evolve`."""
+        draft = self._draft
+        if lsn != draft.last_lsn + 1:
+            raise InvariantViolation(f"event {lsn} follows {draft.last_lsn}: LSNs are dense; the log was misread")
+        FOLDS[type(event)](draft, lsn, event)
+        draft.last_lsn = lsn
+
+    def state(self) -> State:
+        """The state after everything taken so far."""
+        return self._draft.frozen()
 
 
-def _restarted(records: Mapping[str, breakers.Breaker], now_ns: int) -> Mapping[str, breakers.Breaker]:
-    """Cool-downs restart with the process: event time says nothing of how long it was away."""
-    restarted = {
-        name: replace(record, moved_at_ns=now_ns) if record.state == breakers.OPEN else record
-        for name, record in records.items()
-    }
-    return MappingProxyType(restarted)
+def _service_opened(draft: Draft, _: int, event: journal.ServiceOpened) -> None:
+    newer = unknown(event.behaviour_flags)
+    if newer:
+        raise JournalUnreadable(
+            f"the log was written with the behaviour {', '.join(newer)}, which this version does not know: "
+            "open it with the version that wrote it"
+        )
+    if event.event_time_ns <= draft.event_time_ns:
+        raise draft.refusal(event, "event time only moves forward")
+    try:
+        draft.thresholds, draft.options = Thresholds.from_map(event.thresholds), Options.of(event)
+    except ValueError as error:
+        raise draft.refusal(event, str(error)) from error
+    draft.event_time_ns = event.event_time_ns
+    draft.log_id = event.log_id or draft.log_id
+    draft.behaviour_flags = tuple(event.behaviour_flags)
+    draft.policy_version = event.policy_version
+    _settle_seed(draft)
+    draft.unsettled = None  # whether the last commit was in time died with the process
+    # Cool-downs restart with the process: event time says nothing of how long it was away.
+    for name, record in draft.breakers.items():
+        if record.state == breakers.OPEN:
+            draft.writable("breakers")[name] = replace(record, moved_at_ns=event.event_time_ns)
+    if draft.conservative.active:
+        draft.conservative = replace(draft.conservative, since_ns=event.event_time_ns)
 
 
-def _step_received(state: State, lsn: int, event: journal.StepReceived) -> State:
-    _require(
-        event.step_index == state.steps_received + 1,
-        event,
-        state,
-        f"step {event.step_index} follows {state.steps_received}",
-    )
-    _require(event.event_time_ns > state.event_time_ns, event, state, "event time only moves forward")
-    undecided = (*state.undecided, lsn)[-UNDECIDED_MAX:]
-    return replace(state, steps_received=event.step_index, event_time_ns=event.event_time_ns, undecided=undecided)
+def _step_received(draft: Draft, lsn: int, event: journal.StepReceived) -> None:
+    if event.step_index != draft.steps_received + 1:
+        raise draft.refusal(event, f"step {event.step_index} follows {draft.steps_received}")
+    if event.event_time_ns <= draft.event_time_ns:
+        raise draft.refusal(event, "event time only moves forward")
+    draft.steps_received = event.step_index
+    draft.event_time_ns = event.event_time_ns
+    draft.undecided = (*draft.undecided, lsn)[-UNDECIDED_MAX:]
 
 
-def _graph_observed(state: State, _: int, event: journal.GraphObserved) -> State:
-    layout = state.layouts.get(event.layout_lsn)
-    _require(layout is not None and layout.fits(event), event, state, f"layout {event.layout_lsn} does not fit it")
+def _graph_observed(draft: Draft, _: int, event: journal.GraphObserved) -> None:
+    layout = draft.layouts.get(event.layout_lsn)
+    if layout is None or not layout.fits(event):
+        raise draft.refusal(event, f"layout {event.layout_lsn} does not fit it")
     if not event.norm_inputs:
-        return state
-    changed = list(state.norms)
+        return
+    changed = list(draft.norms)
     for entry in event.norm_inputs:
-        _require(entry.index < len(changed), event, state, f"there is no norm {entry.index}")
-        changed[entry.index] = norms.updated(changed[entry.index], entry.value)
-    return replace(state, norms=tuple(changed))
+        index = entry.index
+        if index >= len(changed):
+            raise draft.refusal(event, f"there is no norm {index}")
+        changed[index] = norms.updated(changed[index], entry.value)
+    draft.norms = tuple(changed)
 
 
-def _graph_layout_observed(state: State, lsn: int, event: journal.GraphLayoutObserved) -> State:
-    return replace(state, layouts=_remembered(state.layouts, lsn, read_layout(event), LAYOUTS_MAX))
+def _graph_layout_observed(draft: Draft, lsn: int, event: journal.GraphLayoutObserved) -> None:
+    draft.remember("layouts", lsn, read_layout(event), LAYOUTS_MAX)
 
 
-def _blueprint_observed(state: State, lsn: int, event: journal.BlueprintObserved) -> State:
-    known = state.blueprints.get(event.blueprint_id)
+def _blueprint_observed(draft: Draft, lsn: int, event: journal.BlueprintObserved) -> None:
+    known = draft.blueprints.get(event.blueprint_id)
     if not event.digest:
         last = known or ObservedBlueprint(None, 0, 0)
         observed = replace(last, observed_at_ns=event.event_time_ns, withdrawn=True)
@@ -115,132 +149,189 @@ def _blueprint_observed(state: State, lsn: int, event: journal.BlueprintObserved
         content = journal.BlueprintContent.FromString(event.content)
         blueprint = read_blueprint(event.blueprint_id, event.digest, content)
         observed = ObservedBlueprint(blueprint, lsn, event.event_time_ns)
-    else:
-        same = known is not None and known.blueprint is not None and known.blueprint.digest == event.digest
-        _require(same, event, state, "content may be left out only where the same digest is known")
-        assert known is not None  # noqa: S101  said by the line above; the type checker cannot see it
+    elif known is not None and known.blueprint is not None and known.blueprint.digest == event.digest:
         observed = replace(known, observed_at_ns=event.event_time_ns, withdrawn=False)
-    blueprints = _remembered(state.blueprints, event.blueprint_id, observed, BLUEPRINTS_MAX)
-    counted = state.breakers if event.late else _counted(state.breakers, "metadata", breakers.SUCCESS)
-    return replace(
-        state,
-        blueprints=blueprints,
-        breakers=counted,
-        event_time_ns=max(state.event_time_ns, event.event_time_ns),
-    )
+    else:
+        raise draft.refusal(event, "content may be left out only where the same digest is known")
+    draft.remember("blueprints", event.blueprint_id, observed, BLUEPRINTS_MAX)
+    if not event.late:
+        draft.count("metadata", breakers.SUCCESS)
+    draft.advance(event.event_time_ns)
 
 
-def _registry_assigned(state: State, _: int, event: journal.RegistryAssigned) -> State:
-    _require(event.kind in CAPACITIES, event, state, f"there is no registry {event.kind!r}")
-    entries, keys = state.registries[event.kind], list(event.keys)
+def _registry_assigned(draft: Draft, _: int, event: journal.RegistryAssigned) -> None:
+    if event.kind not in CAPACITIES:
+        raise draft.refusal(event, f"there is no registry {event.kind!r}")
+    entries, keys = draft.registries[event.kind], list(event.keys)
     fits = event.first_index == len(entries) + 1 and len(entries) + len(keys) <= CAPACITIES[event.kind]
-    new = len(set(keys)) == len(keys) and all(key and key not in entries for key in keys)
-    rule = f"{len(keys)} names cannot be numbered from {event.first_index} on after {len(entries)} in {event.kind}"
-    _require(fits and new, event, state, rule)
-    return replace(state, registries=extended(state.registries, {event.kind: keys}))
+    if not fits or len(set(keys)) != len(keys) or not all(key and key not in entries for key in keys):
+        rule = f"{len(keys)} names cannot be numbered from {event.first_index} on after {len(entries)} in {event.kind}"
+        raise draft.refusal(event, rule)
+    draft.registries = extended(draft.registries, {event.kind: keys})
 
 
-def _decision_made(state: State, _: int, event: journal.DecisionMade) -> State:
-    _require(event.step_lsn in state.undecided, event, state, f"step {event.step_lsn} is not awaiting a decision")
-    records = state.breakers
+def _decision_made(draft: Draft, lsn: int, event: journal.DecisionMade) -> None:
+    if event.step_lsn not in draft.undecided:
+        raise draft.refusal(event, f"step {event.step_lsn} is not awaiting a decision")
     for outcome in event.outcomes:
-        _require(outcome.breaker in records, event, state, f"there is no breaker {outcome.breaker!r}")
-        records = _counted(records, outcome.breaker, breakers.SUCCESS if outcome.succeeded else breakers.FAILURE)
-    clean_steps = state.conservative.clean_steps + 1 if event.clean else 0
-    loss = state.loss.after(event.training_run_id, event.validation_loss) if event.has_validation_loss else state.loss
-    return replace(
-        state,
-        event_time_ns=max(state.event_time_ns, event.event_time_ns),
-        decisions=state.decisions + 1,
-        undecided=tuple(lsn for lsn in state.undecided if lsn != event.step_lsn),
-        unsettled=Unsettled(event.step_lsn, event.germinated_seed_id, event.germinated_blueprint_id),
-        breakers=records,
-        conservative=replace(state.conservative, clean_steps=clean_steps),
-        loss=loss,
-        seed_blueprints=_settled_seeds(state),
+        if outcome.breaker not in draft.breakers:
+            raise draft.refusal(event, f"there is no breaker {outcome.breaker!r}")
+        draft.count(outcome.breaker, breakers.SUCCESS if outcome.succeeded else breakers.FAILURE)
+    _settle_seed(draft)
+    draft.advance(event.event_time_ns)
+    draft.decisions += 1
+    draft.undecided = tuple(waiting for waiting in draft.undecided if waiting != event.step_lsn)
+    draft.unsettled = Unsettled(
+        event.step_lsn, event.germinated_seed_id, event.germinated_blueprint_id, event.command_id
     )
+    mode = draft.conservative
+    clean_steps = mode.clean_steps + 1 if event.clean else 0
+    draft.conservative = Conservative(mode.active, mode.reason, mode.since_ns, clean_steps, mode.operator)
+    if event.has_validation_loss:
+        draft.loss = draft.loss.after(event.training_run_id, event.validation_loss)
+    if event.command_id:
+        between.await_delivery(draft, event.command_id, lsn)
+    if event.edges:
+        _apply_edges(draft, event)
+    if draft.windows.open:
+        _sample(draft, event)
+    if event.HasField("window"):
+        _open_window(draft, event)
 
 
-def _settled_seeds(state: State) -> Mapping[str, str]:
-    """The seeds' blueprints with the last decision's germination among them, its commit having been in time."""
-    last = state.unsettled
-    if last is None or not last.seed_id:
-        return state.seed_blueprints
-    return _remembered(state.seed_blueprints, last.seed_id, last.blueprint_id, SEED_BLUEPRINTS_MAX)
+def _settle_seed(draft: Draft) -> None:
+    """The last decision's germination joins the seeds' blueprints, its commit having been in time."""
+    last = draft.unsettled
+    if last is not None and last.seed_id:
+        draft.remember("seed_blueprints", last.seed_id, last.blueprint_id, SEED_BLUEPRINTS_MAX)
 
 
-def _breaker_moved(state: State, _: int, event: journal.BreakerMoved) -> State:
-    _require(event.breaker in state.breakers, event, state, f"there is no breaker {event.breaker!r}")
-    record = state.breakers[event.breaker]
-    rule = f"breaker {event.breaker} is in state {record.state}, not {event.from_state}"
-    _require(record.state == event.from_state, event, state, rule)
+def _sample(draft: Draft, event: journal.DecisionMade) -> None:
+    """What this decision saw, for the windows that are open; of older samples only what the first window needs."""
+    windows = draft.windows
+    hook_ms = event.hook_latency_ms if event.has_hook_latency else None
+    sample = Sample(draft.decisions, event.loss_delta, hook_ms, event.critical)
+    draft.windows = replace(windows, samples=(*windows.samples, sample))
+
+
+def _open_window(draft: Draft, event: journal.DecisionMade) -> None:
+    opened, windows = event.window, draft.windows
+    if len(windows.open) > WINDOWS_MAX or opened.length < 1:
+        raise draft.refusal(event, f"{len(windows.open)} windows are open, and its own is {opened.length} long")
+    window = Window(
+        command_id=event.command_id,
+        opened_at=draft.decisions,
+        length=opened.length,
+        start_epoch=opened.start_epoch,
+        training_run_id=opened.training_run_id,
+        seed_id=opened.seed_id,
+        blueprint_id=opened.blueprint_id,
+        policy_version=opened.policy_version,
+    )
+    place = len(windows.open)  # windows of one length close in the order they open; only another setting differs
+    while place and windows.open[place - 1].closes_at > window.closes_at:
+        place -= 1
+    draft.windows = replace(windows, open=(*windows.open[:place], window, *windows.open[place:]))
+
+
+def _window_closed(draft: Draft, _: int, event: journal.WindowClosed) -> None:
+    windows = draft.windows
+    closed = next((window for window in windows.open if window.command_id == event.command_id), None)
+    if closed is None:
+        raise draft.refusal(event, f"no window of command {event.command_id!r} is open")
+    left = tuple(window for window in windows.open if window is not closed)
+    first = min((window.opened_at for window in left), default=draft.decisions)
+    samples = tuple(sample for sample in windows.samples if sample.decision > first)
+    draft.windows = replace(windows, open=left, samples=samples, expired=windows.expired + event.expired)
+
+
+def _apply_edges(draft: Draft, event: journal.DecisionMade | journal.CommitLate | journal.StepPaused) -> None:
+    conditions = draft.writable("conditions")
+    for edge in event.edges:
+        key = (edge.reason, edge.level)
+        if edge.edge == "started" and key not in conditions and len(conditions) < CONDITIONS_MAX:
+            conditions[key] = Condition(edge.step_index, edge.step_index)
+        elif edge.edge == "lasting" and key in conditions:
+            conditions[key] = Condition(conditions[key].since_step_index, edge.step_index)
+        elif edge.edge == "ended" and key in conditions:
+            del conditions[key]
+        else:
+            raise draft.refusal(event, f"condition {edge.reason!r} of level {edge.level} cannot be {edge.edge!r} here")
+
+
+def _breaker_moved(draft: Draft, _: int, event: journal.BreakerMoved) -> None:
+    record = draft.breakers.get(event.breaker)
+    if record is None:
+        raise draft.refusal(event, f"there is no breaker {event.breaker!r}")
+    if record.state != event.from_state:
+        raise draft.refusal(event, f"breaker {event.breaker} is in state {record.state}, not {event.from_state}")
     move = breakers.Move(event.from_state, event.to_state, event.cause)
-    changed = {**state.breakers, event.breaker: breakers.moved(record, move, event.event_time_ns)}
-    return replace(
-        state, breakers=MappingProxyType(changed), event_time_ns=max(state.event_time_ns, event.event_time_ns)
-    )
+    draft.writable("breakers")[event.breaker] = breakers.moved(record, move, event.event_time_ns)
+    draft.advance(event.event_time_ns)
 
 
-def _conservative_mode_changed(state: State, _: int, event: journal.ConservativeModeChanged) -> State:
-    _require(event.active != state.conservative.active, event, state, "conservative mode is there already")
-    clean_steps = 0 if event.active else state.conservative.clean_steps
-    return replace(state, conservative=Conservative(event.active, event.reason, event.event_time_ns, clean_steps))
+def _conservative_mode_changed(draft: Draft, _: int, event: journal.ConservativeModeChanged) -> None:
+    mode = draft.conservative
+    if event.active == mode.active:
+        raise draft.refusal(event, "conservative mode is there already")
+    clean_steps = 0 if event.active else mode.clean_steps
+    draft.conservative = Conservative(event.active, event.reason, event.event_time_ns, clean_steps, mode.operator)
 
 
-def _commit_late(state: State, _: int, event: journal.CommitLate) -> State:
-    waiting = state.unsettled is not None and state.unsettled.step_lsn == event.step_lsn
-    _require(waiting, event, state, f"the commit of step {event.step_lsn} is not waiting to be judged")
-    counted = _counted(state.breakers, "log", breakers.FAILURE)
-    return replace(state, unsettled=None, commits_late=state.commits_late + 1, breakers=counted)
+def _commit_late(draft: Draft, lsn: int, event: journal.CommitLate) -> None:
+    """The released PAUSE takes the place of the decision's command: for its delivery, its window and its report."""
+    last = draft.unsettled
+    if last is None or last.step_lsn != event.step_lsn:
+        raise draft.refusal(event, f"the commit of step {event.step_lsn} is not waiting to be judged")
+    if last.command_id:
+        between.forget_delivery(draft, last.command_id)
+        between.await_delivery(draft, event.released_command_id, lsn)
+        draft.windows = replace(
+            draft.windows,
+            open=tuple(
+                replace(window, command_id=event.released_command_id, seed_id="", blueprint_id="")
+                if window.command_id == last.command_id
+                else window
+                for window in draft.windows.open
+            ),
+        )
+    if last.report_lsn > draft.outbox.reports_lsn:
+        draft.outbox = replace(draft.outbox, superseded=draft.outbox.superseded + 1)
+    draft.unsettled = None
+    draft.commits_late += 1
+    draft.count("log", breakers.FAILURE)
+    if event.edges:
+        _apply_edges(draft, event)
 
 
-def _step_paused(state: State, _: int, event: journal.StepPaused) -> State:
-    _require(event.step_lsn in state.undecided, event, state, f"step {event.step_lsn} is not awaiting a decision")
-    undecided = tuple(lsn for lsn in state.undecided if lsn != event.step_lsn)
-    late = event.cause == "timeout_wal"
-    counted = _counted(state.breakers, "log", breakers.FAILURE) if late else state.breakers
-    return replace(state, undecided=undecided, breakers=counted)
+def _step_paused(draft: Draft, lsn: int, event: journal.StepPaused) -> None:
+    if event.step_lsn not in draft.undecided:
+        raise draft.refusal(event, f"step {event.step_lsn} is not awaiting a decision")
+    draft.undecided = tuple(waiting for waiting in draft.undecided if waiting != event.step_lsn)
+    if event.cause == "timeout_wal":
+        draft.count("log", breakers.FAILURE)
+    if EXPLAINED in draft.behaviour_flags:
+        between.await_delivery(draft, event.released_command_id, lsn)
+    if event.edges:
+        _apply_edges(draft, event)
 
 
-def _steps_unrecorded(state: State, _: int, event: journal.StepsUnrecorded) -> State:
+def _steps_unrecorded(draft: Draft, _: int, event: journal.StepsUnrecorded) -> None:
     spanned = event.last_step_index - event.first_step_index + 1
-    _require(event.count == spanned, event, state, f"{event.count} steps are not the {spanned} it names")
-    _require(
-        event.first_step_index == state.steps_received + 1,
-        event,
-        state,
-        f"step {event.first_step_index} follows {state.steps_received}",
-    )
-    return replace(
-        state,
-        steps_received=event.last_step_index,
-        steps_unrecorded=state.steps_unrecorded + event.count,
-        breakers=_counted(state.breakers, "log", breakers.SUCCESS),  # it is durable, so the log takes records again
-    )
+    if event.count != spanned:
+        raise draft.refusal(event, f"{event.count} steps are not the {spanned} it names")
+    if event.first_step_index != draft.steps_received + 1:
+        raise draft.refusal(event, f"step {event.first_step_index} follows {draft.steps_received}")
+    draft.steps_received = event.last_step_index
+    draft.steps_unrecorded += event.count
+    draft.count("log", breakers.SUCCESS)  # it is durable, so the log takes records again
 
 
-def _unchanged(state: State, _lsn: int, _event: Event) -> State:
+def _unchanged(_draft: Draft, _lsn: int, _event: Event) -> None:
     """Observations that only their step's decision reads."""
-    return state
 
 
-def _counted(records: Mapping[str, breakers.Breaker], name: str, outcome: str) -> Mapping[str, breakers.Breaker]:
-    record = breakers.counted(records[name], outcome)
-    return (
-        records if record is records[name] or record == records[name] else MappingProxyType({**records, name: record})
-    )
-
-
-def _remembered(entries: Mapping[K, V], key: K, value: V, most: int) -> Mapping[K, V]:
-    """`entries` with `key` as the newest; the oldest goes when there are more than `most`."""
-    changed = {other: kept for other, kept in entries.items() if other != key}
-    changed[key] = value
-    while len(changed) > most:
-        del changed[next(iter(changed))]
-    return MappingProxyType(changed)
-
-
-FOLDS: Mapping[type[Event], Callable[[State, int, Any], State]] = MappingProxyType(
+FOLDS: Mapping[type[Event], Callable[[Draft, int, Any], None]] = MappingProxyType(
     {
         journal.ServiceOpened: _service_opened,
         journal.StepReceived: _step_received,
@@ -256,11 +347,17 @@ FOLDS: Mapping[type[Event], Callable[[State, int, Any], State]] = MappingProxyTy
         journal.DecisionMade: _decision_made,
         journal.BreakerMoved: _breaker_moved,
         journal.ConservativeModeChanged: _conservative_mode_changed,
-        journal.FieldReportIssued: _unchanged,
+        journal.FieldReportIssued: between.field_report_issued,
         journal.CommitLate: _commit_late,
         journal.StepsUnrecorded: _steps_unrecorded,
         journal.GraphLayoutObserved: _graph_layout_observed,
         journal.StepPaused: _step_paused,
+        journal.OperatorDirected: between.operator_directed,
+        journal.CommandDelivered: between.command_delivered,
+        journal.WindowClosed: _window_closed,
+        journal.PublishAttempted: between.publish_attempted,
+        journal.FieldReportsDropped: between.field_reports_dropped,
+        journal.TelemetryDrained: between.telemetry_drained,
     }
 )
 """The handler of each event; a message without one cannot be logged."""

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ServiceOpened(_message.Message):
-    __slots__ = ("event_time_ns", "opened_unix_ns", "code_fingerprint", "behaviour_flags", "thresholds", "environment", "policy_version", "step_budget_ms", "epoch_budget_ms", "metadata_budget_ms", "commit_budget_ms")
+    __slots__ = ("event_time_ns", "opened_unix_ns", "code_fingerprint", "behaviour_flags", "thresholds", "environment", "policy_version", "step_budget_ms", "epoch_budget_ms", "metadata_budget_ms", "commit_budget_ms", "options", "log_id")
     class ThresholdsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,8 @@ class ServiceOpened(_message.Message):
     EPOCH_BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     METADATA_BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     COMMIT_BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
     event_time_ns: int
     opened_unix_ns: int
     code_fingerprint: str
@@ -44,7 +46,29 @@ class ServiceOpened(_message.Message):
     epoch_budget_ms: int
     metadata_budget_ms: int
     commit_budget_ms: int
-    def __init__(self, event_time_ns: _Optional[int] = ..., opened_unix_ns: _Optional[int] = ..., code_fingerprint: _Optional[str] = ..., behaviour_flags: _Optional[_Iterable[str]] = ..., thresholds: _Optional[_Mapping[str, float]] = ..., environment: _Optional[_Mapping[str, str]] = ..., policy_version: _Optional[str] = ..., step_budget_ms: _Optional[int] = ..., epoch_budget_ms: _Optional[int] = ..., metadata_budget_ms: _Optional[int] = ..., commit_budget_ms: _Optional[int] = ...) -> None: ...
+    options: Options
+    log_id: str
+    def __init__(self, event_time_ns: _Optional[int] = ..., opened_unix_ns: _Optional[int] = ..., code_fingerprint: _Optional[str] = ..., behaviour_flags: _Optional[_Iterable[str]] = ..., thresholds: _Optional[_Mapping[str, float]] = ..., environment: _Optional[_Mapping[str, str]] = ..., policy_version: _Optional[str] = ..., step_budget_ms: _Optional[int] = ..., epoch_budget_ms: _Optional[int] = ..., metadata_budget_ms: _Optional[int] = ..., commit_budget_ms: _Optional[int] = ..., options: _Optional[_Union[Options, _Mapping]] = ..., log_id: _Optional[str] = ...) -> None: ...
+
+class Options(_message.Message):
+    __slots__ = ("observation_window", "report_retries_max", "retry_backoff_ms", "retry_backoff_mult", "reminder_steps", "reminder_steps_critical", "blend_mode_annotations", "blend_mode_default")
+    OBSERVATION_WINDOW_FIELD_NUMBER: _ClassVar[int]
+    REPORT_RETRIES_MAX_FIELD_NUMBER: _ClassVar[int]
+    RETRY_BACKOFF_MS_FIELD_NUMBER: _ClassVar[int]
+    RETRY_BACKOFF_MULT_FIELD_NUMBER: _ClassVar[int]
+    REMINDER_STEPS_FIELD_NUMBER: _ClassVar[int]
+    REMINDER_STEPS_CRITICAL_FIELD_NUMBER: _ClassVar[int]
+    BLEND_MODE_ANNOTATIONS_FIELD_NUMBER: _ClassVar[int]
+    BLEND_MODE_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    observation_window: int
+    report_retries_max: int
+    retry_backoff_ms: float
+    retry_backoff_mult: float
+    reminder_steps: int
+    reminder_steps_critical: int
+    blend_mode_annotations: bool
+    blend_mode_default: str
+    def __init__(self, observation_window: _Optional[int] = ..., report_retries_max: _Optional[int] = ..., retry_backoff_ms: _Optional[float] = ..., retry_backoff_mult: _Optional[float] = ..., reminder_steps: _Optional[int] = ..., reminder_steps_critical: _Optional[int] = ..., blend_mode_annotations: _Optional[bool] = ..., blend_mode_default: _Optional[str] = ...) -> None: ...
 
 class StepReceived(_message.Message):
     __slots__ = ("step_index", "event_time_ns", "received_unix_ns", "decision_id", "call", "budget_ms", "packet")
@@ -173,16 +197,22 @@ class MetadataFailed(_message.Message):
     def __init__(self, step_lsn: _Optional[int] = ..., blueprint_id: _Optional[str] = ..., error: _Optional[str] = ..., attempted: _Optional[bool] = ...) -> None: ...
 
 class PolicyIdentity(_message.Message):
-    __slots__ = ("version", "architecture", "engine", "checkpoint_digest")
+    __slots__ = ("version", "architecture", "engine", "checkpoint_digest", "compiled", "compile_fallbacks", "compile_warm_ms")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    COMPILED_FIELD_NUMBER: _ClassVar[int]
+    COMPILE_FALLBACKS_FIELD_NUMBER: _ClassVar[int]
+    COMPILE_WARM_MS_FIELD_NUMBER: _ClassVar[int]
     version: str
     architecture: str
     engine: str
     checkpoint_digest: str
-    def __init__(self, version: _Optional[str] = ..., architecture: _Optional[str] = ..., engine: _Optional[str] = ..., checkpoint_digest: _Optional[str] = ...) -> None: ...
+    compiled: bool
+    compile_fallbacks: int
+    compile_warm_ms: float
+    def __init__(self, version: _Optional[str] = ..., architecture: _Optional[str] = ..., engine: _Optional[str] = ..., checkpoint_digest: _Optional[str] = ..., compiled: _Optional[bool] = ..., compile_fallbacks: _Optional[int] = ..., compile_warm_ms: _Optional[float] = ...) -> None: ...
 
 class InferenceObserved(_message.Message):
     __slots__ = ("step_lsn", "identity", "elapsed_ns", "action", "risk", "value", "param_deltas", "blending_method", "schedule", "seed_index", "seed_score", "blueprint_index", "breaker_scores")
@@ -307,7 +337,7 @@ class StageTimings(_message.Message):
     def __init__(self, receive_ns: _Optional[int] = ..., blueprints_ns: _Optional[int] = ..., graph_ns: _Optional[int] = ..., inference_ns: _Optional[int] = ...) -> None: ...
 
 class DecisionMade(_message.Message):
-    __slots__ = ("step_lsn", "event_time_ns", "command", "risk_reason", "rows", "outcomes", "timings", "clean", "training_run_id", "has_validation_loss", "validation_loss", "germinated_seed_id", "germinated_blueprint_id", "blueprint_digest")
+    __slots__ = ("step_lsn", "event_time_ns", "command", "risk_reason", "rows", "outcomes", "timings", "clean", "training_run_id", "has_validation_loss", "validation_loss", "germinated_seed_id", "germinated_blueprint_id", "blueprint_digest", "command_id", "loss_delta", "critical", "has_hook_latency", "hook_latency_ms", "edges", "window")
     STEP_LSN_FIELD_NUMBER: _ClassVar[int]
     EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
     COMMAND_FIELD_NUMBER: _ClassVar[int]
@@ -322,6 +352,13 @@ class DecisionMade(_message.Message):
     GERMINATED_SEED_ID_FIELD_NUMBER: _ClassVar[int]
     GERMINATED_BLUEPRINT_ID_FIELD_NUMBER: _ClassVar[int]
     BLUEPRINT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
+    LOSS_DELTA_FIELD_NUMBER: _ClassVar[int]
+    CRITICAL_FIELD_NUMBER: _ClassVar[int]
+    HAS_HOOK_LATENCY_FIELD_NUMBER: _ClassVar[int]
+    HOOK_LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
     step_lsn: int
     event_time_ns: int
     command: bytes
@@ -336,7 +373,60 @@ class DecisionMade(_message.Message):
     germinated_seed_id: str
     germinated_blueprint_id: str
     blueprint_digest: str
-    def __init__(self, step_lsn: _Optional[int] = ..., event_time_ns: _Optional[int] = ..., command: _Optional[bytes] = ..., risk_reason: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[TriggeredRow, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[BreakerOutcome, _Mapping]]] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., clean: _Optional[bool] = ..., training_run_id: _Optional[str] = ..., has_validation_loss: _Optional[bool] = ..., validation_loss: _Optional[float] = ..., germinated_seed_id: _Optional[str] = ..., germinated_blueprint_id: _Optional[str] = ..., blueprint_digest: _Optional[str] = ...) -> None: ...
+    command_id: str
+    loss_delta: float
+    critical: bool
+    has_hook_latency: bool
+    hook_latency_ms: float
+    edges: _containers.RepeatedCompositeFieldContainer[ConditionEdge]
+    window: WindowOpened
+    def __init__(self, step_lsn: _Optional[int] = ..., event_time_ns: _Optional[int] = ..., command: _Optional[bytes] = ..., risk_reason: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[TriggeredRow, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[BreakerOutcome, _Mapping]]] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., clean: _Optional[bool] = ..., training_run_id: _Optional[str] = ..., has_validation_loss: _Optional[bool] = ..., validation_loss: _Optional[float] = ..., germinated_seed_id: _Optional[str] = ..., germinated_blueprint_id: _Optional[str] = ..., blueprint_digest: _Optional[str] = ..., command_id: _Optional[str] = ..., loss_delta: _Optional[float] = ..., critical: _Optional[bool] = ..., has_hook_latency: _Optional[bool] = ..., hook_latency_ms: _Optional[float] = ..., edges: _Optional[_Iterable[_Union[ConditionEdge, _Mapping]]] = ..., window: _Optional[_Union[WindowOpened, _Mapping]] = ...) -> None: ...
+
+class ConditionEdge(_message.Message):
+    __slots__ = ("reason", "level", "priority", "edge", "since_step_index", "step_index")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    EDGE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_STEP_INDEX_FIELD_NUMBER: _ClassVar[int]
+    STEP_INDEX_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    level: int
+    priority: int
+    edge: str
+    since_step_index: int
+    step_index: int
+    def __init__(self, reason: _Optional[str] = ..., level: _Optional[int] = ..., priority: _Optional[int] = ..., edge: _Optional[str] = ..., since_step_index: _Optional[int] = ..., step_index: _Optional[int] = ...) -> None: ...
+
+class WindowOpened(_message.Message):
+    __slots__ = ("length", "start_epoch", "training_run_id", "seed_id", "blueprint_id", "policy_version")
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    START_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    SEED_ID_FIELD_NUMBER: _ClassVar[int]
+    BLUEPRINT_ID_FIELD_NUMBER: _ClassVar[int]
+    POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    length: int
+    start_epoch: int
+    training_run_id: str
+    seed_id: str
+    blueprint_id: str
+    policy_version: str
+    def __init__(self, length: _Optional[int] = ..., start_epoch: _Optional[int] = ..., training_run_id: _Optional[str] = ..., seed_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., policy_version: _Optional[str] = ...) -> None: ...
+
+class WindowClosed(_message.Message):
+    __slots__ = ("step_lsn", "command_id", "outcome", "observed", "expired")
+    STEP_LSN_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_FIELD_NUMBER: _ClassVar[int]
+    step_lsn: int
+    command_id: str
+    outcome: int
+    observed: int
+    expired: bool
+    def __init__(self, step_lsn: _Optional[int] = ..., command_id: _Optional[str] = ..., outcome: _Optional[int] = ..., observed: _Optional[int] = ..., expired: _Optional[bool] = ...) -> None: ...
 
 class BreakerMoved(_message.Message):
     __slots__ = ("breaker", "from_state", "to_state", "event_time_ns", "cause", "step_lsn")
@@ -367,38 +457,44 @@ class ConservativeModeChanged(_message.Message):
     def __init__(self, active: _Optional[bool] = ..., reason: _Optional[str] = ..., event_time_ns: _Optional[int] = ..., step_lsn: _Optional[int] = ...) -> None: ...
 
 class FieldReportIssued(_message.Message):
-    __slots__ = ("step_lsn", "report")
+    __slots__ = ("step_lsn", "report", "synthesised")
     STEP_LSN_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
+    SYNTHESISED_FIELD_NUMBER: _ClassVar[int]
     step_lsn: int
     report: bytes
-    def __init__(self, step_lsn: _Optional[int] = ..., report: _Optional[bytes] = ...) -> None: ...
+    synthesised: bool
+    def __init__(self, step_lsn: _Optional[int] = ..., report: _Optional[bytes] = ..., synthesised: _Optional[bool] = ...) -> None: ...
 
 class CommitLate(_message.Message):
-    __slots__ = ("decision_lsn", "step_lsn", "released_command_id", "cause", "event_time_ns")
+    __slots__ = ("decision_lsn", "step_lsn", "released_command_id", "cause", "event_time_ns", "edges")
     DECISION_LSN_FIELD_NUMBER: _ClassVar[int]
     STEP_LSN_FIELD_NUMBER: _ClassVar[int]
     RELEASED_COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
     CAUSE_FIELD_NUMBER: _ClassVar[int]
     EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
     decision_lsn: int
     step_lsn: int
     released_command_id: str
     cause: str
     event_time_ns: int
-    def __init__(self, decision_lsn: _Optional[int] = ..., step_lsn: _Optional[int] = ..., released_command_id: _Optional[str] = ..., cause: _Optional[str] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
+    edges: _containers.RepeatedCompositeFieldContainer[ConditionEdge]
+    def __init__(self, decision_lsn: _Optional[int] = ..., step_lsn: _Optional[int] = ..., released_command_id: _Optional[str] = ..., cause: _Optional[str] = ..., event_time_ns: _Optional[int] = ..., edges: _Optional[_Iterable[_Union[ConditionEdge, _Mapping]]] = ...) -> None: ...
 
 class StepPaused(_message.Message):
-    __slots__ = ("step_lsn", "released_command_id", "cause", "event_time_ns")
+    __slots__ = ("step_lsn", "released_command_id", "cause", "event_time_ns", "edges")
     STEP_LSN_FIELD_NUMBER: _ClassVar[int]
     RELEASED_COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
     CAUSE_FIELD_NUMBER: _ClassVar[int]
     EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
     step_lsn: int
     released_command_id: str
     cause: str
     event_time_ns: int
-    def __init__(self, step_lsn: _Optional[int] = ..., released_command_id: _Optional[str] = ..., cause: _Optional[str] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
+    edges: _containers.RepeatedCompositeFieldContainer[ConditionEdge]
+    def __init__(self, step_lsn: _Optional[int] = ..., released_command_id: _Optional[str] = ..., cause: _Optional[str] = ..., event_time_ns: _Optional[int] = ..., edges: _Optional[_Iterable[_Union[ConditionEdge, _Mapping]]] = ...) -> None: ...
 
 class StepsUnrecorded(_message.Message):
     __slots__ = ("first_step_index", "last_step_index", "count", "event_time_ns", "cause")
@@ -413,3 +509,69 @@ class StepsUnrecorded(_message.Message):
     event_time_ns: int
     cause: str
     def __init__(self, first_step_index: _Optional[int] = ..., last_step_index: _Optional[int] = ..., count: _Optional[int] = ..., event_time_ns: _Optional[int] = ..., cause: _Optional[str] = ...) -> None: ...
+
+class OperatorDirected(_message.Message):
+    __slots__ = ("directive", "operator", "reason", "event_time_ns", "request_id")
+    DIRECTIVE_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    directive: str
+    operator: str
+    reason: str
+    event_time_ns: int
+    request_id: str
+    def __init__(self, directive: _Optional[str] = ..., operator: _Optional[str] = ..., reason: _Optional[str] = ..., event_time_ns: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class CommandDelivered(_message.Message):
+    __slots__ = ("command_id", "outcome", "detail", "event_time_ns")
+    COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    command_id: str
+    outcome: str
+    detail: str
+    event_time_ns: int
+    def __init__(self, command_id: _Optional[str] = ..., outcome: _Optional[str] = ..., detail: _Optional[str] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
+
+class PublishAttempted(_message.Message):
+    __slots__ = ("report_lsns", "report_ids", "attempt", "succeeded", "cause", "event_time_ns")
+    REPORT_LSNS_FIELD_NUMBER: _ClassVar[int]
+    REPORT_IDS_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    SUCCEEDED_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    report_lsns: _containers.RepeatedScalarFieldContainer[int]
+    report_ids: _containers.RepeatedScalarFieldContainer[str]
+    attempt: int
+    succeeded: bool
+    cause: str
+    event_time_ns: int
+    def __init__(self, report_lsns: _Optional[_Iterable[int]] = ..., report_ids: _Optional[_Iterable[str]] = ..., attempt: _Optional[int] = ..., succeeded: _Optional[bool] = ..., cause: _Optional[str] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
+
+class FieldReportsDropped(_message.Message):
+    __slots__ = ("report_lsns", "report_ids", "attempts", "cause", "event_time_ns")
+    REPORT_LSNS_FIELD_NUMBER: _ClassVar[int]
+    REPORT_IDS_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    report_lsns: _containers.RepeatedScalarFieldContainer[int]
+    report_ids: _containers.RepeatedScalarFieldContainer[str]
+    attempts: int
+    cause: str
+    event_time_ns: int
+    def __init__(self, report_lsns: _Optional[_Iterable[int]] = ..., report_ids: _Optional[_Iterable[str]] = ..., attempts: _Optional[int] = ..., cause: _Optional[str] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
+
+class TelemetryDrained(_message.Message):
+    __slots__ = ("through_lsn", "packets", "event_time_ns")
+    THROUGH_LSN_FIELD_NUMBER: _ClassVar[int]
+    PACKETS_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    through_lsn: int
+    packets: int
+    event_time_ns: int
+    def __init__(self, through_lsn: _Optional[int] = ..., packets: _Optional[int] = ..., event_time_ns: _Optional[int] = ...) -> None: ...

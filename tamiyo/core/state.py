@@ -14,35 +14,150 @@ from tamiyo.core.blueprint import Blueprint
 from tamiyo.core.breakers import BREAKERS, Breaker
 from tamiyo.core.layout import GraphLayout
 from tamiyo.core.norms import PRIORS, Norm
+from tamiyo.core.options import Options
 from tamiyo.core.registries import Registries, initial
 from tamiyo.core.signals import LossMemory
 from tamiyo.core.thresholds import Thresholds
 
 __all__ = [
     "BLUEPRINTS_MAX",
+    "CONDITIONS_MAX",
     "DIGEST_VERSION",
+    "DIRECTIVES_MAX",
+    "RETRIES_MAX",
     "SEED_BLUEPRINTS_MAX",
     "UNDECIDED_MAX",
+    "UNDELIVERED_MAX",
+    "WINDOWS_MAX",
+    "Condition",
     "Conservative",
+    "Deliveries",
     "ObservedBlueprint",
+    "Outbox",
+    "Retry",
+    "Sample",
     "State",
     "Unsettled",
+    "Window",
+    "Windows",
 ]
 
-DIGEST_VERSION = 1
+DIGEST_VERSION = 2
 UNDECIDED_MAX = 1_024
 BLUEPRINTS_MAX = 1_024
 SEED_BLUEPRINTS_MAX = 4_096
+UNDELIVERED_MAX = 1_024
+RETRIES_MAX = 1_024
+WINDOWS_MAX = 1_024
+CONDITIONS_MAX = 256
+"""More than the risk table has rows, those of earlier versions included."""
+DIRECTIVES_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Conservative:
-    """Conservative mode: on or off, why, since when (event time), and the clean steps in a row."""
+    """Conservative mode: on or off, why, since when (event time), and the clean steps in a row.
+
+    `operator` is who set it and has not cleared it since: it then ends by nobody else.
+    """
 
     active: bool = False
     reason: str = ""
     since_ns: int = 0
     clean_steps: int = 0
+    operator: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A risk row that stays true: since which step, and at which one it was last an event."""
+
+    since_step_index: int
+    shown_step_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The observation window of one command; it closes with decision number `opened_at + length`."""
+
+    command_id: str
+    opened_at: int  # the number of the command's own decision
+    length: int
+    start_epoch: int
+    training_run_id: str
+    seed_id: str
+    blueprint_id: str
+    policy_version: str
+
+    @property
+    def closes_at(self) -> int:
+        """The number of the decision that ends it."""
+        return self.opened_at + self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one decision saw, for the windows that are open over it."""
+
+    decision: int
+    loss_delta: float
+    hook_latency_ms: float | None
+    critical: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Open windows in the order they close; samples of the decisions after the first of them; how many expired."""
+
+    open: tuple[Window, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    expired: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A field report that the bus has refused: how often it was tried, and when (event time) it is due again."""
+
+    report_lsn: int
+    attempts: int
+    due_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """How far telemetry and field reports are published.
+
+    Reports up to `reports_lsn` have been tried at least once: they are published, dropped or among the retries.
+    """
+
+    telemetry_lsn: int = 0
+    reports_lsn: int = 0
+    retries: Mapping[str, Retry] = field(default_factory=lambda: MappingProxyType({}))  # by report id, oldest first
+    issued: int = 0
+    published: int = 0
+    retried: int = 0  # attempts after the first
+    dropped: int = 0
+    superseded: int = 0  # reports of commands that were never released
+
+    @property
+    def pending(self) -> int:
+        """Reports that are neither published nor dropped."""
+        return self.issued - self.published - self.dropped - self.superseded
+
+
+@dataclass(frozen=True, slots=True)
+class Deliveries:
+    """Commands that nobody has said anything of yet: the last ones by id, with the LSN that tells of them."""
+
+    undelivered: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    forgotten: int = 0  # older ones, that the list had no room for
+    delivered: int = 0
+    unmatched: int = 0  # words about a command that is not in the list
+
+    @property
+    def undelivered_total(self) -> int:
+        """Commands without a word, those no longer in the list included."""
+        return len(self.undelivered) + self.forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +180,8 @@ class Unsettled:
     step_lsn: int
     seed_id: str = ""
     blueprint_id: str = ""
+    command_id: str = ""
+    report_lsn: int = 0
 
 
 def _breakers() -> Mapping[str, Breaker]:
@@ -78,6 +195,8 @@ class State:
     last_lsn: int = 0
     event_time_ns: int = 0
     thresholds: Thresholds = field(default_factory=Thresholds)
+    options: Options = field(default_factory=Options)
+    log_id: str = ""
     behaviour_flags: tuple[str, ...] = ()
     policy_version: str = ""
     steps_received: int = 0
@@ -90,6 +209,11 @@ class State:
     norms: tuple[Norm, ...] = PRIORS
     breakers: Mapping[str, Breaker] = field(default_factory=_breakers)
     conservative: Conservative = field(default_factory=Conservative)
+    conditions: Mapping[tuple[str, int], Condition] = field(default_factory=lambda: MappingProxyType({}))
+    windows: Windows = field(default_factory=Windows)
+    outbox: Outbox = field(default_factory=Outbox)
+    deliveries: Deliveries = field(default_factory=Deliveries)
+    directives: tuple[str, ...] = ()  # ids of the last requests taken up, oldest first
     registries: Registries = field(default_factory=initial)
     layouts: Mapping[int, GraphLayout] = field(default_factory=lambda: MappingProxyType({}))  # by LSN
     blueprints: Mapping[str, ObservedBlueprint] = field(default_factory=lambda: MappingProxyType({}))
@@ -103,7 +227,7 @@ class State:
         return self.seed_blueprints.get(seed_id, "")
 
     def digest(self) -> str:
-        """SHA-256, hex, of the canonical encoding, behind the digest's version: "1:<hex>"."""
+        """SHA-256, hex, of the canonical encoding, behind the digest's version: "2:<hex>"."""
         return f"{DIGEST_VERSION}:{sha256(canonical(self)).hexdigest()}"
 
 

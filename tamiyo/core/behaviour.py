@@ -1,0 +1,48 @@
+"""Changes of behaviour, numbered: a log replays under the behaviour it was written with.
+
+`ServiceOpened` names the flags in force from there on. A flag is given a number once; retired by a major version,
+it stays in the table and its logs can be read, but no longer recomputed.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+__all__ = ["CURRENT", "EXPLAINED", "FLAGS", "Flag", "retired", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One change: since when, what is different, and whether the code before it is gone."""
+
+    since: str
+    what: str
+    retired: bool = False
+
+
+EXPLAINED = "1-explained-decisions"
+
+FLAGS: Mapping[str, Flag] = MappingProxyType(
+    {
+        EXPLAINED: Flag(
+            "0.1.0",
+            "a decision records its loss delta, the conditions that begin, last and end, and its observation window; "
+            "late commits and paused steps record theirs",
+        ),
+    }
+)
+"""By name, in the order of their numbers."""
+
+CURRENT = tuple(name for name, flag in FLAGS.items() if not flag.retired)
+"""What a service that opens a log today writes with."""
+
+
+def unknown(flags: Iterable[str]) -> tuple[str, ...]:
+    """The flags that only a newer version knows."""
+    return tuple(name for name in flags if name not in FLAGS)
+
+
+def retired(flags: Iterable[str]) -> tuple[str, ...]:
+    """Retired changes that these flags do not have: such a log cannot be recomputed here."""
+    present = set(flags)
+    return tuple(name for name, flag in FLAGS.items() if flag.retired and name not in present)

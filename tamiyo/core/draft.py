@@ -1,0 +1,117 @@
+"""A state while events are folded into it: thawed once for a batch, changed in place, frozen once.
+
+A mapping is copied when it is first written to, so that the state it came from stays as it was. What is inside
+the mappings and everything else is immutable and only ever replaced. Only `evolve` holds a draft.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any
+
+from google.protobuf.message import Message
+
+from tamiyo.core.breakers import Breaker, counted
+from tamiyo.core.layout import GraphLayout
+from tamiyo.core.norms import Norm
+from tamiyo.core.options import Options
+from tamiyo.core.registries import Registries
+from tamiyo.core.signals import LossMemory
+from tamiyo.core.state import (
+    Condition,
+    Conservative,
+    Deliveries,
+    ObservedBlueprint,
+    Outbox,
+    State,
+    Unsettled,
+    Windows,
+)
+from tamiyo.core.thresholds import Thresholds
+from tamiyo.errors import InvariantViolation
+
+__all__ = ["Draft"]
+
+NAMES = tuple(field.name for field in fields(State))
+_values = attrgetter(*NAMES)
+
+
+class Draft:
+    """The fields of `State`, open to be written."""
+
+    last_lsn: int
+    event_time_ns: int
+    thresholds: Thresholds
+    options: Options
+    log_id: str
+    behaviour_flags: tuple[str, ...]
+    policy_version: str
+    steps_received: int
+    steps_unrecorded: int
+    decisions: int
+    commits_late: int
+    unsettled: Unsettled | None
+    undecided: tuple[int, ...]
+    loss: LossMemory
+    norms: tuple[Norm, ...]
+    breakers: Mapping[str, Breaker]
+    conservative: Conservative
+    conditions: Mapping[tuple[str, int], Condition]
+    windows: Windows
+    outbox: Outbox
+    deliveries: Deliveries
+    directives: tuple[str, ...]
+    registries: Registries
+    layouts: Mapping[int, GraphLayout]
+    blueprints: Mapping[str, ObservedBlueprint]
+    seed_blueprints: Mapping[str, str]
+    _own: set[str]
+
+    __slots__ = (*NAMES, "_own")
+
+    def __init__(self, state: State) -> None:
+        """Thaw a state."""
+        for name, value in zip(NAMES, _values(state), strict=True):
+            setattr(self, name, value)
+        self._own = set()
+
+    def writable(self, name: str) -> dict[Any, Any]:
+        """The mapping of that name, to be changed in place."""
+        if name in self._own:
+            return getattr(self, name)  # type: ignore[no-any-return]  # our own copy
+        copied = dict(getattr(self, name))
+        setattr(self, name, copied)
+        self._own.add(name)
+        return copied
+
+    def frozen(self) -> State:
+        """The state as it is now; the draft may go on."""
+        for name in self._own:
+            setattr(self, name, MappingProxyType(getattr(self, name)))
+        self._own.clear()
+        return State(*_values(self))
+
+    def refusal(self, event: Message, rule: str) -> InvariantViolation:
+        """What is raised where an event is illegal here."""
+        name = event.DESCRIPTOR.name
+        return InvariantViolation(f"{name} after LSN {self.last_lsn} is illegal: {rule}; nothing was written")
+
+    def count(self, breaker: str, outcome: str) -> None:
+        """Count an outcome on a breaker; its state stays."""
+        record = self.breakers[breaker]
+        counted_record = counted(record, outcome)
+        if counted_record != record:
+            self.writable("breakers")[breaker] = counted_record
+
+    def advance(self, event_time_ns: int) -> None:
+        """Event time never goes back."""
+        self.event_time_ns = max(self.event_time_ns, event_time_ns)
+
+    def remember(self, name: str, key: object, value: object, most: int) -> None:
+        """Put `key` into the mapping `name` as its newest; the oldest goes when there are more than `most`."""
+        entries = self.writable(name)
+        entries.pop(key, None)
+        entries[key] = value
+        while len(entries) > most:
+            del entries[next(iter(entries))]
