@@ -59,7 +59,7 @@ def killed_and_closed(player: Player) -> None:
 def other_limits(player: Player) -> None:
     player.append(400)
     player.close()
-    player.open(segment_bytes=4096)
+    player.open(segment_bytes=16384)
     player.append(1200)
     player.append(900)
     player.kill()
