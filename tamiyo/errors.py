@@ -6,8 +6,11 @@ TamiyoError
 │   ├── ServiceClosed         a call after close()
 │   ├── SettingsInvalid       a setting or environment variable is out of range
 │   ├── SecretMissing         no signing secret; the message says how to make one
+│   ├── RequestRejected       what an operator asks for cannot be used
+│   ├── DeliveryRejected      what is said of a command cannot be used
 │   └── CheckpointRejected    a policy checkpoint does not fit
 ├── JournalError              the stored history cannot be used
+│   ├── NotRecorded           the log takes no record at the moment; nothing was changed
 │   ├── JournalUnreadable     a record does not parse, or was written by a newer version
 │   └── ProjectionUnusable    the SQLite projection cannot be opened or migrated
 └── InvariantViolation        our own fault: a rule of the core was broken; the service stops
@@ -44,12 +47,24 @@ class SecretMissing(HostError, RuntimeError):
     """There is no signing secret. The message says how to make one."""
 
 
+class RequestRejected(HostError, ValueError):
+    """What an operator asks for cannot be used: an unknown directive, no text, no request at all."""
+
+
+class DeliveryRejected(HostError, ValueError):
+    """What is said of a command cannot be used: no command id, an outcome that is no word."""
+
+
 class CheckpointRejected(HostError, ValueError):
     """A policy checkpoint cannot be loaded here: damaged, of another architecture or another shape."""
 
 
 class JournalError(TamiyoError):
     """The stored history cannot be used as it is."""
+
+
+class NotRecorded(JournalError):
+    """The log takes no record at the moment. Nothing was changed: try again once it is back."""
 
 
 class JournalUnreadable(JournalError):

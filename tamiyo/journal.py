@@ -136,9 +136,9 @@ class Journal:
             return True
 
     @property
-    def riders(self) -> int:
-        """How many wait to ride."""
-        return len(self._riders.waiting)
+    def first_rider(self) -> Make | None:
+        """Who has waited longest to ride, None where nobody waits."""
+        return next(iter(self._riders.waiting), None)
 
     def flush(self) -> Recorded | None:
         """Queue those who wait to ride, without a step; None where nobody does. Raises as `record_aside`."""

@@ -10,10 +10,12 @@ cannot take in time is answered with a safe PAUSE, and nothing else leaves witho
 import logging
 import threading
 import time
+import weakref
 from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from uuid import uuid4
 
 from google.protobuf.message import Message
 
@@ -23,6 +25,8 @@ from tamiyo.blueprints import Blueprints, Library
 from tamiyo.clock import Clock, SystemClock
 from tamiyo.config import Settings, load_settings
 from tamiyo.core.state import State
+from tamiyo.delivery import delivery
+from tamiyo.directives import Directives
 from tamiyo.errors import InvariantViolation, JournalError, PacketRejected, ServiceClosed
 from tamiyo.fingerprint import service_opened
 from tamiyo.journal import Journal
@@ -30,30 +34,37 @@ from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.policy import Policy
 from tamiyo.policy.baseline import BaselinePolicy
 from tamiyo.probe import sync_ms
-from tamiyo.records import JournalUnavailable
+from tamiyo.records import JournalUnavailable, Recorded
+from tamiyo.requests import Request
 from tamiyo.stages import Stages, Step, StepTimings
+from tamiyo.upkeep import Upkeep
 
 __all__ = ["StepTimings", "TamiyoService"]
 
 logger = logging.getLogger(__name__)
 
 TIMINGS_KEPT = 65_536
+FLUSH_TIMEOUT_S = 5.0
 
 
 class TamiyoService:
     """The controller of one directory. Open it, hand it packets, apply the commands it returns, close it."""
 
     def __init__(
-        self, directory: Path, journal: Journal, stages: Stages, settings: Settings, *, project: bool = True
+        self, directory: Path, journal: Journal, stages: Stages, settings: Settings, *, on_disk: bool = True
     ) -> None:
         """Assembled by `open`."""
-        self._project = project
         self.directory = directory
         self.settings = settings
         self.packets_rejected = 0
         self.timings: deque[StepTimings] = deque(maxlen=TIMINGS_KEPT)
+        self._on_disk = on_disk  # else nothing but the log is read or written
         self._journal = journal
         self._stages = stages
+        self._directives = Directives(journal, directory if on_disk else None)
+        self._upkeep = Upkeep(journal, self._directives)
+        self._upkeep.start()
+        weakref.finalize(self, self._upkeep.stop)  # a service that is dropped without close() leaves no thread at work
         self._lock = threading.Lock()
         self._closing = threading.Lock()
         self._closed = False  # no more steps
@@ -102,7 +113,7 @@ class TamiyoService:
                 _warn_of_a_slow_disk(path, settings.commit_timeout_ms)
             blueprints = Blueprints(urza, journal, clock, budget_ms=settings.metadata_timeout_ms)
             stages = Stages(journal, blueprints, policy, identity, key, settings, clock)
-            return cls(Path(directory), journal, stages, settings, project=disk is None)
+            return cls(Path(directory), journal, stages, settings, on_disk=disk is None)
         except BaseException:  # whatever it was, the log's lock must not stay behind
             journal.abandon()
             raise
@@ -123,6 +134,58 @@ class TamiyoService:
     def evaluate_epoch(self, packet: Message | bytes) -> pb.AdaptationCommand:
         """The same at the end of an epoch, with a budget of its own. Raises as `evaluate_step`."""
         return self._guarded(packet, "epoch", self.settings.epoch_timeout_ms)
+
+    def direct(self, directive: str, *, operator: str, reason: str = "", timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
+        """Take down what an operator asks for; it is in force from the next decision on.
+
+        Args:
+            directive: "conservative_on" or "conservative_off". Conservative mode that was set so ends only so.
+            operator: who asks.
+            reason: why, in their words.
+            timeout_s: how long to wait for the disk.
+
+        Returns:
+            Whether the record is durable; where it is not within `timeout_s`, the directive is in force all the same.
+
+        Raises:
+            RequestRejected: there is no such directive, or a text cannot be recorded.
+            NotRecorded: the log takes no record at the moment; nothing was changed.
+            ServiceClosed: after `close()`.
+        """
+        request = Request(uuid4().hex, directive, operator, reason)
+        self._require_open("direct")
+        return _is_durable(self._directives.direct(request), timeout_s)
+
+    def record_delivery(self, command_id: str, outcome: str, detail: str = "") -> bool:
+        """Take down what became of a command. Returns at once: the record rides with the next step's batch.
+
+        Args:
+            command_id: the command's own.
+            outcome: a word: "applied", "refused", "rejected", "timed_out".
+            detail: more of it, in words; cut to 300 characters.
+
+        Returns:
+            False where it was not taken: 1,024 wait already, because the log takes no records.
+
+        Raises:
+            DeliveryRejected: the id or the outcome cannot be recorded.
+            ServiceClosed: after `close()`.
+        """
+        self._require_open("record_delivery")
+        return self._journal.ride(delivery(command_id, outcome, detail))
+
+    def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
+        """Take up requests and write what waits for a step; True when all of it is durable. May wait for the disk.
+
+        Raises:
+            ServiceClosed: after `close()`.
+        """
+        self._require_open("flush")
+        taken_up = self._directives.take_up(timeout_s)
+        try:
+            return _is_durable(self._journal.flush(), timeout_s) and taken_up
+        except JournalUnavailable:
+            return False
 
     @property
     def state(self) -> State:
@@ -152,10 +215,11 @@ class TamiyoService:
         with self._closing:
             if self._released:
                 return
+            self._upkeep.stop()
             self._stages.close()
             self._journal.close()
             self._released = True
-            if self._project:
+            if self._on_disk:
                 _project(self.directory, self._journal.state)
 
     def __enter__(self) -> Self:
@@ -182,11 +246,14 @@ class TamiyoService:
             return stages.pause(step, unavailable.cause)
         return stages.sign(step, commit)
 
+    def _require_open(self, call: str) -> None:
+        if self._closed:
+            raise ServiceClosed(f"{call} was called after close(); open {self.directory} again")
+
     def _guarded(self, packet: Message | bytes, call: str, budget_ms: int) -> pb.AdaptationCommand:
         """Serialise calls, keep out what cannot be decided, and stop for good when an invariant broke."""
         with self._lock:
-            if self._closed:
-                raise ServiceClosed(f"evaluate_{call} was called after close(); open {self.directory} again")
+            self._require_open(f"evaluate_{call}")
             if self._broken is not None:
                 raise self._broken
             started_ns = time.perf_counter_ns()
@@ -206,6 +273,13 @@ class TamiyoService:
             step.timings.total_ns = time.perf_counter_ns() - started_ns
             self.timings.append(step.timings)
             return command
+
+
+def _is_durable(recorded: Recorded | None, timeout_s: float) -> bool:
+    try:
+        return recorded is None or recorded.result(timeout_s) is not None
+    except (TimeoutError, wal.LogError):
+        return False
 
 
 def _warn_of_a_slow_disk(path: Path, budget_ms: int) -> None:

@@ -37,11 +37,10 @@ from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.owed import ReleasedPause
 from tamiyo.policy import Policy
 from tamiyo.records import JournalUnavailable, Recorded
+from tamiyo.words import printable
 from tamiyo.workers import DeadlineWorker, NotAttempted, Raised, Returned, TimedOut
 
 __all__ = ["Stages", "Step", "StepTimings"]
-
-ERROR_CHARS_MAX = 300
 
 
 @dataclass(slots=True)
@@ -287,7 +286,7 @@ def _fault_event(step: Step, fault: Fault, budget_ms: int) -> Event:
         return journal.MetadataFailed(
             step_lsn=step.lsn,
             blueprint_id=fault.blueprint_id,
-            error=_printable(fault.error),
+            error=printable(fault.error),
             attempted=fault.attempted,
         )
     return journal.MetadataTimedOut(
@@ -323,7 +322,7 @@ def _inference_failed(
         failed.error = f"not attempted: no thread to be had, {outcome.abandoned} earlier calls have not returned"
         return failed
     failed.attempted, failed.elapsed_ns = True, outcome.elapsed_ns
-    failed.error = _printable(outcome.words)
+    failed.error = printable(outcome.words)
     return failed
 
 
@@ -362,11 +361,6 @@ def _stage_timings(timings: StepTimings) -> journal.StageTimings:
 def _decision_lsn(recorded: Recorded) -> int:
     made = next(event for event in recorded.events if isinstance(event, journal.DecisionMade))
     return recorded.lsn_of(made)
-
-
-def _printable(text: str) -> str:
-    """Foreign text as protobuf can hold it: cut to size, lone surrogates replaced."""
-    return text[:ERROR_CHARS_MAX].encode("utf-8", "replace").decode("utf-8")
 
 
 @contextmanager

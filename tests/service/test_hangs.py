@@ -16,8 +16,8 @@ from tamiyo.graph import Graph
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.testing import FixedPolicy
 
-THREADS_MAX = 4 + 4 + 2
-"""Calls out to the policy, lookups out to the library, the log's writer and its trial."""
+THREADS_MAX = 4 + 4 + 3
+"""Calls out to the policy, lookups out to the library, the log's writer and its trial, the upkeep."""
 
 
 class Jam:

@@ -1,0 +1,97 @@
+"""`tamiyo conservative on|off DIR`: an operator's conservative mode, beside a live service or without one.
+
+Exit status 0 when the directive is in the log, or left for the live service; 1 when neither could be done.
+"""
+
+import getpass
+import os
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import click
+
+import wal
+from tamiyo.errors import RequestRejected, TamiyoError
+
+__all__ = ["command"]
+
+WAIT_S = 5.0
+LOOK_EVERY_S = 0.05
+
+
+@click.command(name="conservative")
+@click.argument("mode", type=click.Choice(["on", "off"]))
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--reason", default="", help="Why; it stands in the log.")
+@click.option("--operator", default=None, help="Who asks.  [default: the user this runs as]")
+@click.option(
+    "--wait", "wait_s", type=click.FloatRange(0), default=WAIT_S, show_default=True, help="Seconds for a live service."
+)
+def command(mode: str, directory: Path, reason: str, operator: str | None, wait_s: float) -> None:
+    """Switch conservative mode on or off for the controller in DIRECTORY.
+
+    While a service has the log open the request is left in DIRECTORY/requests, and the service takes it up; else it
+    is written to the log here. What an operator switched on ends only when an operator switches it off.
+    """
+    from tamiyo.requests import Request, RequestBox
+
+    if not any((directory / "wal").glob("*.wal")):
+        raise click.UsageError(f"{directory} has no log: {directory / 'wal'} holds no segment")
+    try:
+        request = Request(uuid4().hex, f"conservative_{mode}", operator or _user(), reason)
+        path = RequestBox(directory).leave(request)
+    except RequestRejected as error:
+        raise click.UsageError(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"a request cannot be left in {directory / 'requests'}: {error}") from error
+    print(_outcome(directory, path, wait_s))
+
+
+def _outcome(directory: Path, path: Path, wait_s: float) -> str:
+    """Wait for a live service to take the request up; where there is none, do it here."""
+    deadline_s = time.monotonic() + wait_s
+    while path.exists():
+        try:
+            lsn = _take_up_here(directory)
+        except wal.LogLocked:
+            if time.monotonic() >= deadline_s:
+                return f"left in {path}: the service takes it up as soon as its log takes records"
+            time.sleep(LOOK_EVERY_S)
+        except (wal.LogError, TamiyoError, OSError, ValueError) as error:
+            path.unlink(missing_ok=True)
+            raise click.ClickException(f"the log in {directory / 'wal'} does not take it: {error}") from error
+        else:
+            return f"recorded at LSN {lsn}" if not path.exists() else f"left in {path}: it could not be recorded"
+    return "taken up by the live service" if not _was_set_aside(path) else f"refused: see {_aside(path)}.reason"
+
+
+def _take_up_here(directory: Path) -> int:
+    """Open the log, take up what waits, close it. Raises what opening raises; `wal.LogLocked` beside a live service."""
+    from tamiyo.clock import SystemClock
+    from tamiyo.directives import Directives
+    from tamiyo.journal import Journal
+
+    log = directory / "wal"
+    segment_bytes = max(log.glob("*.wal")).stat().st_size  # as the service has it: another length begins a new segment
+    journal = Journal(lambda: wal.Log.open(log, segment_bytes=segment_bytes), SystemClock())
+    try:
+        Directives(journal, directory).take_up()
+        return journal.state.last_lsn
+    finally:
+        journal.close()
+
+
+def _aside(path: Path) -> Path:
+    return path.parent / "aside" / path.name
+
+
+def _was_set_aside(path: Path) -> bool:
+    return _aside(path).exists()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a process without a user name
+        return f"uid {os.getuid()}"

@@ -1,0 +1,118 @@
+"""What operators ask for: taken down in the journal, once each, whether asked in code or by a request in a file."""
+
+import logging
+import threading
+from pathlib import Path
+
+import wal
+from tamiyo.core.directives import operator_directed
+from tamiyo.core.events import Event
+from tamiyo.core.state import State
+from tamiyo.errors import NotRecorded, RequestRejected
+from tamiyo.journal import Journal
+from tamiyo.records import JournalUnavailable, Recorded
+from tamiyo.requests import PER_SCAN_MAX, Request, RequestBox
+
+__all__ = ["Directives"]
+
+TOLD_MAX = 1_024
+
+logger = logging.getLogger(__name__)
+
+
+class Directives:
+    """The operators' way into one journal. Every method may be called from any thread but that of a step."""
+
+    def __init__(self, journal: Journal, directory: Path | None) -> None:
+        """`directory` is where requests are left; None where there is none."""
+        self._journal = journal
+        self._box = RequestBox(directory) if directory is not None else None
+        self._taking = threading.Lock()
+        self._queued: dict[Path, Recorded] = {}  # journaled, and not known to be durable
+        self._told: frozenset[str] = frozenset()
+
+    def direct(self, request: Request) -> Recorded | None:
+        """Journal a directive; None where its request was taken up before.
+
+        Raises:
+            NotRecorded: the log takes no record at the moment.
+        """
+        try:
+            return self._journal.record_aside(lambda state, now_ns: _directed(state, request, now_ns))
+        except JournalUnavailable as unavailable:
+            raise NotRecorded(
+                f"the directive {request.directive} was not recorded ({unavailable.cause}) and is not in force; every "
+                "step is answered with a PAUSE meanwhile: give it again once the log is back"
+            ) from unavailable
+
+    def take_up(self, timeout_s: float | None = None) -> bool:
+        """Take up the requests that wait, oldest first; False where some still wait afterwards.
+
+        Waits for the disk, for each request at most `timeout_s`.
+        """
+        if self._box is None:
+            return True
+        if not self._taking.acquire(timeout=-1 if timeout_s is None else timeout_s):
+            return False
+        try:
+            return self._take_up(self._box, timeout_s)
+        finally:
+            self._taking.release()
+
+    def _take_up(self, box: RequestBox, timeout_s: float | None) -> bool:
+        all_taken, more = True, True
+        while more:
+            try:
+                waiting = box.waiting()
+            except OSError as error:
+                self._tell_once(str(box.path), f"the requests in {box.path} cannot be read: {error}")
+                return False
+            left = sum(not self._take(box, path, timeout_s) for path in waiting)
+            all_taken = all_taken and not left
+            more = len(waiting) == PER_SCAN_MAX and left < len(waiting)
+        return all_taken
+
+    def _take(self, box: RequestBox, path: Path, timeout_s: float | None) -> bool:
+        """One request; False where it stays in its place."""
+        try:
+            try:
+                self._journal_request(box, path, timeout_s)
+                box.done(path)  # its id is in the log: until the file is gone, it is known as taken up
+            except RequestRejected as rejected:
+                logger.warning("request %r was moved aside: %s", path.name, rejected)
+                box.put_aside(path, str(rejected))
+        except FileNotFoundError:
+            return True  # it was taken back
+        except (OSError, NotRecorded, wal.LogError) as error:
+            self._tell_once(path.name, f"request {path.name!r} stays in its place, to be tried again: {error}")
+            return False
+        return True
+
+    def _journal_request(self, box: RequestBox, path: Path, timeout_s: float | None) -> None:
+        recorded = self._queued.pop(path, None) or self.direct(box.read(path))
+        if recorded is None:
+            return  # an earlier process took it up and had no time to remove it
+        try:
+            recorded.result(timeout_s)
+        except TimeoutError:
+            self._queued[path] = recorded
+            raise
+        logger.info("request %r was taken up at LSN %d", path.name, recorded.first_lsn)
+
+    def _tell_once(self, what: str, message: str) -> None:
+        if what not in self._told:
+            logger.warning("%s", message)
+            self._told = (self._told if len(self._told) < TOLD_MAX else frozenset()) | {what}
+
+
+def _directed(state: State, request: Request, now_ns: int) -> tuple[Event, ...]:
+    if request.request_id in state.directives:
+        return ()
+    return operator_directed(
+        state,
+        request.directive,
+        operator=request.operator,
+        reason=request.reason,
+        now_ns=now_ns,
+        request_id=request.request_id,
+    )

@@ -1,0 +1,170 @@
+"""Requests that the command line leaves in a directory whose log has a live writer.
+
+    <dir>/requests/<written_unix_ns, 20 digits>-<request id>.json    what is asked for, oldest first by name
+    <dir>/requests/.<anything>                                       being written; nobody reads it
+    <dir>/requests/aside/<name>, <name>.reason                       what could not be used, and why
+
+A request appears whole, by an atomic rename. Whoever takes it up journals its id before the file goes, so that a
+crash in between applies it once. What cannot be used is moved aside with the reason and never deleted.
+
+Rule: a name and a file in here are somebody else's input. Nothing is followed, waited for or read past a limit.
+"""
+
+import errno
+import heapq
+import os
+import stat
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import orjson
+
+from tamiyo.core.directives import DIRECTIVES
+from tamiyo.errors import RequestRejected
+from tamiyo.words import WORDS_MAX, fault_of_text
+
+__all__ = ["PER_SCAN_MAX", "REQUESTS", "Request", "RequestBox"]
+
+REQUESTS = "requests"
+ASIDE = "aside"
+VERSION = 1
+BYTES_MAX = 16 * 1024  # a request is a few hundred bytes
+PER_SCAN_MAX = 64
+NAME_BYTES_MAX = 240  # so that ".reason" still fits a file name
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an operator asks for: a directive of `tamiyo.core.directives`, who asks, why, under which id."""
+
+    request_id: str
+    directive: str
+    operator: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be journaled.
+
+        Raises:
+            RequestRejected: naming the field.
+        """
+        if self.directive not in DIRECTIVES:
+            raise RequestRejected(f"there is no directive {self.directive!r:.80}; known are {', '.join(DIRECTIVES)}")
+        for name, least in (("request_id", 1), ("operator", 1), ("reason", 0)):
+            fault = fault_of_text(getattr(self, name), least, WORDS_MAX)
+            if fault:
+                raise RequestRejected(f"a request's {name} {fault}")
+
+
+class RequestBox:
+    """The requests of one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        """`directory` is the service's; nothing is made before something is written."""
+        self.path = directory / REQUESTS
+
+    def leave(self, request: Request) -> Path:
+        """Write a request for whoever holds the log; durable and whole when this returns.
+
+        Raises:
+            OSError: the directory cannot be written.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        name = f"{time.time_ns():020d}-{request.request_id}.json"
+        draft = self.path / f".{uuid4().hex}.tmp"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(orjson.dumps({"version": VERSION} | asdict(request)))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.rename(self.path / name)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        _sync_directory(self.path)
+        return self.path / name
+
+    def waiting(self) -> list[Path]:
+        """The oldest requests, at most 64, in order; empty where there is no such directory.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        try:
+            with os.scandir(self.path) as found:
+                names = heapq.nsmallest(PER_SCAN_MAX, (entry.name for entry in found if _counts(entry.name)))
+        except FileNotFoundError:
+            return []
+        return [self.path / name for name in names]
+
+    def read(self, path: Path) -> Request:
+        """One request.
+
+        Raises:
+            RequestRejected: it cannot be used, now or later.
+            OSError: it cannot be read at the moment.
+        """
+        return _request(_bytes_of(path))
+
+    def done(self, path: Path) -> None:
+        """A request was taken up, durably. Raises OSError."""
+        path.unlink(missing_ok=True)
+
+    def put_aside(self, path: Path, reason: str) -> None:
+        """Move what cannot be used out of the way, the reason beside it. Raises OSError."""
+        aside = self.path / ASIDE
+        aside.mkdir(exist_ok=True)
+        target = aside / path.name
+        if os.path.lexists(target) or len(os.fsencode(path.name)) > NAME_BYTES_MAX:
+            target = aside / uuid4().hex
+        path.rename(target)
+        target.with_name(f"{target.name}.reason").write_text(f"{reason}\n", encoding="utf-8", errors="replace")
+
+
+def _counts(name: str) -> bool:
+    return not name.startswith(".") and name != ASIDE
+
+
+def _bytes_of(path: Path) -> bytes:
+    """The bytes of a regular file, unless it is too long; a link is not followed and a pipe is not waited for."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM):
+            raise RequestRejected(f"{path.name!r} is no file that can be read: {error.strerror}") from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise RequestRejected(f"{path.name!r} is no file but a directory or a device")
+        data = os.read(descriptor, BYTES_MAX + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > BYTES_MAX:
+        raise RequestRejected(f"{path.name!r} has more than {BYTES_MAX} bytes")
+    return data
+
+
+def _request(data: bytes) -> Request:
+    try:
+        found = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise RequestRejected(f"a request is one JSON object: {error}") from error
+    if not isinstance(found, dict) or found.get("version") != VERSION:
+        raise RequestRejected(f"a request is one JSON object of version {VERSION}")
+    names = ("request_id", "directive", "operator", "reason")
+    wrong = [name for name in names if not isinstance(found.get(name), str)]
+    strange = sorted(set(found) - {"version", *names})
+    if wrong or strange:
+        raise RequestRejected(f"a request has the texts {', '.join(names)} and no more; see {wrong or strange!r:.200}")
+    return Request(**{name: found[name] for name in names})
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

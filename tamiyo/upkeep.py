@@ -1,0 +1,58 @@
+"""The thread that does what no step should wait for: take up requests, let riders go when no step takes them along."""
+
+import logging
+import threading
+
+from tamiyo.directives import Directives
+from tamiyo.errors import TamiyoError
+from tamiyo.journal import Journal
+from tamiyo.records import JournalUnavailable
+
+__all__ = ["Upkeep"]
+
+PERIOD_S = 0.1
+
+logger = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """One thread for one service. A disk that hangs holds it up, and nothing else."""
+
+    def __init__(self, journal: Journal, directives: Directives, *, period_s: float = PERIOD_S) -> None:
+        self._journal = journal
+        self._directives = directives
+        self._period_s = period_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tamiyo-upkeep", daemon=True)
+
+    def start(self) -> None:
+        """Begin. Without a thread to be had everything waits for steps and flushes."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            logger.warning("no thread for the upkeep of the journal (%s): requests wait for a flush", error)
+
+    def stop(self) -> None:
+        """Begin nothing more; returns at once."""
+        self._ended.set()
+
+    def _run(self) -> None:
+        waited = None
+        while not self._ended.wait(self._period_s):
+            try:
+                self._directives.take_up()
+                waited = self._let_riders_go(waited)
+            except TamiyoError:
+                logger.exception("the journal cannot be kept up; the next step says why")
+                return
+
+    def _let_riders_go(self, waited: object) -> object:
+        """Flush alone what waited through a whole period: no step took it along."""
+        first = self._journal.first_rider
+        if first is None or first is not waited:
+            return first
+        try:
+            self._journal.flush()
+        except JournalUnavailable:
+            return first  # they wait on, for a step or for the log
+        return None
