@@ -41,7 +41,7 @@ a later frame proves every earlier group, and in doubt is never more than the la
 """
 
 from wal.disk import Disk, OsDisk
-from wal.entries import Commit, Entry, Pending, Staged
+from wal.entries import Commit, Entry, Pending, Redacted, Staged
 from wal.errors import (
     BatchTooLarge,
     LogBusy,
@@ -51,20 +51,29 @@ from wal.errors import (
     LogFailed,
     LogFull,
     LogLocked,
+    LogTampered,
     OutcomeUnknown,
     RecordTooLarge,
+    Trimmed,
     UnsupportedFormat,
 )
+from wal.head import Head, head
 from wal.log import Log
+from wal.proofs import Consistency, Inclusion, prove_consistency, prove_inclusion
+from wal.prune import Pruned
 from wal.reader import Reader, read
+from wal.redact import Redaction
 from wal.repair import Recovery
 from wal.verify import Verdict, verify
 
 __all__ = [
     "BatchTooLarge",
     "Commit",
+    "Consistency",
     "Disk",
     "Entry",
+    "Head",
+    "Inclusion",
     "Log",
     "LogBusy",
     "LogClosed",
@@ -73,15 +82,23 @@ __all__ = [
     "LogFailed",
     "LogFull",
     "LogLocked",
+    "LogTampered",
     "OsDisk",
     "OutcomeUnknown",
     "Pending",
+    "Pruned",
     "Reader",
     "RecordTooLarge",
     "Recovery",
+    "Redacted",
+    "Redaction",
     "Staged",
+    "Trimmed",
     "UnsupportedFormat",
     "Verdict",
+    "head",
+    "prove_consistency",
+    "prove_inclusion",
     "read",
     "verify",
 ]

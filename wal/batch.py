@@ -13,11 +13,11 @@ KIND_MAX = 0xFFFF
 class Batch:
     """A packed batch on its way to the file.
 
-    `leaves` are its records' (kind, H(salt, payload)); `segment`, `first_lsn` and `waiter` are set when it is
+    `inners` are its records' (kind, H(salt, payload)); `segment`, `first_lsn` and `waiter` are set when it is
     queued. Lengths in bytes.
     """
 
-    __slots__ = ("body", "first_lsn", "leaves", "length", "offset", "records", "segment", "waiter")
+    __slots__ = ("body", "emergency", "first_lsn", "inners", "length", "offset", "records", "segment", "waiter")
 
     segment: int
     offset: int
@@ -27,7 +27,8 @@ class Batch:
     def __init__(self, records: Sequence[tuple[int, bytes]], salts: bytes) -> None:
         """Pack records that `pack` has checked."""
         self.records = records
-        self.body, self.leaves = pack_records(records, salts)
+        self.body, self.inners = pack_records(records, salts)
+        self.emergency = False
         self.length = frame_bytes(len(self.body))
 
     def entries(self) -> tuple[Entry, ...]:

@@ -7,6 +7,8 @@ Files are named by descriptor once open. `pread` and `pwrite` may be short, as t
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -158,6 +160,16 @@ class OsDisk:
         finally:
             os.close(fd)
         return False
+
+
+@contextmanager
+def opened(disk: Disk, path: Path, *, write: bool = False) -> Iterator[int]:
+    """Open a file for the length of a `with` block."""
+    fd = disk.open(path, write=write)
+    try:
+        yield fd
+    finally:
+        disk.close(fd)
 
 
 def read_fully(disk: Disk, fd: int, length: int, offset: int) -> bytes:

@@ -15,6 +15,12 @@ class Entry(NamedTuple):
     payload: bytes
 
 
+class Redacted(Entry):
+    """A record whose payload was redacted: its number and kind are left, and every proof of it still holds."""
+
+    __slots__ = ()
+
+
 _MAKER = object()
 
 

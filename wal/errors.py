@@ -32,6 +32,22 @@ class LogCorrupt(LogError):
         self.lsn = lsn
 
 
+class LogTampered(LogCorrupt):
+    """Every checksum is right and the hashes are not, or the log contradicts a head: this was no accident."""
+
+
+class Trimmed(LogError):
+    """The records asked for were pruned; `first_lsn` is the first that is left. Read on from `after=first_lsn - 1`."""
+
+    def __init__(self, wanted_lsn: int, first_lsn: int) -> None:
+        super().__init__(
+            f"LSN {wanted_lsn} was pruned: the log now begins at {first_lsn}. Read with after={first_lsn - 1}, or"
+            " look for the older records in an archive."
+        )
+        self.wanted_lsn = wanted_lsn
+        self.first_lsn = first_lsn
+
+
 class UnsupportedFormat(LogError):
     """The log was written by a format version, or with flags, that this code does not know; nothing was guessed."""
 

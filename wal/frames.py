@@ -1,20 +1,21 @@
 """Frames: one batch each, whole or absent. The bytes, and nothing of files.
 
 Rule 1: every byte of a frame, padding included, is under its CRC32C, and zero is never a frame.
-Rule 2: the chain commits to digests of the records, never to frame bytes, so that a payload can one
-day be pruned to its digest without breaking any proof.
+Rule 2: chain and tree commit to digests of the records, never to frame bytes, so that a payload can be
+redacted to its digest without breaking any proof.
 """
 
 import hashlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import google_crc32c
 
-from wal.entries import Entry
+from wal.entries import Entry, Redacted
 from wal.errors import UnsupportedFormat
 from wal.segment import SECTOR_BYTES, VERSION
+from wal.tree import HASH_BYTES, frontier_length, leaf_hashes
 
 MAGIC = b"\xf3WAL"
 DATA, STAGED, OPEN, HEARTBEAT, CLOSE, SEAL = range(1, 7)
@@ -27,23 +28,22 @@ _CRC = struct.Struct("<I")
 _TAIL = struct.Struct("<32sI")
 _RECORD = struct.Struct("<HHI16s")
 _UNSALTED = struct.Struct("<HHI")
-_LEAF = struct.Struct("<BQH32s")
 _LINK = struct.Struct("<B32sQI32s")
 HEAD_BYTES = _HEAD.size
 RECORD_HEAD_BYTES = _RECORD.size
 SALT_BYTES = 16
 CONTROL_BYTES = SECTOR_BYTES
+REDACTED = 1  # a record's flag: of its payload only H(salt, payload) is left, and no salt
+_NO_SALT = bytes(SALT_BYTES)
 
 # Reading makes one Frame, and several entries, for every few hundred bytes. A named tuple's own constructor is
 # Python code that costs more than a checksum; `tuple.__new__` makes the same object for a third of the time.
 _tuple = tuple.__new__
 _crc32c = google_crc32c.value
 _sha256 = hashlib.sha256
-_pack_leaf = _LEAF.pack
 _pack_link = _LINK.pack
 
-
-Head = tuple[bytes, int, int, int, int, int, bytes, int, int, int, int, int, int, bytes, int, int]
+Fields = tuple[bytes, int, int, int, int, int, bytes, int, int, int, int, int, int, bytes, int, int]
 
 
 class Frame(NamedTuple):
@@ -93,15 +93,28 @@ def pack_records(records: Sequence[tuple[int, bytes]], salts: bytes) -> tuple[by
     return b"".join(parts), leaves
 
 
-def link(prev: bytes, first_lsn: int, leaves: Iterable[tuple[int, bytes]]) -> bytes:
-    """Return the chain after a batch, from its records' (kind, H(salt, payload))."""
-    hashes = [b"\x02"]
-    lsn = first_lsn
-    for kind, inner in leaves:
-        hashes.append(_sha256(_pack_leaf(0, lsn, kind, inner)).digest())
-        lsn += 1
-    root = _sha256(b"".join(hashes)).digest()
-    return _sha256(_pack_link(3, prev, first_lsn, lsn - first_lsn, root)).digest()
+def stub(kind: int, inner: bytes) -> bytes:
+    """Return the record that stands for one whose payload was redacted; it hashes to the same leaf."""
+    return _RECORD.pack(kind, REDACTED, HASH_BYTES, _NO_SALT) + inner
+
+
+def link(prev: bytes, first_lsn: int, leaves: Sequence[bytes]) -> bytes:
+    """Return the chain after a batch, from its records' leaf hashes."""
+    root = _sha256(b"\x02" + b"".join(leaves)).digest()
+    return _sha256(_pack_link(3, prev, first_lsn, len(leaves), root)).digest()
+
+
+def seal_bytes(size: int) -> int:
+    """Return how long the seal is that a segment would get after `size` records of the log."""
+    return frame_bytes(HASH_BYTES * frontier_length(size))
+
+
+def frontier(buffer: bytes, at: int, seal: Frame) -> list[bytes] | None:
+    """Return the tree's frontier that a checked seal carries, or None when it is not one of its size."""
+    if seal.body_bytes != HASH_BYTES * frontier_length(seal.first_lsn - 1):
+        return None
+    at += HEAD_BYTES
+    return [buffer[here : here + HASH_BYTES] for here in range(at, at + seal.body_bytes, HASH_BYTES)]
 
 
 def encode(frame: Frame, body: bytes) -> bytes:
@@ -115,17 +128,17 @@ def encode(frame: Frame, body: bytes) -> bytes:
     return covered + _CRC.pack(google_crc32c.value(covered))
 
 
-def read_head(buffer: bytes, at: int) -> Head | None:
+def read_head(buffer: bytes, at: int) -> Fields | None:
     """Return the fields of the frame header at `at`, the length among them, or None when no sound one stands there."""
     if len(buffer) < at + HEAD_BYTES:
         return None
-    head: Head = _HEAD.unpack_from(buffer, at)
+    head: Fields = _HEAD.unpack_from(buffer, at)
     if head[0] != MAGIC or head[-1] != _crc32c(buffer[at : at + HEAD_BYTES - _CRC.size]):
         return None
     return head
 
 
-def decode(buffer: bytes, at: int, head: Head) -> Frame | None:
+def decode(buffer: bytes, at: int, head: Fields) -> Frame | None:
     """Return the frame at `at`, whose header was read, or None when its checksum is wrong.
 
     Raises UnsupportedFormat for a frame that is sound but of a version, type or flags unknown here.
@@ -148,19 +161,47 @@ def decode(buffer: bytes, at: int, head: Head) -> Frame | None:
     ))  # fmt: skip
 
 
-def entries(buffer: bytes, at: int, frame: Frame) -> list[Entry]:
-    """Return the records of a checked frame."""
-    found: list[Entry] = []
-    unpack = _UNSALTED.unpack_from
+def records(buffer: bytes, at: int, frame: Frame) -> Iterator[tuple[int, int, bytes, bytes]]:
+    """Yield the records of a checked frame: (kind, flags, salt, payload), the payload of a stub being its digest.
+
+    Raises UnsupportedFormat for a record with flags unknown here.
+    """
+    unpack = _RECORD.unpack_from
     at += HEAD_BYTES
     for lsn in range(frame.first_lsn, frame.first_lsn + frame.records):
-        kind, flags, length = unpack(buffer, at)
-        if flags:
+        kind, flags, length, salt = unpack(buffer, at)
+        if flags & ~REDACTED:
             raise UnsupportedFormat(f"a record with flags {flags:#x}", f"segment {frame.segment}, LSN {lsn}")
-        payload_at = at + RECORD_HEAD_BYTES
-        at = payload_at + length
-        found.append(_tuple(Entry, (lsn, kind, buffer[payload_at:at])))
+        at += RECORD_HEAD_BYTES
+        yield kind, flags, salt, buffer[at : at + length]
+        at += length
+
+
+def entries(buffer: bytes, at: int, frame: Frame) -> list[Entry]:
+    """Return the entries of a checked frame. Raises as `records`."""
+    found: list[Entry] = []
+    unpack = _UNSALTED.unpack_from
+    place = at + HEAD_BYTES
+    for lsn in range(frame.first_lsn, frame.first_lsn + frame.records):
+        kind, flags, length = unpack(buffer, place)
+        if flags:
+            return _with_stubs(buffer, at, frame)
+        payload_at = place + RECORD_HEAD_BYTES
+        place = payload_at + length
+        found.append(_tuple(Entry, (lsn, kind, buffer[payload_at:place])))
     return found
+
+
+def _with_stubs(buffer: bytes, at: int, frame: Frame) -> list[Entry]:
+    return [
+        Redacted(lsn, kind, b"") if flags else Entry(lsn, kind, payload)
+        for lsn, (kind, flags, _, payload) in enumerate(records(buffer, at, frame), frame.first_lsn)
+    ]
+
+
+def stubs(buffer: bytes, at: int, frame: Frame) -> int:
+    """Return how many records of a checked frame are redacted. Raises as `records`."""
+    return sum([1 for _, flags, _, _ in records(buffer, at, frame) if flags])
 
 
 def digests(buffer: bytes, at: int, frame: Frame) -> list[tuple[int, bytes]] | None:
@@ -173,15 +214,26 @@ def digests(buffer: bytes, at: int, frame: Frame) -> list[tuple[int, bytes]] | N
         payload_at = at + RECORD_HEAD_BYTES
         if payload_at > end:
             return None
-        kind, _, length = unpack(buffer, at)
+        kind, flags, length = unpack(buffer, at)
         at = payload_at + length
-        found.append((kind, _sha256(buffer[payload_at - SALT_BYTES : at]).digest()))  # the salt stands before it
+        if flags & REDACTED:
+            if length != HASH_BYTES:
+                return None
+            found.append((kind, buffer[payload_at:at]))
+        else:
+            found.append((kind, _sha256(buffer[payload_at - SALT_BYTES : at]).digest()))  # the salt stands before it
     return found if at == end else None
 
 
-def chain_holds(buffer: bytes, at: int, frame: Frame) -> bool:
-    """Whether the chain stored in a checked frame follows from its records. Frames without records repeat `prev`."""
+def leaves_of(buffer: bytes, at: int, frame: Frame) -> list[bytes] | None:
+    """Return the leaf hashes of a checked frame, or None when its chain does not follow from its records.
+
+    A frame without records has none, and repeats the chain before it.
+    """
     if frame.type not in RECORD_TYPES:
-        return frame.records == 0 and frame.chain == frame.prev
-    leaves = digests(buffer, at, frame)
-    return leaves is not None and frame.chain == link(frame.prev, frame.first_lsn, leaves)
+        return [] if frame.records == 0 and frame.chain == frame.prev else None
+    inners = digests(buffer, at, frame)
+    if inners is None:
+        return None
+    leaves = leaf_hashes(frame.first_lsn, inners)
+    return leaves if frame.chain == link(frame.prev, frame.first_lsn, leaves) else None

@@ -10,10 +10,9 @@ import time
 import weakref
 from pathlib import Path
 
-from wal.disk import Disk, read_fully
+from wal.disk import Disk, opened, read_fully
 from wal.errors import LogLocked
 from wal.segment import LOCK_NAME
-from wal.shelf import opened
 
 # A reader asks whether a writer lives by taking a shared lock for an instant; a writer that opens in that
 # instant tries again. 20 times 5 ms is far longer than the instant, and short for a human.

@@ -2,26 +2,32 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from wal.base import create_base, first_base, write_base
 from wal.batch import pack
 from wal.disk import NO_ROOM, Disk, OsDisk
 from wal.entries import Commit, Entry, Pending, Staged
 from wal.errors import LogBusy, LogError, LogFailed, LogFull
-from wal.frames import CONTROL_BYTES, body_room
+from wal.frames import CONTROL_BYTES
+from wal.head import Head
 from wal.lock import Lock
+from wal.prune import Pruned, prune
 from wal.reader import Reader
+from wal.redact import Redaction, redact
 from wal.repair import NEW_LOG, Recovered, Recovery, recover
 from wal.scan import start_of
-from wal.segment import HEADER_BYTES, SECTOR_BYTES, SPARE_NAME, Limits
+from wal.segment import SECTOR_BYTES, SPARE_NAME, Limits
 from wal.shelf import read_segment, segment_paths
-from wal.tail import RESERVE_BYTES, Tail, allocate, first_header, install, make_limits
+from wal.tail import Tail, allocate, first_header, install, make_limits
+from wal.tree import Tree, bag
 from wal.writer import Options, Writer
 
-SEGMENT_BYTES_MIN = 8 * SECTOR_BYTES
+SEGMENT_BYTES_MIN = 16 * SECTOR_BYTES
 LOG_ID_BYTES = 16
 
 
@@ -38,6 +44,7 @@ class Log:
         self._lock = lock
         self._writer = writer
         self._entropy = entropy
+        self._maintenance = threading.Lock()
 
     @classmethod
     def open(
@@ -51,24 +58,26 @@ class Log:
         heartbeat_ms: float = 500,
         slow_sync_ms: float = 1000,
         on_slow_sync: Callable[[float], None] | None = None,
+        expect_head: Head | None = None,
         disk: Disk | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> Self:
         """Create or recover the log in directory `path`, and take its lock.
 
-        `segment_bytes` is a multiple of 512, at least 4096; `max_record_bytes` (one payload) and
+        `segment_bytes` is a multiple of 512, at least 8192; `max_record_bytes` (one payload) and
         `max_batch_bytes` (all payloads, and 24 bytes for each record) are lowered to what one segment holds.
         A heartbeat proves the last batch `heartbeat_ms` after it, when nothing else does. `on_slow_sync` is
         called once, on a thread of its own and with the milliseconds so far, for each piece of disk work that
-        takes longer than `slow_sync_ms`. `entropy(n)` returns n random bytes, for identities and salts.
+        takes longer than `slow_sync_ms`. `expect_head` is a head kept elsewhere: all that it covers was acknowledged,
+        so nothing of it is taken for a torn write, and a log that contradicts it is refused. `entropy(n)` returns n
+        random bytes, for identities and salts.
 
-        Raises LogLocked, LogCorrupt, UnsupportedFormat, LogFull (no room to begin; nothing was changed),
+        Raises LogLocked, LogCorrupt, LogTampered, UnsupportedFormat, LogFull (no room to begin; nothing was changed),
         LogFailed (any other I/O error) or ValueError.
         """
         if segment_bytes < SEGMENT_BYTES_MIN or segment_bytes % SECTOR_BYTES:
             raise ValueError(f"segment_bytes is {segment_bytes}: use a multiple of 512, at least {SEGMENT_BYTES_MIN}")
-        room = body_room(segment_bytes - HEADER_BYTES - CONTROL_BYTES - RESERVE_BYTES)
-        limits = make_limits(segment_bytes, max_record_bytes, max_batch_bytes, room)
+        limits = make_limits(segment_bytes, max_record_bytes, max_batch_bytes)
         options = Options(queue_batches, heartbeat_ms / 1000, slow_sync_ms / 1000, on_slow_sync)
         disk = OsDisk() if disk is None else disk
         directory = Path(path)
@@ -76,7 +85,7 @@ class Log:
             disk.make_dir(directory)
             lock = Lock(disk, directory)
             undo.callback(lock.release)
-            recovered = recover(directory, disk)
+            recovered = recover(directory, disk, expect_head)
             tail = (
                 _begin(directory, disk, limits, entropy) if recovered is None else _resume(directory, disk, recovered)
             )
@@ -88,13 +97,16 @@ class Log:
         writer = Writer(disk, directory, tail, limits, options, size_bytes)
         return cls(directory, disk, lock, writer, limits, report, entropy)
 
-    def append(self, batch: Sequence[tuple[int, bytes]]) -> Commit:
+    def append(self, batch: Sequence[tuple[int, bytes]], *, emergency: bool = False) -> Commit:
         """Append (kind, payload) records as one batch, and return once they are durable.
 
-        Waits while the queue is full. Raises RecordTooLarge, BatchTooLarge, LogFull, LogFailed, LogClosed (then
-        nothing was written), or OutcomeUnknown.
+        Waits while the queue is full. An `emergency` may use the room that each segment keeps at its end (64 KiB, or
+        a sixty-fourth of a smaller one), so that the reason for a stop has a place on a full disk. Raises
+        RecordTooLarge, BatchTooLarge, LogFull, LogFailed, LogClosed (then nothing was written), or OutcomeUnknown.
         """
-        return self._writer.submit_patiently(pack(batch, self.limits, self._entropy)).result()
+        packed = pack(batch, self.limits, self._entropy)
+        packed.emergency = emergency
+        return self._writer.submit_patiently(packed).result()
 
     def submit(self, batch: Sequence[tuple[int, bytes]]) -> Pending:
         """Queue a batch and return at once, its LSNs fixed; never waits for the disk.
@@ -107,15 +119,65 @@ class Log:
         """Queue one record to be written at once and synced with the batch that follows it. Raises as `submit`."""
         return self._writer.stage(pack([(kind, payload)], self.limits, self._entropy))
 
-    def read(self, after: int = 0) -> Iterator[Entry]:
-        """Yield the durable entries past LSN `after`, up to the last batch acknowledged so far."""
+    def read(self, after: int | None = 0) -> Iterator[Entry]:
+        """Yield the durable entries past LSN `after`, up to the last batch acknowledged so far; None for all left."""
         reader = self.reader(after)
         while entries := reader.poll():
             yield from entries
 
-    def reader(self, after: int = 0) -> Reader:
+    def reader(self, after: int | None = 0) -> Reader:
         """Return a follower of this log that sees each batch as soon as it is durable."""
         return Reader(self.path, after, durable_lsn=lambda: self.durable_lsn, disk=self._disk)
+
+    def head(self) -> Head:
+        """Return the head of all that is acknowledged. Keep it elsewhere: it is what the log can be checked against."""
+        size, nodes, chain = self._writer.durable_head
+        return Head(self._writer.log_id, size, bag(nodes), chain)
+
+    def prune(self, before_lsn: int, *, keep_heads: Iterable[Head] = ()) -> Pruned:
+        """Drop the segments all of whose records are below `before_lsn`; takes no free space.
+
+        Every head of this log that covers what is left can be checked as before. One that is older can only when it
+        was in `keep_heads`, of this or an earlier prune: its proof is then kept.
+
+        Raises LogError when a head to keep is not one of this log or its proof has no place, LogClosed, LogFailed, or
+        LogCorrupt; nothing was pruned then. Interrupted at any moment, it leaves the log as before or pruned.
+        """
+        with self._maintained():
+            pruned = prune(self.path, self._disk, before_lsn, list(keep_heads))
+            self._writer.shrink(pruned.freed_bytes)
+            return pruned
+
+    def redact(self, which: Callable[[Entry], bool], *, upto_lsn: int | None = None) -> Redaction:
+        """Replace the payloads of the records that `which` names by stubs, in finished segments up to `upto_lsn`.
+
+        Numbers and kinds stay, and every proof and head holds as before. One segment at a time is written anew,
+        checked, and put in the old one's place; what stands in the segment in use is left for a later run.
+
+        Raises LogFull when there is no room for one segment, LogClosed, LogFailed, or LogCorrupt. Interrupted at any
+        moment, it leaves each segment as before or redacted.
+        """
+        with self._maintained():
+            upto_lsn = self.durable_lsn if upto_lsn is None else upto_lsn
+            return redact(self.path, self._disk, which, upto_lsn, freed=self._writer.shrink)
+
+    @contextlib.contextmanager
+    def _maintained(self) -> Iterator[None]:
+        """One prune or redaction at a time, and only while the log is this process's to change."""
+        with self._maintenance:
+            self._writer.refuse_unless_open()
+            try:
+                yield
+            except OSError as error:
+                if error.errno in NO_ROOM:
+                    raise LogFull(
+                        f"no room to write a segment of {self.path} anew: {error}. Nothing was changed; free space,"
+                        " or prune, which needs none."
+                    ) from error
+                raise LogFailed(
+                    f"maintenance of {self.path} failed: {error}. Nothing acknowledged was changed, and the log goes"
+                    " on; look at the disk, then try again."
+                ) from error
 
     @property
     def next_lsn(self) -> int:
@@ -144,7 +206,13 @@ class Log:
         not answered for `timeout_s`: the lock is then still held, and close may be called again.
         """
         failed_before = self._writer.failure
-        if not self._writer.stop(timeout_s):
+        if not self._maintenance.acquire(timeout=-1 if timeout_s is None else timeout_s):
+            raise LogBusy(f"cannot close {self.path}: a prune or redaction is at work. Close again later.")
+        try:
+            stopped = self._writer.stop(timeout_s)
+        finally:
+            self._maintenance.release()
+        if not stopped:
             raise LogBusy(f"cannot close {self.path}: the disk has not answered for {timeout_s} s. Close again later.")
         self._lock.release()
         failure = self._writer.failure
@@ -163,19 +231,21 @@ class Log:
 
 
 def _begin(directory: Path, disk: Disk, limits: Limits, entropy: Callable[[int], bytes]) -> Tail:
-    """Create the first segment of a new log."""
+    """Create the first segment of a new log, then say in BASE that the log begins with it."""
     header = first_header(entropy(LOG_ID_BYTES), limits)
+    create_base(directory, disk)
     fd = allocate(disk, directory / SPARE_NAME, limits.segment_bytes)
     with contextlib.ExitStack() as undo:
         undo.callback(disk.close, fd)
         install(disk, directory, fd, header)
+        write_base(directory, disk, first_base(header))
         undo.pop_all()
-    return Tail(disk, directory, fd, header, start_of(header))
+    return Tail(disk, directory, fd, header, start_of(header), Tree())
 
 
 def _resume(directory: Path, disk: Disk, recovered: Recovered) -> Tail:
     fd = disk.open(recovered.last.path, write=True)
-    return Tail(disk, directory, fd, recovered.last.header, recovered.cursor)
+    return Tail(disk, directory, fd, recovered.last.header, recovered.cursor, recovered.tree)
 
 
 def _start_epoch(directory: Path, disk: Disk, tail: Tail, limits: Limits) -> None:

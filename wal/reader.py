@@ -12,17 +12,18 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from wal.disk import Disk, OsDisk
+from wal.disk import Disk, OsDisk, opened
 from wal.entries import Entry
-from wal.errors import LogCorrupt, LogError
+from wal.errors import LogCorrupt, LogError, Trimmed
 from wal.frames import SEAL, Frame, entries
 from wal.lock import is_locked
 from wal.recovery import REFUSE, is_empty, judge, went_on
 from wal.scan import Cursor, Window, next_frame, start_of
-from wal.segment import Header, parse_name
-from wal.shelf import Segment, check_first, check_successor, opened, read_segment, segment_paths
+from wal.segment import HEADER_BYTES, encode_header, first_lsn_of, number_of
+from wal.shelf import Segment, check_successor, first_tree, read_segment, segment_paths, successor
 
 POLL_ENTRIES = 8192
+_LOOKS = 8  # as many prunes may overtake one look at the directory; a file that is still missing then is missing
 POLL_BYTES = 4 << 20  # so that following a log of large records takes no more memory than one of small ones
 
 
@@ -32,12 +33,15 @@ class Reader:
     def __init__(
         self,
         path: Path | str,
-        after: int = 0,
+        after: int | None = 0,
         *,
         durable_lsn: Callable[[], int] | None = None,
         disk: Disk | None = None,
     ) -> None:
-        """Begin past LSN `after`. `durable_lsn` asks the writer itself, when it lives in this process."""
+        """Begin past LSN `after`, or with the oldest record that is left when it is None.
+
+        `durable_lsn` asks the writer itself, when it lives in this process.
+        """
         self._path = Path(path)
         self._after = after
         self._durable_lsn = durable_lsn
@@ -48,21 +52,22 @@ class Reader:
 
     @property
     def last_lsn(self) -> int:
-        """The last LSN yielded, or the `after` it began with."""
-        return self._after
+        """The last LSN yielded, or the one before the first that will be; 0 while that is not known."""
+        return self._after or 0
 
     def poll(self, limit: int = POLL_ENTRIES) -> list[Entry]:
         """Return the durable entries that follow, about `limit` at most; none when there are none yet.
 
-        Fewer come at a time when they are large. Raises LogCorrupt when acknowledged data is damaged,
-        UnsupportedFormat, or OSError; what is sound before the place was returned by earlier calls. No error and
-        no interrupt moves the position: the next call goes on after the last entry that was returned.
+        Fewer come at a time when they are large. Raises Trimmed when the next one was pruned, LogCorrupt when
+        acknowledged data is damaged, UnsupportedFormat, or OSError; what is sound before the place was returned by
+        earlier calls. No error and no interrupt moves the position: the next call goes on after the last entry that
+        was returned.
         """
         found: list[Entry] = []
         before = None if self._place is None else self._place.copy()
         self._left_bytes = POLL_BYTES
         try:
-            while len(found) < limit and self._advance(found, limit):
+            while len(found) < limit and self._advance_beside_prunes(found, limit):
                 pass
         except (LogError, OSError):
             if not found:
@@ -74,9 +79,21 @@ class Reader:
             self._after = found[-1].lsn
         return found
 
+    def _advance_beside_prunes(self, found: list[Entry], limit: int) -> bool:
+        """Read on, and where a prune took a file after it was listed, look up anew what is left."""
+        for _ in range(_LOOKS):
+            try:
+                return self._advance(found, limit)
+            except FileNotFoundError:
+                self._disk.list_dir(self._path)  # raises when it is the whole directory that is gone
+                self._place = None
+                if found:
+                    return False
+        return self._advance(found, limit)
+
     def _advance(self, found: list[Entry], limit: int) -> bool:
         """Read on in the current segment; whether it is worth going on at once."""
-        place = self._place = self._place or _find(self._path, self._disk, self._after)
+        place = self._place = self._place or self._find()
         if place is None:
             return False
         if place.sealed:
@@ -86,7 +103,10 @@ class Reader:
             return False  # all that is acknowledged was read
         free = told is None and not is_locked(self._disk, self._path)  # asked before reading, never after
         with opened(self._disk, place.segment.path) as fd:
-            run = _Run(Window(self._disk, fd), place.cursor, told, self._after)
+            if self._disk.pread(fd, HEADER_BYTES, 0) != place.sector:
+                self._place = self._again(place)  # redacted since: the frames stand elsewhere, and are the same
+                return True
+            run = _Run(Window(self._disk, fd), place.cursor, told, found[-1].lsn if found else self.last_lsn)
             run.read(found, limit, self._left_bytes)
             place.sealed = run.sealed
             self._left_bytes -= run.ahead.offset - run.start
@@ -96,6 +116,30 @@ class Reader:
                 return False  # hand over what is sound before asking what the rest means
             return self._look(run, place, free=free, fd=fd, found=found)
 
+    def _find(self) -> "_Place | None":
+        """Return the start of the segment in which the next record stands or would; None while the log is empty."""
+        paths = segment_paths(self._path, self._disk)
+        if not paths:
+            return None
+        if self._after is None:
+            self._after = first_lsn_of(paths[0]) - 1
+        holding = [place for place in paths if first_lsn_of(place) <= self._after + 1]
+        if not holding:
+            raise Trimmed(self._after + 1, first_lsn_of(paths[0]))
+        segment = read_segment(holding[-1], self._disk)
+        if holding[-1] == paths[0]:
+            first_tree(self._path, self._disk, segment.header)
+        return _Place(segment, start_of(segment.header))
+
+    def _again(self, place: "_Place") -> "_Place":
+        """Return the place at the same record in the segment as it is now, read from its beginning."""
+        segment = read_segment(place.segment.path, self._disk)
+        with opened(self._disk, segment.path) as fd:
+            window, cursor = Window(self._disk, fd), start_of(segment.header)
+            while cursor.lsn < place.cursor.lsn and isinstance(frame := next_frame(window, cursor), Frame):
+                cursor.advance(frame)
+        return _Place(segment, cursor)
+
     def _look(self, run: "_Run", place: "_Place", *, free: bool, fd: int, found: list[Entry]) -> bool:
         """Find out what it means that no frame stands here. Returns whether there is more after all."""
         if run.told is not None and run.ahead.lsn > run.told:
@@ -103,7 +147,7 @@ class Reader:
         here = (run.ahead.segment, run.ahead.offset, free)
         if here == self._surveyed and run.told is None:
             return False  # looked at before, and nobody has written here since
-        after = _successor(self._path, self._disk, place.segment.header)
+        after = successor(self._path, self._disk, place.segment.header.segment)
         stop = judge(
             run.window, run.ahead.copy(), place.segment.header, last_type=run.last_type, durable_lsn=run.told or 0,
             after=None if after is None else after.header,
@@ -125,12 +169,15 @@ class Reader:
     def _next_segment(self, place: "_Place") -> bool:
         """Go on in the segment after a sealed one."""
         cursor, before = place.cursor, place.segment.header
-        after = _successor(self._path, self._disk, before)
+        after = successor(self._path, self._disk, before.segment)
         if after is None:
+            first = segment_paths(self._path, self._disk)[0]
+            if number_of(first) > before.segment:
+                raise Trimmed(cursor.lsn, first_lsn_of(first))
             raise _broken(cursor, "the segment is sealed, so the one after it is missing")
         check_successor(before, after.header)
         if (after.header.prev_end, after.header.first_lsn, after.header.chain) != (
-            cursor.offset, cursor.lsn, cursor.chain,
+            before.known_end(cursor.offset), cursor.lsn, cursor.chain,
         ):  # fmt: skip
             raise _broken(cursor, "the segment does not end where the next one says it does")
         self._place = _Place(after, start_of(after.header))
@@ -138,12 +185,13 @@ class Reader:
 
 
 class _Place:
-    """A position: a segment, the cursor after the last frame yielded from it, and whether that was its seal."""
+    """A position: a segment with its header's bytes, the cursor after what was yielded, whether that is the seal."""
 
-    __slots__ = ("cursor", "sealed", "segment")
+    __slots__ = ("cursor", "sealed", "sector", "segment")
 
     def __init__(self, segment: Segment, cursor: Cursor, *, sealed: bool = False) -> None:
         self.segment = segment
+        self.sector = encode_header(segment.header)
         self.cursor = cursor
         self.sealed = sealed
 
@@ -210,33 +258,15 @@ class _Run:
         found += records[skipped:] if skipped > 0 else records
 
 
-def _find(path: Path, disk: Disk, after: int) -> _Place | None:
-    """Return the start of the segment that holds LSN `after` + 1, or would; None while the log is empty."""
-    paths = segment_paths(path, disk)
-    chosen = None
-    for place in paths:
-        numbers = parse_name(place.name)
-        if numbers is not None and (chosen is None or numbers[1] <= after + 1):
-            chosen = place
-    if chosen is None:
-        return None
-    segment = read_segment(chosen, disk)
-    if segment.header.segment == 1:
-        check_first(segment.header)
-    return _Place(segment, start_of(segment.header))
-
-
-def _successor(path: Path, disk: Disk, header: Header) -> Segment | None:
-    paths = segment_paths(path, disk)
-    return read_segment(paths[header.segment], disk) if len(paths) > header.segment else None
-
-
 def _broken(cursor: Cursor, problem: str) -> LogCorrupt:
     return LogCorrupt(problem, segment=cursor.segment, offset_bytes=cursor.offset, lsn=cursor.lsn)
 
 
-def read(path: Path | str, after: int = 0, *, disk: Disk | None = None) -> Iterator[Entry]:
+def read(path: Path | str, after: int | None = 0, *, disk: Disk | None = None) -> Iterator[Entry]:
     """Yield the entries past LSN `after`, in order, up to the end of the durable log. Takes no lock.
+
+    None begins with the oldest record that is left; a number below it raises Trimmed, so that nothing is skipped
+    unnoticed. A redacted record is a `Redacted` entry without a payload.
 
     Beside a live writer in another process the last batch appears once a later frame proves it, at most a
     second after it was acknowledged; `Log.read` sees it at once. Raises what `Reader.poll` raises.

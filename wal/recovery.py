@@ -10,12 +10,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from wal.disk import Disk
+from wal.disk import Disk, opened
 from wal.errors import LogCorrupt
-from wal.frames import CLOSE, CONTROL_BYTES, SEAL, Frame
-from wal.scan import BLANK, FOREIGN, Cursor, Rest, Window, is_blank, next_frame, start_of, survey
+from wal.frames import CLOSE, SEAL, Frame, seal_bytes
+from wal.scan import BLANK, FOREIGN, Cursor, Rest, Window, checked_leaves, is_blank, next_frame, start_of, survey
 from wal.segment import HEADER_BYTES, Header
-from wal.shelf import Segment, is_sealed, opened, read_segments
+from wal.shelf import Segment, first_tree, read_segments, sealed_tree
+from wal.tree import Tree
 
 ACCEPT, END, CUT, RESEAL, REFUSE = "accept", "end", "cut", "reseal", "refuse"
 
@@ -105,14 +106,15 @@ def judge(
     """
     found = next_frame(window, cursor)
     rest = survey(window, cursor)
-    due_here = after is not None and (cursor.offset + CONTROL_BYTES, cursor.lsn, cursor.chain) == (
+    seal_end = cursor.offset + seal_bytes(cursor.lsn - 1)
+    due_here = after is not None and (header.known_end(seal_end), cursor.lsn, cursor.chain) == (
         after.prev_end, after.first_lsn, after.chain,
     )  # fmt: skip
     case = decide(
         Conditions(
             last=after is None,
             sealed=last_type == SEAL,
-            sealing=due_here and after_empty and rest.used_end <= cursor.offset + CONTROL_BYTES,
+            sealing=due_here and after_empty and rest.used_end <= seal_end,
             whole=isinstance(found, Frame) or found == FOREIGN,
             mine=isinstance(found, Frame),
             blank=found == BLANK and rest.used_end == cursor.offset,
@@ -123,10 +125,15 @@ def judge(
     return Stop(case, cursor, rest, last_type)
 
 
-def walk(window: Window, cursor: Cursor) -> int | None:
-    """Move the cursor over every frame that follows; return the last one's type, None when there was none."""
+def walk(window: Window, cursor: Cursor, tree: Tree | None = None) -> int | None:
+    """Move the cursor over every frame that follows; return the last one's type, None when there was none.
+
+    Their records are added to `tree`, which checks each chain on the way: LogTampered when one does not hold.
+    """
     last_type = None
     while last_type != SEAL and isinstance(frame := next_frame(window, cursor), Frame):
+        if tree is not None:
+            tree.extend(checked_leaves(window, frame))
         cursor.advance(frame)
         last_type = frame.type
     return last_type
@@ -148,11 +155,13 @@ def is_empty(disk: Disk, segment: Segment) -> bool:
         return is_blank(Window(disk, fd), HEADER_BYTES)
 
 
-def examine_segment(disk: Disk, segment: Segment, after: Segment | None, durable_lsn: int = 0) -> Stop:
-    """Walk one segment to where its frames end and ask the table about that place."""
+def examine_segment(
+    disk: Disk, segment: Segment, after: Segment | None, durable_lsn: int = 0, tree: Tree | None = None
+) -> Stop:
+    """Walk one segment to where its frames end and ask the table about that place. `tree` grows with its records."""
     with opened(disk, segment.path) as fd:
         window, cursor = Window(disk, fd), start_of(segment.header)
-        last_type = walk(window, cursor)
+        last_type = walk(window, cursor, tree)
         return judge(
             window, cursor, segment.header, last_type=last_type, durable_lsn=durable_lsn,
             after=None if after is None else after.header,
@@ -164,12 +173,14 @@ def examine_segment(disk: Disk, segment: Segment, after: Segment | None, durable
 class Findings:
     """What opening a log needs to know of it: its segments, how the last ends, and whether a seal is owed.
 
-    `unsealed` is the stop in the segment before the last when a crash kept its seal from being written.
+    `unsealed` is the stop in the segment before the last when a crash kept its seal from being written. `tree` is
+    the tree over all records.
     """
 
     segments: list[Segment]
     stop: Stop
     unsealed: Stop | None
+    tree: Tree
 
     @property
     def clean_close(self) -> bool:
@@ -186,19 +197,24 @@ def examine(path: Path, disk: Disk, *, durable_lsn: int = 0) -> Findings | None:
     segments = read_segments(path, disk)
     if not segments:
         return None
+    tree = first_tree(path, disk, segments[0].header)
     unsealed = None
     for before, after in pairwise(segments):
-        if not is_sealed(disk, before, after.header):
-            unsealed = _owed_seal(disk, before, after, last_pair=after is segments[-1])
-    stop = examine_segment(disk, segments[-1], None, durable_lsn)
+        sealed = sealed_tree(disk, before, after.header)
+        if sealed is None:
+            unsealed = _owed_seal(disk, before, after, tree, last_pair=after is segments[-1])
+        else:
+            tree = sealed
+    stop = examine_segment(disk, segments[-1], None, durable_lsn, tree)
     if stop.case.action == REFUSE:
         raise stop.refusal()
-    return Findings(segments, stop, unsealed)
+    return Findings(segments, stop, unsealed, tree)
 
 
-def _owed_seal(disk: Disk, before: Segment, after: Segment, *, last_pair: bool) -> Stop:
-    stop = examine_segment(disk, before, after)
-    if stop.case.action == RESEAL and last_pair:
+def _owed_seal(disk: Disk, before: Segment, after: Segment, tree: Tree, *, last_pair: bool) -> Stop:
+    """Find out why a segment lacks its seal; `tree` then holds its records too."""
+    stop = examine_segment(disk, before, after, tree=tree)
+    if stop.case.action == RESEAL and last_pair and tree.root() == after.header.root:
         return stop
     if stop.case.action == REFUSE:
         raise stop.refusal()

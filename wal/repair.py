@@ -6,22 +6,26 @@ but not on the medium, is written again.
 """
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wal.disk import Disk, read_fully, write_fully
+from wal.base import create_base, first_base, read_base, write_base
+from wal.disk import Disk, opened, read_fully, write_fully
+from wal.errors import LogCorrupt
+from wal.head import Head, check_head
 from wal.recovery import CUT, Findings, Stop, examine
 from wal.scan import CHUNK_BYTES, Cursor
-from wal.segment import REPAIR_NAME, SPARE_NAME
-from wal.shelf import Segment, opened, segment_paths
+from wal.segment import BASE_NAME, REDACT_NAME, REPAIR_NAME, SPARE_NAME, parse_name
+from wal.shelf import Segment, segment_paths
 from wal.tail import allocate, remove, reseal
+from wal.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
     """What opening found and did.
 
-    `records` are in the log, `first_lsn`..`last_lsn` (0 and 0 when empty). `cut_bytes` of a torn write that
+    `records` are in the log, `first_lsn`..`last_lsn` (`first_lsn` 0 when none is). `cut_bytes` of a torn write that
     was never acknowledged were taken off the end of segment `cut_segment` at `cut_offset_bytes`, after they
     were saved to `quarantine`. `clean_close` says whether the last writer closed the log.
     """
@@ -39,30 +43,57 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The last segment, durable up to `cursor` and blank after it, with the report."""
+    """The last segment, durable up to `cursor` and blank after it, with the tree over all records and the report."""
 
     last: Segment
     cursor: Cursor
+    tree: Tree
     report: Recovery
 
 
 NEW_LOG = Recovery(0, 0, 0, 0, 0, None, None, None, clean_close=True)
 
 
-def recover(path: Path, disk: Disk) -> Recovered | None:
+def recover(path: Path, disk: Disk, expect_head: Head | None = None) -> Recovered | None:
     """Bring a log to a state that can be appended to, and report what was done; None when there is no log yet.
 
-    Doing it again changes nothing. Raises LogCorrupt, with nothing changed, when acknowledged data is damaged.
+    Doing it again changes nothing. Raises LogCorrupt, with nothing changed, when acknowledged data is damaged;
+    with `expect_head` all that it covers is acknowledged, and a log that contradicts it is damaged too.
     The caller holds the lock.
     """
-    remove(disk, path / SPARE_NAME)  # leftovers of a writer that died; both are outside the log until renamed
-    remove(disk, path / REPAIR_NAME)
+    for name in (SPARE_NAME, REPAIR_NAME, REDACT_NAME):
+        remove(disk, path / name)  # leftovers of a writer that died; all are outside the log until renamed
     _settle(path, disk)
-    findings = examine(path, disk)
+    findings = examine(path, disk, durable_lsn=0 if expect_head is None else expect_head.size)
+    if expect_head is not None:
+        check_head(path, disk, expect_head, None if findings is None else findings.segments[0].header.log_id)
     if findings is None:
         return None
+    create_base(path, disk)
+    findings = _drop_pruned(path, disk, findings)
     quarantine = _carry_out(path, disk, findings)
-    return Recovered(findings.segments[-1], findings.stop.cursor, _report(findings, quarantine))
+    return Recovered(findings.segments[-1], findings.stop.cursor, findings.tree, _report(findings, quarantine))
+
+
+def _drop_pruned(path: Path, disk: Disk, findings: Findings) -> Findings:
+    """Remove the segments that a prune has given up and a crash has left."""
+    base = read_base(path, disk)
+    first = findings.segments[0].header
+    if base is None and first.segment == 1:
+        write_base(path, disk, first_base(first))  # a crash came between the first segment and this
+    if base is None:
+        return findings
+    kept = [segment for segment in findings.segments if segment.header.segment >= base.segment]
+    if not kept or not base.precedes(kept[0].header):
+        raise LogCorrupt(
+            f"{BASE_NAME} says that a pruned log begins here, and this is another one's segment",
+            segment=base.segment, offset_bytes=0, lsn=base.first_lsn,
+        )  # fmt: skip
+    for name in disk.list_dir(path):
+        numbers = parse_name(name)
+        if numbers is not None and numbers[0] < base.segment:
+            remove(disk, path / name)
+    return replace(findings, segments=kept)
 
 
 def _settle(path: Path, disk: Disk) -> None:
@@ -77,9 +108,9 @@ def _settle(path: Path, disk: Disk) -> None:
 def _carry_out(path: Path, disk: Disk, findings: Findings) -> Path | None:
     stop, last = findings.stop, findings.segments[-1]
     if findings.unsealed is not None:
-        reseal(disk, findings.segments[-2].path, findings.unsealed.cursor)
+        reseal(disk, findings.segments[-2].path, findings.unsealed.cursor, findings.tree)
     quarantine = _quarantine(path, disk, last, stop) if stop.case.action == CUT else None
-    if quarantine is not None or (stop.last_type is not None and not findings.clean_close):
+    if not findings.clean_close:
         _rebuild(path, disk, last, stop.cursor.offset)
     return quarantine
 
@@ -134,8 +165,10 @@ def _report(findings: Findings, quarantine: Path | None) -> Recovery:
     stop = findings.stop
     cut = stop.case.action == CUT
     last_lsn = stop.cursor.lsn - 1
+    first_lsn = findings.segments[0].header.first_lsn
+    records = last_lsn + 1 - first_lsn
     return Recovery(
-        records=last_lsn, first_lsn=1 if last_lsn else 0, last_lsn=last_lsn, segments=len(findings.segments),
+        records=records, first_lsn=first_lsn if records else 0, last_lsn=last_lsn, segments=len(findings.segments),
         cut_bytes=stop.torn_bytes if cut else 0, cut_segment=stop.cursor.segment if cut else None,
         cut_offset_bytes=stop.cursor.offset if cut else None, quarantine=quarantine,
         clean_close=findings.clean_close,

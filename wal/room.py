@@ -6,7 +6,7 @@ segment in use, and one spare. So a full disk is met here, before anything is wr
 
 from wal.errors import LogBusy, LogFull
 from wal.segment import HEADER_BYTES, Limits
-from wal.tail import RESERVE_BYTES
+from wal.tail import emergency_bytes, reserve_bytes
 
 READY, MAKING, REFUSED = "ready", "making", "refused"
 
@@ -28,13 +28,17 @@ class Room:
         self._segment_bytes = segment_bytes
         self._limits = limits
 
-    def place(self, length: int, records: int) -> None:
+    def place(self, length: int, records: int, *, emergency: bool = False) -> None:
         """Take the next place for a frame; afterwards `segment`, `offset` and `next_lsn` are those past it.
 
-        Raises LogFull, or LogBusy while the spare is being made; then nothing was taken.
+        An emergency may use what is kept for one, when there is no other room. Raises LogFull, or LogBusy while the
+        spare is being made; then nothing was taken.
         """
-        if self.offset + length + RESERVE_BYTES > self._segment_bytes:
-            self._next_segment()
+        end = self.offset + length + reserve_bytes(self.next_lsn - 1 + records)
+        if end + emergency_bytes(self._segment_bytes) > self._segment_bytes:
+            in_reserve = emergency and end <= self._segment_bytes
+            if not in_reserve or self.spare == READY:
+                self._next_segment()
         self.offset += length
         self.next_lsn += records
 

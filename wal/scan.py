@@ -6,7 +6,8 @@ Rule 1: this file reads; it decides nothing. What an unsound place means is for 
 from dataclasses import dataclass, replace
 
 from wal.disk import Disk, read_fully
-from wal.frames import CONTROL_BYTES, MAGIC, OPEN, Frame, chain_holds, decode, read_head
+from wal.errors import LogTampered
+from wal.frames import CONTROL_BYTES, MAGIC, OPEN, Frame, decode, leaves_of, read_head
 from wal.segment import HEADER_BYTES, SECTOR_BYTES, Header
 
 CHUNK_BYTES = 1 << 20
@@ -110,6 +111,20 @@ def is_next(frame: Frame, cursor: Cursor) -> bool:
     )
 
 
+def leaves_at(window: Window, frame: Frame) -> list[bytes] | None:
+    """Return the leaf hashes of a frame that was read, or None when its chain does not follow from its records."""
+    return leaves_of(window.buffer, window.locate(frame.offset, frame.length), frame)
+
+
+def checked_leaves(window: Window, frame: Frame) -> list[bytes]:
+    """Return the leaf hashes of a frame that was read; raise LogTampered when its chain does not follow from them."""
+    leaves = leaves_at(window, frame)
+    if leaves is None:
+        problem = "the records do not hash to the chain that the frame states"
+        raise LogTampered(problem, segment=frame.segment, offset_bytes=frame.offset, lsn=frame.first_lsn)
+    return leaves
+
+
 @dataclass(frozen=True, slots=True)
 class Rest:
     """What stands in a segment from some offset on. Offsets in bytes.
@@ -177,4 +192,4 @@ def _is_of(frame: Frame, cursor: Cursor, place: int) -> bool:
 
 
 def _holds(window: Window, frame: Frame) -> bool:
-    return chain_holds(window.buffer, window.locate(frame.offset, frame.length), frame)
+    return leaves_at(window, frame) is not None

@@ -11,14 +11,17 @@ import google_crc32c
 from wal.errors import LogCorrupt, UnsupportedFormat
 
 MAGIC = b"\x89WALSEG\n"
-VERSION = 1
+VERSION = 2
 SECTOR_BYTES = 512
 HEADER_BYTES = SECTOR_BYTES
 LOCK_NAME = "LOCK"
+BASE_NAME = "BASE"
 SPARE_NAME = "spare.tmp"
 REPAIR_NAME = "repair.tmp"
+REDACT_NAME = "redact.tmp"
+_REDACTED = 1  # a header's flag: the segment was written anew, shorter, with stubs for redacted payloads
 
-_FIELDS = struct.Struct("<8sHHI16sQQQQQQQQQQ32s")
+_FIELDS = struct.Struct("<8sHHI16sQQQQQQQQQQ32s32sQQ")
 _CRC = struct.Struct("<I")
 _CRC_AT = HEADER_BYTES - _CRC.size
 _NAME = re.compile(r"(\d{8})-(\d{20})\.wal")
@@ -38,8 +41,10 @@ class Limits:
 class Header:
     """The first sector of a segment.
 
-    `first_lsn`, `chain` and `prev_end` tell where the predecessor must have ended: at LSN
-    `first_lsn - 1`, with that chain, its seal ending at offset `prev_end` (0 for the first segment).
+    `first_lsn`, `chain`, `root` and `prev_end` tell where the predecessor must have ended: at LSN
+    `first_lsn - 1` after `prev_records` records of its own, with that chain and that root of the tree over all
+    records, its seal ending at offset `prev_end` (0 for the first segment). A redacted segment remembers in
+    `sealed_end` where its own seal ended before, since that is what its successor knows; 0 for any other.
     """
 
     log_id: bytes
@@ -48,12 +53,24 @@ class Header:
     first_lsn: int
     limits: Limits
     prev_end: int
+    prev_records: int
     chain: bytes
+    root: bytes
+    sealed_end: int = 0
+
+    @property
+    def redacted(self) -> bool:
+        """Whether the segment was written anew by a redaction."""
+        return self.sealed_end > 0
+
+    def known_end(self, end: int) -> int:
+        """Return what the successor must say of a seal that ends here at offset `end`."""
+        return self.sealed_end or end
 
 
 def genesis(log_id: bytes) -> bytes:
     """Return the chain value before the first record; it differs from log to log."""
-    return hashlib.sha256(b"\x01" + log_id).digest()
+    return hashlib.sha256(b"\x04" + log_id).digest()
 
 
 def file_name(segment: int, first_lsn: int) -> str:
@@ -67,13 +84,24 @@ def parse_name(name: str) -> tuple[int, int] | None:
     return None if match is None else (int(match[1]), int(match[2]))
 
 
+def number_of(place: Path) -> int:
+    """Return the number that a segment file's name states; the name is one that parses."""
+    return int(place.name[:8])
+
+
+def first_lsn_of(place: Path) -> int:
+    """Return the first LSN that a segment file's name states; the name is one that parses."""
+    return int(place.name[9:29])
+
+
 def encode_header(header: Header) -> bytes:
     """Return the header's sector."""
     limits = header.limits
     fields = _FIELDS.pack(
-        MAGIC, VERSION, 0, HEADER_BYTES, header.log_id, header.segment, header.epoch, header.first_lsn,
-        limits.segment_bytes, limits.max_record_bytes, limits.max_batch_bytes, limits.in_doubt_bytes,
-        header.segment - 1, header.first_lsn - 1, header.prev_end, header.chain,
+        MAGIC, VERSION, _REDACTED if header.redacted else 0, HEADER_BYTES, header.log_id, header.segment, header.epoch,
+        header.first_lsn, limits.segment_bytes, limits.max_record_bytes, limits.max_batch_bytes, limits.in_doubt_bytes,
+        header.segment - 1, header.first_lsn - 1, header.prev_end, header.chain, header.root, header.prev_records,
+        header.sealed_end,
     )  # fmt: skip
     body = fields.ljust(_CRC_AT, b"\0")
     return body + _CRC.pack(google_crc32c.value(body))
@@ -86,12 +114,13 @@ def decode_header(sector: bytes, segment: int, path: Path) -> Header:
     if _CRC.unpack_from(sector, _CRC_AT)[0] != google_crc32c.value(sector[:_CRC_AT]):
         raise LogCorrupt("the segment header's checksum is wrong", segment=segment, offset_bytes=0)
     fields = _FIELDS.unpack_from(sector)
-    if fields[:4] != (MAGIC, VERSION, 0, HEADER_BYTES):
+    if (fields[0], fields[1], fields[2] & ~_REDACTED, fields[3]) != (MAGIC, VERSION, 0, HEADER_BYTES):
         raise UnsupportedFormat(f"segment format {fields[1]} with flags {fields[2]:#x}", str(path))
     header = Header(
         log_id=fields[4], segment=fields[5], epoch=fields[6], first_lsn=fields[7],
-        limits=Limits(*fields[8:12]), prev_end=fields[14], chain=fields[15],
+        limits=Limits(*fields[8:12]), prev_end=fields[14], chain=fields[15], root=fields[16], prev_records=fields[17],
+        sealed_end=fields[18],
     )  # fmt: skip
-    if fields[12:14] != (header.segment - 1, header.first_lsn - 1):
+    if fields[12:14] != (header.segment - 1, header.first_lsn - 1) or header.redacted != bool(fields[2] & _REDACTED):
         raise LogCorrupt("the segment header contradicts itself", segment=segment, offset_bytes=0)
     return header

@@ -5,17 +5,17 @@ durable before the successor takes a frame. So a seal without a successor means 
 missing, and only an empty successor excuses a missing seal.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from wal.disk import Disk, read_fully
+from wal.base import read_base
+from wal.disk import Disk, opened, read_fully
 from wal.errors import LogCorrupt
-from wal.frames import CONTROL_BYTES, SEAL, Frame
+from wal.frames import CONTROL_BYTES, SEAL, Frame, frontier, seal_bytes
 from wal.scan import Window, frame_at
-from wal.segment import HEADER_BYTES, Header, decode_header, genesis, parse_name
+from wal.segment import BASE_NAME, HEADER_BYTES, Header, decode_header, genesis, number_of, parse_name
+from wal.tree import EMPTY_ROOT, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,27 +26,22 @@ class Segment:
     path: Path
 
 
-@contextmanager
-def opened(disk: Disk, path: Path, *, write: bool = False) -> Iterator[int]:
-    """Open a file for the length of a `with` block."""
-    fd = disk.open(path, write=write)
-    try:
-        yield fd
-    finally:
-        disk.close(fd)
-
-
 def segment_paths(path: Path, disk: Disk) -> list[Path]:
-    """Return the segment files in order; raise LogCorrupt when one is missing, doubled or misnamed."""
-    found: list[tuple[int, int, str]] = []
-    for name in disk.list_dir(path):
-        if name.endswith(".wal"):
-            numbers = parse_name(name)
-            if numbers is None:
-                raise LogCorrupt(f"{name} is not a segment's name", segment=0, offset_bytes=0)
-            found.append((*numbers, name))
-    found.sort()
-    for expected, (segment, _, name) in enumerate(found, 1):
+    """Return the segment files in order; raise LogCorrupt when one is missing, doubled or misnamed.
+
+    What a prune has given up but not yet removed is left out as soon as a part of it is gone.
+    """
+    names = disk.list_dir(path)
+    found = sorted([(*_numbers(name), name) for name in names if name.endswith(".wal")])
+    first = 1
+    if [number for number, _, _ in found] != list(range(1, len(found) + 1)) or (not found and BASE_NAME in names):
+        base = read_base(path, disk)
+        if base is not None:
+            first = base.segment
+            found = [entry for entry in found if entry[0] >= first]
+            if not found:
+                raise LogCorrupt("the segment is missing, and so is all that followed", segment=first, offset_bytes=0)
+    for expected, (segment, _, name) in enumerate(found, first):
         if segment > expected:
             raise LogCorrupt(f"the segment is missing: the next file is {name}", segment=expected, offset_bytes=0)
         if segment < expected:
@@ -54,11 +49,24 @@ def segment_paths(path: Path, disk: Disk) -> list[Path]:
     return [path / name for _, _, name in found]
 
 
+def _numbers(name: str) -> tuple[int, int]:
+    numbers = parse_name(name)
+    if numbers is None:
+        raise LogCorrupt(f"{name} is not a segment's name", segment=0, offset_bytes=0)
+    return numbers
+
+
+def successor(path: Path, disk: Disk, segment: int) -> Segment | None:
+    """Return the segment after this one, or None when it is the last. Raises LogCorrupt."""
+    for place in segment_paths(path, disk):
+        if number_of(place) == segment + 1:
+            return read_segment(place, disk)
+    return None
+
+
 def read_segment(path: Path, disk: Disk) -> Segment:
     """Read a segment's header and check it against the file's name and length. Raises LogCorrupt."""
-    numbers = parse_name(path.name)
-    if numbers is None:
-        raise LogCorrupt(f"{path.name} is not a segment's name", segment=0, offset_bytes=0)
+    numbers = _numbers(path.name)
     with opened(disk, path) as fd:
         header = decode_header(read_fully(disk, fd, HEADER_BYTES, 0), numbers[0], path)
         size = disk.size(fd)
@@ -71,45 +79,60 @@ def read_segment(path: Path, disk: Disk) -> Segment:
     return Segment(header, path)
 
 
-def check_first(header: Header) -> None:
-    """Check the header of a log's first segment. Raises LogCorrupt."""
-    if (header.first_lsn, header.prev_end, header.chain) != (1, 0, genesis(header.log_id)):
-        raise _refusal(header, "the first segment does not begin a log")
+def first_tree(path: Path, disk: Disk, header: Header) -> Tree:
+    """Check the header of a log's first segment, and return the tree over what was before it. Raises LogCorrupt."""
+    if header.segment == 1:
+        if (header.first_lsn, header.prev_end, header.chain, header.root) != (1, 0, genesis(header.log_id), EMPTY_ROOT):
+            raise _refusal(header, "the first segment does not begin a log")
+        return Tree()
+    base = read_base(path, disk)
+    if base is None or not base.precedes(header):
+        raise _refusal(header, "the first segment is not where the pruned log begins")
+    return base.tree()
 
 
 def check_successor(before: Header, after: Header) -> None:
     """Check that two neighbouring headers belong to one log, in this order. Raises LogCorrupt."""
     if after.log_id != before.log_id:
         raise _refusal(after, "the segment belongs to another log")
-    fits = HEADER_BYTES + CONTROL_BYTES <= after.prev_end <= before.limits.segment_bytes
-    if not fits or after.first_lsn < before.first_lsn or after.epoch < before.epoch:
+    if before.redacted:
+        fits = after.prev_end == before.sealed_end
+    else:
+        fits = HEADER_BYTES + CONTROL_BYTES <= after.prev_end <= before.limits.segment_bytes
+    counted = after.first_lsn - before.first_lsn == after.prev_records
+    if not (fits and counted) or after.epoch < before.epoch:
         raise _refusal(after, "the segment does not follow from the one before it")
 
 
 def read_segments(path: Path, disk: Disk) -> list[Segment]:
     """Read every header and check each against its neighbour. Raises LogCorrupt."""
     segments = [read_segment(place, disk) for place in segment_paths(path, disk)]
-    if segments:
-        check_first(segments[0].header)
     for before, after in pairwise(segments):
         check_successor(before.header, after.header)
     return segments
 
 
-def seal_of(window: Window, before: Header, after: Header) -> Frame | None:
-    """Return the seal that `after` says ends its predecessor, or None when it is not there."""
-    frame = frame_at(window, after.prev_end - CONTROL_BYTES)
-    if frame is None or frame.type != SEAL:
-        return None
-    named = (frame.log_id, frame.segment, frame.end, frame.first_lsn, frame.prev)
-    wanted = (before.log_id, before.segment, after.prev_end, after.first_lsn, after.chain)
-    return frame if named == wanted else None
-
-
-def is_sealed(disk: Disk, before: Segment, after: Header) -> bool:
-    """Whether a segment ends in the seal that its successor records."""
+def sealed_tree(disk: Disk, before: Segment, after: Header) -> Tree | None:
+    """Return the tree at the seal that `after` says ends its predecessor, or None when that seal is not there."""
     with opened(disk, before.path) as fd:
-        return seal_of(Window(disk, fd), before.header, after) is not None
+        return seal_of(Window(disk, fd), before.header, after)
+
+
+def seal_of(window: Window, before: Header, after: Header) -> Tree | None:
+    """Do the same in a file that is open."""
+    end = window.size if before.redacted else after.prev_end
+    offset = end - seal_bytes(after.first_lsn - 1)
+    frame = frame_at(window, offset) if offset >= HEADER_BYTES else None
+    if frame is None or frame.type != SEAL or not _ends(frame, end, before, after):
+        return None
+    nodes = frontier(window.buffer, window.locate(frame.offset, frame.length), frame)
+    tree = None if nodes is None else Tree(after.first_lsn - 1, nodes)
+    return tree if tree is not None and tree.root() == after.root else None
+
+
+def _ends(seal: Frame, end: int, before: Header, after: Header) -> bool:
+    named = (seal.log_id, seal.segment, seal.end, before.known_end(end), seal.first_lsn, seal.prev)
+    return named == (before.log_id, before.segment, end, after.prev_end, after.first_lsn, after.chain)
 
 
 def _refusal(header: Header, problem: str, *, segment: int | None = None, offset: int = 0) -> LogCorrupt:

@@ -8,7 +8,7 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
-from wal.disk import Disk, write_fully, write_zeros
+from wal.disk import Disk, opened, write_fully, write_zeros
 from wal.frames import (
     CLOSE,
     CONTROL_BYTES,
@@ -17,28 +17,46 @@ from wal.frames import (
     RECORD_HEAD_BYTES,
     SEAL,
     Frame,
+    body_room,
     encode,
     frame_bytes,
     link,
+    seal_bytes,
 )
 from wal.scan import Cursor, start_of
-from wal.segment import SPARE_NAME, Header, Limits, encode_header, file_name, genesis
+from wal.segment import HEADER_BYTES, SECTOR_BYTES, SPARE_NAME, Header, Limits, encode_header, file_name, genesis
+from wal.tree import EMPTY_ROOT, Tree, leaf_hashes
 
 # A sync into allocated but never written extents must also journal the extents' state: on ext4 that took
 # 0.76 ms against 0.16 ms. So zeros are written a step ahead of the end, in between groups.
 ZERO_STEP_BYTES = 512 << 10
 ZERO_LOW_BYTES = 256 << 10
-# What every data frame leaves free behind it: a heartbeat, a close and the seal.
-RESERVE_BYTES = 3 * CONTROL_BYTES
+# The longest seal: a log of 2**48 records would take a year of them at ten million a second.
+SEAL_BYTES_MAX = seal_bytes(2**48 - 1)
+# A stop, its reason and a few reopenings, when there is no room for anything else; much less than one percent.
+EMERGENCY_BYTES_MAX = 64 << 10
+_EMERGENCY_SHARE = 64
 
 
-def make_limits(segment_bytes: int, max_record_bytes: int, max_batch_bytes: int, room: int) -> Limits:
+def emergency_bytes(segment_bytes: int) -> int:
+    """Return how much of a segment's end is kept for emergencies."""
+    share = min(EMERGENCY_BYTES_MAX, segment_bytes // _EMERGENCY_SHARE)
+    return share - share % SECTOR_BYTES
+
+
+def reserve_bytes(size: int) -> int:
+    """Return what a frame must leave free behind it: a heartbeat, a close, and the seal after `size` records."""
+    return 2 * CONTROL_BYTES + seal_bytes(size)
+
+
+def make_limits(segment_bytes: int, max_record_bytes: int, max_batch_bytes: int) -> Limits:
     """Clamp the limits to what one segment holds, so that no allowed batch is ever without a place.
 
-    `room` is the longest body that fits in a fresh segment. In doubt after a crash is one sync group, which is
-    never longer than the longest frame, and the zeros written ahead of it.
+    In doubt after a crash is one sync group, which is never longer than the longest frame, and the zeros written
+    ahead of it.
     """
-    batch = min(max_batch_bytes, room)
+    kept = HEADER_BYTES + 3 * CONTROL_BYTES + SEAL_BYTES_MAX + emergency_bytes(segment_bytes)
+    batch = min(max_batch_bytes, body_room(segment_bytes - kept))
     record = min(max_record_bytes, batch - RECORD_HEAD_BYTES)
     in_doubt = frame_bytes(batch) + ZERO_LOW_BYTES + ZERO_STEP_BYTES
     return Limits(segment_bytes, record, batch, in_doubt)
@@ -77,33 +95,34 @@ def install(disk: Disk, directory: Path, fd: int, header: Header) -> Path:
 
 def first_header(log_id: bytes, limits: Limits) -> Header:
     """Return the header that begins a new log."""
-    return Header(log_id, 1, 0, 1, limits, prev_end=0, chain=genesis(log_id))
+    return Header(log_id, 1, 0, 1, limits, prev_end=0, prev_records=0, chain=genesis(log_id), root=EMPTY_ROOT)
 
 
-def control_frame(cursor: Cursor, kind: int, durable_offset: int) -> Frame:
+def control_frame(cursor: Cursor, kind: int, durable_offset: int, body_bytes: int = 0) -> Frame:
     """Return a frame without records for the place at the cursor."""
     return Frame(
-        type=kind, length=CONTROL_BYTES, records=0, log_id=cursor.log_id, segment=cursor.segment,
+        type=kind, length=frame_bytes(body_bytes), records=0, log_id=cursor.log_id, segment=cursor.segment,
         offset=cursor.offset, epoch=cursor.epoch + (kind == OPEN), first_lsn=cursor.lsn, durable_lsn=cursor.lsn - 1,
-        durable_offset=durable_offset, prev=cursor.chain, body_bytes=0, chain=cursor.chain,
+        durable_offset=durable_offset, prev=cursor.chain, body_bytes=body_bytes, chain=cursor.chain,
     )  # fmt: skip
 
 
 class Tail:
     """The open last segment. `cursor` is where the next frame goes; offsets are in bytes.
 
-    `cursor.durable_offset` is the end of what is synced, `durable_lsn` its last record.
+    `cursor.durable_offset` is the end of what is synced, `durable_lsn` its last record, and `durable_head` the
+    tree's size and frontier there, with the chain. `tree` is over everything built.
     """
 
-    def __init__(self, disk: Disk, directory: Path, fd: int, header: Header, cursor: Cursor) -> None:
+    def __init__(self, disk: Disk, directory: Path, fd: int, header: Header, cursor: Cursor, tree: Tree) -> None:
         """Take over the last segment, of which everything before `cursor` is durable."""
         self._disk = disk
         self._directory = directory
         self._fd = fd
         self.header = header
         self.cursor = cursor
-        self.cursor.durable_offset = cursor.offset
-        self.durable_lsn = cursor.lsn - 1
+        self.tree = tree
+        self._mark_durable()
         self._zeroed_to = cursor.offset
 
     @property
@@ -111,15 +130,20 @@ class Tail:
         """How many written bytes no sync has covered."""
         return self.cursor.offset - self.cursor.durable_offset
 
-    def frame(self, kind: int, body: bytes, leaves: list[tuple[int, bytes]], length: int) -> bytes:
-        """Build the frame for a batch and step over its place; `write` must follow, with no sync in between."""
+    def frame(self, kind: int, body: bytes, inners: list[tuple[int, bytes]], length: int) -> bytes:
+        """Build the frame for a batch and step over its place; `write` must follow, with no sync in between.
+
+        `inners` are its records' (kind, H(salt, payload)).
+        """
         cursor = self.cursor
+        leaves = leaf_hashes(cursor.lsn, inners)
         frame = Frame(
             type=kind, length=length, records=len(leaves), log_id=cursor.log_id, segment=cursor.segment,
             offset=cursor.offset, epoch=cursor.epoch, first_lsn=cursor.lsn, durable_lsn=self.durable_lsn,
             durable_offset=cursor.durable_offset, prev=cursor.chain, body_bytes=len(body),
             chain=link(cursor.chain, cursor.lsn, leaves),
         )  # fmt: skip
+        self.tree.extend(leaves)
         self._step(frame)
         return encode(frame, body)
 
@@ -130,8 +154,13 @@ class Tail:
     def sync(self) -> None:
         """Make everything written durable, and remember that it is."""
         self._disk.fdatasync(self._fd)
-        self.cursor.durable_offset = self.cursor.offset
-        self.durable_lsn = self.cursor.lsn - 1
+        self._mark_durable()
+
+    def _mark_durable(self) -> None:
+        cursor, tree = self.cursor, self.tree
+        cursor.durable_offset = cursor.offset
+        self.durable_head = tree.size, tuple(tree.nodes), cursor.chain
+        self.durable_lsn = tree.size
 
     def heartbeat(self) -> None:
         """Prove, durably, that everything before is durable."""
@@ -147,7 +176,8 @@ class Tail:
 
     def fits(self, length: int) -> bool:
         """Whether a frame of that length, and what must follow it, has a place in this segment."""
-        return self.cursor.offset + length + RESERVE_BYTES <= self.header.limits.segment_bytes
+        end = self.cursor.offset + length
+        return end + reserve_bytes(self.tree.size) <= self.header.limits.segment_bytes
 
     def rotate(self, spare_fd: int, limits: Limits) -> None:
         """Go on in a new segment: name it durably first, then seal this one, and only then write there."""
@@ -156,10 +186,11 @@ class Tail:
         cursor = self.cursor
         header = Header(
             cursor.log_id, cursor.segment + 1, cursor.epoch, cursor.lsn, limits,
-            prev_end=cursor.offset + CONTROL_BYTES, chain=cursor.chain,
+            prev_end=cursor.offset + seal_bytes(self.tree.size),
+            prev_records=cursor.lsn - self.header.first_lsn, chain=cursor.chain, root=self.tree.root(),
         )  # fmt: skip
         install(self._disk, self._directory, spare_fd, header)
-        self._control(SEAL)
+        self._control(SEAL, b"".join(self.tree.nodes))
         self._disk.close(self._fd)
         self._fd = spare_fd
         self.header = header
@@ -188,12 +219,12 @@ class Tail:
         """Close the file without writing."""
         self._disk.close(self._fd)
 
-    def _control(self, kind: int) -> None:
+    def _control(self, kind: int, body: bytes = b"") -> None:
         if self.unsynced_bytes:
             self.sync()
-        frame = control_frame(self.cursor, kind, self.cursor.durable_offset)
+        frame = control_frame(self.cursor, kind, self.cursor.durable_offset, len(body))
         self._step(frame)
-        self.write(encode(frame, b""))
+        self.write(encode(frame, body))
         self.sync()
 
     def _step(self, frame: Frame) -> None:
@@ -202,12 +233,10 @@ class Tail:
         self.cursor.durable_offset = synced
 
 
-def reseal(disk: Disk, path: Path, cursor: Cursor) -> None:
+def reseal(disk: Disk, path: Path, cursor: Cursor, tree: Tree) -> None:
     """Write the seal that a crash kept from a finished segment; the same bytes that were due then."""
-    frame = control_frame(replace(cursor), SEAL, cursor.offset)
-    fd = disk.open(path, write=True)
-    try:
-        write_fully(disk, fd, encode(frame, b""), cursor.offset)
+    body = b"".join(tree.nodes)
+    frame = control_frame(replace(cursor), SEAL, cursor.offset, len(body))
+    with opened(disk, path, write=True) as fd:
+        write_fully(disk, fd, encode(frame, body), cursor.offset)
         disk.fdatasync(fd)
-    finally:
-        disk.close(fd)

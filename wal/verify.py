@@ -1,28 +1,49 @@
-"""Checking a whole log, read-only: every frame, every record's digest, every link between segments."""
+"""Checking a whole log, read-only: every frame, every record's digest, every link between segments, the tree."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wal.disk import Disk, OsDisk
-from wal.errors import LogCorrupt, UnsupportedFormat
-from wal.frames import CLOSE, SEAL, Frame, chain_holds
+from wal.base import read_base
+from wal.disk import Disk, OsDisk, opened
+from wal.errors import LogCorrupt, LogTampered, UnsupportedFormat
+from wal.frames import CLOSE, SEAL, Frame, frontier, stubs
+from wal.head import CONFIRMED, CONTRADICTED, Head, by_steps
 from wal.lock import is_locked
 from wal.recovery import CUT, REFUSE, RESEAL, Stop, is_empty, judge, went_on
-from wal.scan import Cursor, Window, next_frame, start_of
-from wal.shelf import Segment, check_first, check_successor, opened, read_segment, segment_paths
+from wal.scan import Cursor, Window, checked_leaves, next_frame, start_of
+from wal.shelf import Segment, check_successor, first_tree, read_segment, segment_paths, successor
+from wal.tree import Tree
 
-INTACT, TORN, CORRUPT, UNSUPPORTED, EMPTY = "intact", "torn", "corrupt", "unsupported", "empty"
+INTACT, REDACTED, PRUNED, TORN, TRUNCATED = "intact", "redacted", "pruned", "torn", "truncated"
+TAMPERED, CORRUPT, UNSUPPORTED, EMPTY = "tampered", "corrupt", "unsupported", "empty"
+# The verdicts on a log of which nothing acknowledged is missing or changed, but for what its owner took out.
+SOUND = frozenset({INTACT, REDACTED, PRUNED, TORN, EMPTY})
+
+# Called with the bytes done and the bytes there are, about once for each mebibyte.
+Progress = Callable[[int, int], None]
+_PROGRESS_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a log is worth.
 
-    `status` is "intact", "torn" (an interrupted write stands at the end, which opening will set aside), "corrupt",
-    "unsupported" (another format's) or "empty" (no segments). `records` were found sound, `first_lsn`..`last_lsn`
-    (0 and 0 for none), in `segments` files. `problem` says what is wrong, at offset `offset_bytes` of segment
-    `segment`; all three are None for an intact log. `live` says whether a writer had the log open, `clean_close`
-    whether the last one closed it.
+    `status` is one of:
+
+    - "intact": every record is there as it was written;
+    - "redacted": so it is, but for `redacted` payloads that its owner took out, leaving their digests;
+    - "pruned": the same, and its owner dropped the records before `first_lsn`;
+    - "torn": an interrupted write stands at the end, which opening will set aside;
+    - "truncated": the log ends before the head it was held against;
+    - "tampered": the checksums are right and the hashes are not, or the log contradicts that head: no accident;
+    - "corrupt", "unsupported" (another format's), "empty" (no segments).
+
+    `records` were found sound, `first_lsn`..`last_lsn` (`first_lsn` 0 for none), in `segments` files, and `head` is the
+    log's head there. `expected` says what became of the head that was given: "confirmed", "contradicted", or
+    "unprovable" where its records were pruned and no proof of it was kept; None when none was given or the log was not
+    sound so far. `problem` says what is wrong, at offset `offset_bytes` of segment `segment`; all three are None when
+    nothing is. `live` says whether a writer had the log open, `clean_close` whether the last one closed it.
     """
 
     status: str
@@ -30,46 +51,73 @@ class Verdict:
     first_lsn: int
     last_lsn: int
     segments: int
+    redacted: int = 0
+    head: Head | None = None
+    expected: str | None = None
     problem: str | None = None
     segment: int | None = None
     offset_bytes: int | None = None
     live: bool = False
     clean_close: bool = False
 
+    @property
+    def sound(self) -> bool:
+        """Whether nothing acknowledged is missing or changed, but for what the log's owner took out."""
+        return self.status in SOUND
 
-def verify(path: Path | str, *, disk: Disk | None = None) -> Verdict:
+
+def verify(
+    path: Path | str, head: Head | None = None, *, disk: Disk | None = None, progress: Progress | None = None
+) -> Verdict:
     """Read the whole log and say what it is worth. Changes nothing, takes no lock, raises OSError alone.
 
-    Beside a live writer the verdict covers what was written when each segment was read, and an unfinished write
-    at the end is part of an intact log.
+    `head` is one that was kept elsewhere: the log must reach it and must have been, there, what it says. Beside a live
+    writer the verdict covers what was written when each segment was read, an unfinished write at the end is part of an
+    intact log, and a prune meanwhile only means to begin again.
     """
     directory = Path(path)
     disk = OsDisk() if disk is None else disk
-    survey = _Survey(directory, disk)
-    try:
-        return survey.run()
-    except LogCorrupt as error:
-        return survey.verdict(CORRUPT, error.problem, error.segment, error.offset_bytes)
-    except UnsupportedFormat as error:
-        return survey.verdict(UNSUPPORTED, str(error))
+    while True:
+        survey = _Survey(directory, disk, head, progress)
+        try:
+            base = read_base(directory, disk)
+            return survey.run()
+        except LogTampered as error:
+            return survey.refused(TAMPERED, error)
+        except LogCorrupt as error:
+            return survey.refused(CORRUPT, error)
+        except UnsupportedFormat as error:
+            return survey.verdict(UNSUPPORTED, str(error))
+        except FileNotFoundError:
+            if read_base(directory, disk) == base:
+                raise
 
 
 class _Survey:
     """One verification under way."""
 
-    def __init__(self, path: Path, disk: Disk) -> None:
+    def __init__(self, path: Path, disk: Disk, expected: Head | None, progress: Progress | None) -> None:
         self._path = path
         self._disk = disk
         self._live = is_locked(disk, path)
-        self._last_lsn = 0
+        self._tree = Tree()
+        self._first_lsn = 1
+        self._redacted = 0
         self._segments = 0
         self._clean_close = False
+        self._head: Head | None = None
+        self._expected = expected
+        self._standing: str | None = None
+        self._progress = progress
+        self._done_bytes = self._told_bytes = self._total_bytes = 0
 
     def run(self) -> Verdict:
         paths = segment_paths(self._path, self._disk)
         self._segments = len(paths)
         if not paths:
-            return self.verdict(EMPTY)
+            return self._without_segments()
+        if self._progress is not None:
+            self._total_bytes = sum([self._length(place) for place in paths])
         stop, before = None, None
         for place in paths:
             segment = self._checked(place, before, None if stop is None else stop.cursor)
@@ -83,21 +131,39 @@ class _Survey:
         self, status: str, problem: str | None = None, segment: int | None = None, offset_bytes: int | None = None
     ) -> Verdict:
         """Return the verdict on what was read so far."""
-        records = self._last_lsn
+        last_lsn = self._tree.size
+        records = last_lsn + 1 - self._first_lsn
         return Verdict(
-            status, records, 1 if records else 0, records, self._segments, problem, segment, offset_bytes,
-            live=self._live, clean_close=self._clean_close,
+            status, records, self._first_lsn if records else 0, last_lsn, self._segments, self._redacted, self._head,
+            self._standing, problem, segment, offset_bytes, live=self._live, clean_close=self._clean_close,
         )  # fmt: skip
+
+    def refused(self, status: str, error: LogCorrupt) -> Verdict:
+        """Return the verdict on a log that was found damaged."""
+        return self.verdict(status, error.problem, error.segment, error.offset_bytes)
+
+    def _length(self, place: Path) -> int:
+        with opened(self._disk, place) as fd:
+            return self._disk.size(fd)
+
+    def _without_segments(self) -> Verdict:
+        if self._expected is None or self._expected.size == 0:
+            return self.verdict(EMPTY)
+        return self.verdict(TRUNCATED, f"no segment is left of the {self._expected.size} records expected")
 
     def _checked(self, place: Path, before: Segment | None, end: Cursor | None) -> Segment:
         """Read a segment's header and check that it follows from what was read before."""
         segment = read_segment(place, self._disk)
         header = segment.header
         if before is None or end is None:
-            check_first(header)
+            self._tree = first_tree(self._path, self._disk, header)
+            self._first_lsn = header.first_lsn
+            self._head = Head(header.log_id, self._tree.size, self._tree.root(), header.chain)
+            self._meet_at_the_beginning()
             return segment
         check_successor(before.header, header)
-        if (end.offset, end.lsn, end.chain) != (header.prev_end, header.first_lsn, header.chain):
+        found = (before.header.known_end(end.offset), end.lsn, end.chain, self._tree.root())
+        if found != (header.prev_end, header.first_lsn, header.chain, header.root):
             problem = "the segment before this one does not end where its header says"
             raise LogCorrupt(problem, segment=header.segment, offset_bytes=0, lsn=header.first_lsn)
         return segment
@@ -108,47 +174,86 @@ class _Survey:
             window, cursor = Window(self._disk, fd), start_of(segment.header)
             last_type: int | None = None
             while True:
-                last_type = self._walk_frames(window, cursor, last_type)
+                last_type = self._walk_frames(window, cursor, last_type, redacted=segment.header.redacted)
                 stop = self._judge(window, cursor, segment, last_type)
                 if stop.case.action != REFUSE:
+                    self._tell(window.size - cursor.offset)
                     return stop
                 if last_type == SEAL or not went_on(window, cursor):
                     raise stop.refusal()
 
-    def _walk_frames(self, window: Window, cursor: Cursor, last_type: int | None) -> int | None:
+    def _walk_frames(self, window: Window, cursor: Cursor, last_type: int | None, *, redacted: bool) -> int | None:
         while last_type != SEAL and isinstance(frame := next_frame(window, cursor), Frame):
-            self._check_chain(window, frame)
+            self._fold(frame, checked_leaves(window, frame))
+            at = window.locate(frame.offset, frame.length)
+            if frame.type == SEAL and frontier(window.buffer, at, frame) != self._tree.nodes:
+                problem = "the seal does not state the tree that the records make"
+                raise LogTampered(problem, segment=frame.segment, offset_bytes=frame.offset, lsn=frame.first_lsn)
+            if redacted:
+                self._redacted += stubs(window.buffer, at, frame)
             cursor.advance(frame)
             last_type = frame.type
-            self._last_lsn = cursor.lsn - 1
+            self._tell(frame.length)
         return last_type
 
+    def _fold(self, frame: Frame, leaves: list[bytes]) -> None:
+        """Add a frame's records to the tree, and meet the expected head where it is passed."""
+        expected, before = self._expected, self._tree.size
+        self._tree.extend(leaves)
+        if leaves and self._head is not None:
+            self._head = Head(frame.log_id, self._tree.size, b"", frame.chain)
+        if expected is not None and before < expected.size <= self._tree.size:
+            meets = (frame.log_id, self._tree.size, self._tree.root(), frame.chain) == (
+                expected.log_id, expected.size, expected.root, expected.chain,
+            )  # fmt: skip
+            self._standing = CONFIRMED if meets else CONTRADICTED
+
+    def _meet_at_the_beginning(self) -> None:
+        """Hold the expected head against where the log begins, or against the proofs that a prune kept."""
+        expected, begins = self._expected, self._head
+        if expected is None or begins is None or expected.size > begins.size:
+            return
+        if expected.log_id != begins.log_id:
+            self._standing = CONTRADICTED
+        elif expected.size == begins.size:
+            self._standing = CONFIRMED if expected == begins else CONTRADICTED
+        else:
+            self._standing = by_steps(read_base(self._path, self._disk), expected)
+
     def _judge(self, window: Window, cursor: Cursor, segment: Segment, last_type: int | None) -> Stop:
-        after = self._successor(segment)
+        after = successor(self._path, self._disk, segment.header.segment)
         return judge(
             window, cursor, segment.header, last_type=last_type,
             after=None if after is None else after.header,
             after_empty=after is not None and is_empty(self._disk, after),
         )  # fmt: skip
 
-    def _check_chain(self, window: Window, frame: Frame) -> None:
-        at = window.locate(frame.offset, frame.length)
-        if not chain_holds(window.buffer, at, frame):
-            problem = "the records do not hash to the chain that the frame states"
-            raise LogCorrupt(problem, segment=frame.segment, offset_bytes=frame.offset, lsn=frame.first_lsn)
-
-    def _successor(self, segment: Segment) -> Segment | None:
-        paths = segment_paths(self._path, self._disk)
-        number = segment.header.segment
-        return read_segment(paths[number], self._disk) if len(paths) > number else None
+    def _tell(self, read_bytes: int) -> None:
+        if self._progress is not None:
+            self._done_bytes += read_bytes
+            if self._done_bytes - self._told_bytes >= _PROGRESS_BYTES:
+                self._told_bytes = self._done_bytes
+                self._progress(self._done_bytes, self._total_bytes)
 
     def _ending(self, stop: Stop | None) -> Verdict:
-        if stop is None:
+        if stop is None or self._head is None:
             return self.verdict(EMPTY)
+        if self._progress is not None:
+            self._progress(self._total_bytes, self._total_bytes)
+        self._head = replace(self._head, root=self._tree.root())
         self._clean_close = stop.last_type == CLOSE
         self._live = self._live or is_locked(self._disk, self._path)  # one may have come meanwhile
-        if stop.case.action == CUT and not self._live:
-            self._clean_close = False
+        torn = stop.case.action == CUT and not self._live
+        self._clean_close = self._clean_close and not torn
+        place = (stop.cursor.segment, stop.cursor.offset)
+        expected = self._expected
+        if self._standing == CONTRADICTED or (expected is not None and expected.log_id != self._head.log_id):
+            self._standing = CONTRADICTED
+            return self.verdict(TAMPERED, f"the log contradicts the head that was expected: {expected}")
+        if expected is not None and self._standing is None:
+            problem = f"the log has {self._tree.size} records, and {expected.size} were acknowledged"
+            return self.verdict(TRUNCATED, problem, *place)
+        if torn:
             problem = f"{stop.torn_bytes} bytes of a write that was never acknowledged stand after the last batch"
-            return self.verdict(TORN, problem, stop.cursor.segment, stop.cursor.offset)
-        return self.verdict(INTACT)
+            return self.verdict(TORN, problem, *place)
+        return self.verdict(PRUNED if self._first_lsn > 1 else REDACTED if self._redacted else INTACT)

@@ -91,6 +91,29 @@ class Writer:
         """The last LSN known durable."""
         return self._tail.durable_lsn
 
+    @property
+    def log_id(self) -> bytes:
+        """The log's identity."""
+        return self._tail.header.log_id
+
+    @property
+    def durable_head(self) -> tuple[int, tuple[bytes, ...], bytes]:
+        """What is durable: how many records, the frontier of the tree over them, and the chain."""
+        return self._tail.durable_head
+
+    def refuse_unless_open(self) -> None:
+        """Raise LogFailed or LogClosed unless the writer takes batches."""
+        self._refuse_in_child()
+        if self.failure is not None:
+            raise LogFailed(str(self.failure)) from self.failure
+        if self._stopping:
+            raise LogClosed("cannot work on the log: it is closed. Open it again.")
+
+    def shrink(self, freed_bytes: int) -> None:
+        """Count space that a prune or a redaction gave back."""
+        with self._mutex:
+            self.size_bytes -= freed_bytes
+
     def submit(self, batch: Batch) -> Pending:
         """Queue a batch without waiting. Raises LogBusy, LogFull, LogFailed or LogClosed; then nothing happened."""
         self._refuse_in_child()
@@ -172,7 +195,7 @@ class Writer:
                 f"{len(self._queue)} batches are waiting for the disk; nothing was written. Try again later."
             )
         try:
-            self._room.place(batch.length, len(batch.records))
+            self._room.place(batch.length, len(batch.records), emergency=batch.emergency)
         except (LogBusy, LogFull) as refusal:
             self._wake()
             return refusal
@@ -251,7 +274,7 @@ class Writer:
         if (cursor.segment, cursor.offset, cursor.lsn) != (batch.segment, batch.offset, batch.first_lsn):
             raise RuntimeError(f"batch for LSN {batch.first_lsn} has no place at {cursor}")
         kind = STAGED if isinstance(batch.waiter, Staged) else DATA
-        return self._tail.frame(kind, batch.body, batch.leaves, batch.length)
+        return self._tail.frame(kind, batch.body, batch.inners, batch.length)
 
     def _acknowledge(self, group: list[Batch]) -> None:
         while group:
@@ -266,7 +289,8 @@ class Writer:
             raise RuntimeError("a batch was placed in a segment that was never allocated")
         spare, self._spare_fd = self._spare_fd, None
         self._tail.rotate(spare, self._limits)
-        self.size_bytes += self._limits.segment_bytes
+        with self._mutex:
+            self.size_bytes += self._limits.segment_bytes
 
     def _rest(self) -> None:
         self._busy_since = None

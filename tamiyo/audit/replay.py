@@ -8,6 +8,7 @@ from itertools import islice
 import wal
 from tamiyo.audit.differences import Difference, differences
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.behaviour import retired
 from tamiyo.core.blueprint import content_digest
 from tamiyo.core.decide import blueprint_observed, decide, log_trial, pause_released
 from tamiyo.core.directives import command_delivered, operator_directed
@@ -18,7 +19,7 @@ from tamiyo.core.limits import UNLIMITED
 from tamiyo.core.observation import read_packet
 from tamiyo.core.outbox import DueReport, publish_attempted, telemetry_drained
 from tamiyo.core.state import State
-from tamiyo.errors import InvariantViolation
+from tamiyo.errors import InvariantViolation, JournalUnreadable
 from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = ["Auditor", "Divergence", "Replay", "replay"]
@@ -122,6 +123,7 @@ class Auditor:
         elif self._idle_moves and not isinstance(event, journal.BreakerMoved | Idle):
             self._diverge(lsn, 0, "a breaker moved before this, and nothing brought that about")
         elif isinstance(event, journal.ServiceOpened):
+            self._check_behaviour(event)
             self.found.fingerprints.setdefault(event.code_fingerprint, lsn)
         elif isinstance(event, journal.StepReceived):
             self._open[lsn] = _OpenStep(event)
@@ -139,6 +141,14 @@ class Auditor:
             self._diverge(lsn, 0, "names were numbered outside of any step")
         elif isinstance(event, Derived):
             self._diverge(lsn, 0, f"nothing brought about this {event.DESCRIPTOR.name}")
+
+    def _check_behaviour(self, event: journal.ServiceOpened) -> None:
+        gone = retired(event.behaviour_flags)
+        if gone:
+            raise JournalUnreadable(
+                f"decisions of before {', '.join(gone)} can be read here, but no longer recomputed: "
+                "audit the log with the major version that wrote it"
+            )
 
     def _check_observed(self, lsn: int, event: Observed) -> None:
         if event.step_lsn in self._open:

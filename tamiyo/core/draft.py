@@ -45,6 +45,7 @@ class Draft:
     thresholds: Thresholds
     options: Options
     log_id: str
+    metadata_budget_ms: int
     behaviour_flags: tuple[str, ...]
     policy_version: str
     steps_received: int

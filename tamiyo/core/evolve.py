@@ -71,6 +71,11 @@ class Fold:
         """The LSN of the last event taken."""
         return self._draft.last_lsn
 
+    @property
+    def standing(self) -> Draft:
+        """The fields of the state as they are now, to be read before the next event is taken."""
+        return self._draft
+
     def take(self, lsn: int, event: Event) -> None:
         """Fold one more event. Raises as `evolve`."""
         draft = self._draft
@@ -101,6 +106,7 @@ def _service_opened(draft: Draft, _: int, event: journal.ServiceOpened) -> None:
     draft.log_id = event.log_id or draft.log_id
     draft.behaviour_flags = tuple(event.behaviour_flags)
     draft.policy_version = event.policy_version
+    draft.metadata_budget_ms = event.metadata_budget_ms
     _settle_seed(draft)
     draft.unsettled = None  # whether the last commit was in time died with the process
     # Cool-downs restart with the process: event time says nothing of how long it was away.

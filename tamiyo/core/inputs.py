@@ -9,7 +9,7 @@ from tamiyo.core.limits import UNLIMITED
 from tamiyo.core.observation import Observation, read_packet
 from tamiyo.core.proposal import PolicyIdentity, Proposal, malformation
 
-__all__ = ["Inference", "Inputs", "identity_message", "inference_message", "require_fit", "step_inputs"]
+__all__ = ["Inference", "Inputs", "identity_message", "inference_message", "proposal_of", "require_fit", "step_inputs"]
 
 Inference = journal.InferenceObserved | journal.InferenceTimedOut | journal.InferenceFailed | journal.InferenceSkipped
 MetadataFault = journal.MetadataTimedOut | journal.MetadataFailed
@@ -58,7 +58,7 @@ def step_inputs(
         observation=observation,
         graph=graphs[0],
         inference=inference,
-        proposal=_proposal(inference) if isinstance(inference, journal.InferenceObserved) else None,
+        proposal=proposal_of(inference) if isinstance(inference, journal.InferenceObserved) else None,
         metadata_faults=tuple(event for event in observed if isinstance(event, MetadataFault)),
         event_time_ns=event_time_ns,
         timings=timings,
@@ -120,7 +120,8 @@ def identity_message(identity: PolicyIdentity) -> journal.PolicyIdentity:
     )
 
 
-def _proposal(event: journal.InferenceObserved) -> Proposal:
+def proposal_of(event: journal.InferenceObserved) -> Proposal:
+    """The proposal that an event records."""
     return Proposal(
         action=tuple(event.action),
         risk=tuple(event.risk),

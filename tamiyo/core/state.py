@@ -197,6 +197,7 @@ class State:
     thresholds: Thresholds = field(default_factory=Thresholds)
     options: Options = field(default_factory=Options)
     log_id: str = ""
+    metadata_budget_ms: int = 0
     behaviour_flags: tuple[str, ...] = ()
     policy_version: str = ""
     steps_received: int = 0

@@ -14,7 +14,7 @@ from wal.segment import SECTOR_BYTES
 from wal.testing import MemoryDisk
 
 RECORDS = [(1, b"first"), (2, b"second"), (3, b"third")]
-TIGHT = {"segment_bytes": 4096, "max_batch_bytes": 256}
+TIGHT = {"segment_bytes": 8192, "max_batch_bytes": 256}
 
 
 def small(*, close: bool) -> MemoryDisk:
@@ -272,10 +272,10 @@ def test_a_damaged_seal_is_refused_at_open() -> None:
 def test_a_header_of_a_later_format_is_refused_and_not_guessed() -> None:
     disk = small(close=True)
     image = bytearray(disk.peek(segment()))
-    image[8:10] = (2).to_bytes(2, "little")
+    image[8:10] = (3).to_bytes(2, "little")
     image[508:512] = google_crc32c.value(bytes(image[:508])).to_bytes(4, "little")
     disk.poke(segment(), bytes(image))
-    with pytest.raises(wal.UnsupportedFormat, match="format 2"):
+    with pytest.raises(wal.UnsupportedFormat, match="format 3"):
         open_log(disk, **TIGHT)
     assert wal.verify(PATH, disk=disk).status == "unsupported"
 

@@ -239,7 +239,7 @@ def test_a_crashed_log_is_left_alone_by_a_full_disk_and_opens_once_there_is_room
 
 def test_too_many_open_files_are_a_lack_of_room_and_not_a_failure() -> None:
     disk, memory = faulty()
-    disk.fail("open", errno.EMFILE, nth=3)  # the segment, its header read back, and then the spare
+    disk.fail("open", errno.EMFILE, nth=5)  # BASE twice, the segment, its header read back, and then the spare
     with open_log(disk) as log:
         with pytest.raises(wal.LogFull, match="Too many open files"):
             submit_for_ever(log)
@@ -254,7 +254,7 @@ def submit_for_ever(log: wal.Log) -> None:
 
 def test_an_error_while_the_spare_is_made_ends_the_writer() -> None:
     disk, _ = faulty()
-    disk.fail("fallocate", errno.EIO, nth=2)
+    disk.fail("fallocate", errno.EIO, nth=3)  # BASE, the segment, and then the spare
     log = open_log(disk)
     with pytest.raises((wal.LogFailed, wal.OutcomeUnknown)):
         log.append([(1, b"")])
@@ -392,6 +392,6 @@ def test_a_forked_child_can_neither_write_nor_keep_the_lock(tmp_path: Path) -> N
         os.close(fd)
 
 
-def test_nothing_but_segments_and_the_lock_is_left_after_closing() -> None:
+def test_nothing_but_segments_base_and_the_lock_is_left_after_closing() -> None:
     disk = written([[(n, bytes(1500))] for n in range(6)])
-    assert {place.name for place in disk.files()} == {"LOCK", *(place.name for place in segments(disk))}
+    assert {place.name for place in disk.files()} == {"BASE", "LOCK", *(place.name for place in segments(disk))}

@@ -11,25 +11,26 @@ from wal.frames import (
     DATA,
     HEAD_BYTES,
     Frame,
-    chain_holds,
     decode,
     encode,
     entries,
     frame_bytes,
+    leaves_of,
     link,
     pack_records,
     read_head,
 )
+from wal.tree import leaf_hashes
 
 RECORDS = st.lists(st.tuples(st.integers(0, 65535), st.binary(max_size=700)), min_size=1, max_size=5)
 
 
 def make(records: list[tuple[int, bytes]], first_lsn: int = 7) -> tuple[Frame, bytes]:
-    body, leaves = pack_records(records, bytes(range(16)) * len(records))
+    body, inners = pack_records(records, bytes(range(16)) * len(records))
     prev = b"p" * 32
     frame = Frame(
         DATA, frame_bytes(len(body)), len(records), b"i" * 16, 3, 4096, 2, first_lsn, first_lsn - 1, 512, prev,
-        len(body), link(prev, first_lsn, leaves),
+        len(body), link(prev, first_lsn, leaf_hashes(first_lsn, inners)),
     )  # fmt: skip
     return frame, encode(frame, body)
 
@@ -54,7 +55,7 @@ def test_a_frame_comes_back_as_it_was_built(records: list[tuple[int, bytes]]) ->
     assert len(data) % 512 == 0
     assert parse(data) == frame
     assert entries(data, 0, frame) == [Entry(lsn, *record) for lsn, record in enumerate(records, 7)]
-    assert chain_holds(data, 0, frame)
+    assert leaves_of(data, 0, frame) is not None
 
 
 def test_no_frame_survives_the_flip_of_any_of_its_bits() -> None:
@@ -79,8 +80,8 @@ def test_a_frame_of_another_length_than_its_bytes_is_none(length: int) -> None:
 
 @pytest.mark.parametrize(
     ("offset", "value"),
-    [(4, b"\x09"), (4, b"\x00"), (5, b"\x01"), (6, b"\x02\x00")],
-    ids=["type", "no type", "flags", "version"],
+    [(4, b"\x09"), (4, b"\x00"), (5, b"\x01"), (6, b"\x01\x00"), (6, b"\x03\x00")],
+    ids=["type", "no type", "flags", "older version", "newer version"],
 )
 def test_an_unknown_kind_of_frame_is_refused_and_not_guessed(offset: int, value: bytes) -> None:
     _, data = make([(1, b"abc")])
@@ -90,8 +91,8 @@ def test_an_unknown_kind_of_frame_is_refused_and_not_guessed(offset: int, value:
 
 def test_unknown_flags_of_a_record_are_refused() -> None:
     frame, data = make([(1, b"abc")])
-    with pytest.raises(UnsupportedFormat, match="flags 0x1"):
-        entries(resealed(data, HEAD_BYTES + 2, b"\x01"), 0, frame)
+    with pytest.raises(UnsupportedFormat, match="flags 0x2"):
+        entries(resealed(data, HEAD_BYTES + 2, b"\x02"), 0, frame)
 
 
 @given(RECORDS, st.data())
@@ -111,7 +112,7 @@ def test_a_frame_whose_records_do_not_hash_to_its_chain_is_found_out() -> None:
     changed = resealed(data, HEAD_BYTES + 24, b"abd")
     frame = parse(changed)
     assert frame is not None
-    assert not chain_holds(changed, 0, frame)
+    assert leaves_of(changed, 0, frame) is None
 
 
 def test_records_that_do_not_fill_their_body_are_found_out() -> None:
@@ -120,4 +121,4 @@ def test_records_that_do_not_fill_their_body_are_found_out() -> None:
         changed = resealed(data, HEAD_BYTES + 4, length)
         frame = parse(changed)
         assert frame is not None
-        assert not chain_holds(changed, 0, frame)
+        assert leaves_of(changed, 0, frame) is None

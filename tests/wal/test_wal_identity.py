@@ -11,15 +11,17 @@ from wal.recovery import examine
 from wal.scan import Cursor, Rest, Window, is_next, survey
 from wal.tail import control_frame
 from wal.testing import FaultDisk, MemoryDisk
+from wal.tree import leaf_hashes
 
 CURSOR = Cursor(b"i" * 16, 3, 4096, 57, 5, b"c" * 32, 2048)
 
 
 def data_frame(cursor: Cursor = CURSOR, kind: int = DATA) -> tuple[Frame, bytes]:
-    body, leaves = pack_records([(1, b"payload")], bytes(16))
+    body, inners = pack_records([(1, b"payload")], bytes(16))
     frame = Frame(
         kind, frame_bytes(len(body)), 1, cursor.log_id, cursor.segment, cursor.offset, cursor.epoch, cursor.lsn,
-        cursor.lsn - 1, cursor.durable_offset, cursor.chain, len(body), link(cursor.chain, cursor.lsn, leaves),
+        cursor.lsn - 1, cursor.durable_offset, cursor.chain, len(body),
+        link(cursor.chain, cursor.lsn, leaf_hashes(cursor.lsn, inners)),
     )  # fmt: skip
     return frame, encode(frame, body)
 

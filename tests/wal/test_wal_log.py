@@ -82,7 +82,7 @@ def test_a_payload_that_is_not_bytes_is_refused() -> None:
         log.append([(1, bytearray(b"changes later"))])  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize("segment_bytes", [0, 4095, 4096 + 8])
+@pytest.mark.parametrize("segment_bytes", [0, 8191, 8192 + 8])
 def test_a_segment_length_that_cannot_work_is_refused(segment_bytes: int) -> None:
     with pytest.raises(ValueError, match="segment_bytes"):
         open_log(MemoryDisk(), segment_bytes=segment_bytes)
@@ -90,7 +90,7 @@ def test_a_segment_length_that_cannot_work_is_refused(segment_bytes: int) -> Non
 
 def test_the_smallest_segment_works() -> None:
     disk = MemoryDisk()
-    with open_log(disk, segment_bytes=4096) as log:
+    with open_log(disk, segment_bytes=8192) as log:
         for n in range(12):
             log.append([(n, b"x" * log.limits.max_record_bytes)])
     assert [entry.kind for entry in entries(disk)] == list(range(12))

@@ -1,119 +1,108 @@
-"""A disk in memory that can lose power: what was not synced is then old, new, zero or garbage, by sector.
+"""A disk in memory that loses power, kills its user, fails a sync as real file systems do, and tells what was done.
 
-Rule: only `fdatasync` makes bytes and length durable, and only `fsync_dir` makes names durable. Names that
-were not synced survive in the order in which they were given, up to some point, as a journal keeps them.
+What was not synced is, after power loss, old, new, zero or garbage, sector by sector (`wal.testing.system`); names
+survive in the order in which they were given, up to some point, as a journal keeps them.
 """
 
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-SECTOR_BYTES = 512
-_GARBAGE = bytes(range(255, 0, -1)) * 3
-
-
-class _File:
-    """A file: its bytes now, its bytes on the medium, and the sectors in which they may differ."""
-
-    def __init__(self, data: bytes = b"") -> None:
-        self.now = bytearray(data)
-        self.durable = bytes(data)
-        self.dirty: set[int] = set()
-
-    def write(self, data: bytes, offset: int) -> None:
-        end = offset + len(data)
-        self.now.extend(bytes(max(end - len(self.now), 0)))
-        self.now[offset:end] = data
-        self.dirty.update(range(offset // SECTOR_BYTES, -(-end // SECTOR_BYTES)))
-
-    def sync(self) -> None:
-        self.durable = bytes(self.now)
-        self.dirty.clear()
-
-    def after_crash(self, choose: Callable[[int], int]) -> "_File":
-        """Return the file as power loss leaves it."""
-        image = bytearray(self.durable)
-        if len(self.now) != len(image) and choose(2):
-            image.extend(bytes(max(len(self.now) - len(image), 0)))
-        for sector in sorted(self.dirty):
-            span = slice(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES)
-            length = len(image[span])
-            old, new = bytes(image[span]), bytes(self.now[span])[:length]
-            image[span] = (old, new, bytes(length), _GARBAGE[:length])[choose(4)]
-        return _File(bytes(image))
+from wal.testing.syncs import SyncModel
+from wal.testing.system import CachedFile, FileSystem, Operation, Trace, parent
 
 
 class MemoryDisk:
     """A whole file system in memory, for one test. Thread-safe.
 
     `power_off_after(n)` lets n more operations that change something succeed, and fails every later one;
-    `crash` cuts the power now. Both leave this disk dead, so that a writer that still uses it fails.
+    `crash` cuts the power now, `kill` ends the process. All three leave this disk dead, so that a writer that
+    still uses it fails. A file that is locked is no data: it is gone after either, and in no trace.
+
+    `keeps_cache` makes `drop_cache` do nothing, as a kernel may: it is advice. `operations` counts what changed
+    something.
     """
 
-    def __init__(self) -> None:
-        """Begin empty."""
+    def __init__(self, files: Mapping[Path, bytes] | None = None, *, record: bool = False) -> None:
+        """Begin with these files, durable; `record` keeps a `trace`, for `wal.testing.crash_states`."""
+        begin = {str(path): data for path, data in (files or {}).items()}
         self._mutex = threading.RLock()
-        self._names: dict[Path, _File] = {}
-        self._durable_names: dict[Path, _File] = {}
-        self._unsynced_names: list[dict[Path, _File | None]] = []
-        self._open: dict[int, tuple[_File, bool]] = {}
-        self._locks: dict[Path, int] = {}
+        self._system = FileSystem(begin)
+        self._trace = Trace(begin) if record else None
+        self._open: dict[int, tuple[CachedFile, int, bool]] = {}
+        self._lock_files: dict[str, CachedFile] = {}
+        self._locks: dict[str, int] = {}
         self._next_fd = 1000
         self._operations_left: int | None = None
+        self._failing_syncs: dict[int, tuple[SyncModel, Callable[[int], bool]]] = {}
+        self._syncs = 0
+        self.keeps_cache = False
         self.operations = 0
 
     # What a test does to it.
+
+    @property
+    def trace(self) -> Trace:
+        """What was done so far. Raises ValueError for a disk that does not record."""
+        if self._trace is None:
+            raise ValueError("this disk kept no trace: make it with MemoryDisk(record=True)")
+        return self._trace
+
+    def note(self, what: object) -> None:
+        """Put a word into the trace: what has been promised by now, say. Nothing happens on a dead disk."""
+        with self._mutex:
+            if self._operations_left != 0:
+                self._do(Operation("note", note=what))
 
     def power_off_after(self, operations: int) -> None:
         """Fail every changing operation after this many more."""
         with self._mutex:
             self._operations_left = operations
 
+    def fail_sync(self, model: SyncModel, nth: int = 1, lost: Callable[[int], bool] = lambda _: True) -> None:
+        """Fail the `nth` fdatasync from now as the model says; `lost(sector)` picks the dirty sectors it loses."""
+        with self._mutex:
+            self._failing_syncs[self._syncs + nth] = (model, lost)
+
     def crash(self, choose: Callable[[int], int]) -> "MemoryDisk":
         """Cut the power, and return the disk as it comes up again. `choose(n)` picks one of 0..n-1."""
         with self._mutex:
             self._operations_left = 0
-            after = MemoryDisk()
-            names = dict(self._durable_names)
-            for change in self._unsynced_names[: choose(len(self._unsynced_names) + 1)]:
-                _apply(names, change)
-            kept = {place: file.after_crash(choose) for place, file in sorted(names.items())}
-            after._names, after._durable_names = dict(kept), dict(kept)
-            return after
+            system = self._system
+            names = system.names_after(system.unsynced[: choose(len(system.unsynced) + 1)])
+            return MemoryDisk({Path(path): system.files[names[path]].after_crash(choose) for path in sorted(names)})
 
     def kill(self) -> "MemoryDisk":
-        """Kill the process, not the machine: return a disk with all that was written, and no lock held."""
+        """Kill the process, not the machine: return the same disk, cache and trace and all, with no lock held."""
         with self._mutex:
             self._operations_left = 0
             after = MemoryDisk()
-            kept = {place: _File(bytes(file.now)) for place, file in self._names.items()}
-            after._names, after._durable_names = dict(kept), dict(kept)
+            after._system, after._trace, after.keeps_cache = self._system, self._trace, self.keeps_cache
             return after
 
     def peek(self, path: Path) -> bytes:
         """Return a file's bytes."""
         with self._mutex:
-            return bytes(self._names[path].now)
+            return bytes(self._find(path)[0].now)
 
     def poke(self, path: Path, data: bytes) -> None:
-        """Replace a file's bytes, durably; it need not have been there."""
+        """Replace a file's bytes, durably; it need not have been there. Raises ValueError for a recorded disk."""
         with self._mutex:
-            self._names[path] = self._durable_names[path] = _File(data)
+            if self._trace is not None:
+                raise ValueError("a recorded disk changes by its own operations alone: poke before it records")
+            self._system.put(str(path), data)
 
-    def copy(self) -> "MemoryDisk":
-        """Return another disk with the same files, both alive."""
+    def copy(self, *, record: bool = False) -> "MemoryDisk":
+        """Return another disk with the same files, durable there; both live on."""
         with self._mutex:
-            after = MemoryDisk()
-            for place, file in self._names.items():
-                after.poke(place, bytes(file.now))
-            return after
+            return MemoryDisk({path: self.peek(path) for path in self._paths(self._system.names)}, record=record)
 
     def files(self) -> list[Path]:
         """Return every file's path, in order."""
         with self._mutex:
-            return sorted(self._names)
+            return self._paths({**self._system.names, **self._lock_files})
 
     # The disk.
 
@@ -123,19 +112,19 @@ class MemoryDisk:
     def list_dir(self, path: Path) -> list[str]:
         """Return the names in the directory."""
         with self._mutex:
-            return [place.name for place in self._names if place.parent == path]
+            here = str(path)
+            names = (*self._system.names, *self._lock_files)
+            return [name.rpartition("/")[2] for name in names if parent(name) == here]
 
     def open(self, path: Path, *, write: bool = False, create: bool = False) -> int:
         """Open a file."""
         with self._mutex:
             if create:
                 self._change()
-                if path in self._names:
+                if str(path) in self._system.names:
                     raise _error(errno.EEXIST)
-                self._rename({path: _File()})
-            elif path not in self._names:
-                raise _error(errno.ENOENT)
-            return self._descriptor(self._names[path], write=write)
+                self._do(Operation("names", names={str(path): self._system.next_number}))
+            return self._descriptor(*self._find(path), write=write)
 
     def close(self, fd: int) -> None:
         """Close a descriptor, and drop its lock."""
@@ -156,69 +145,80 @@ class MemoryDisk:
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
         """Write."""
         with self._mutex:
+            file, number, writable = self._open[fd]
+            if number == _LOCK_FILE:
+                file.write(bytes(data), offset)
+                return len(data)
             self._change()
-            file, writable = self._open[fd]
             if not writable:
                 raise _error(errno.EBADF)
-            file.write(bytes(data), offset)
+            self._do(Operation("pwrite", number, offset, bytes(data)))
             return len(data)
 
     def fdatasync(self, fd: int) -> None:
-        """Make a file's bytes durable."""
+        """Make a file's bytes durable, or fail as `fail_sync` was told."""
         with self._mutex:
             self._change()
-            self._open[fd][0].sync()
+            file, number, _ = self._open[fd]
+            self._syncs += 1
+            if file.late_error:
+                file.late_error = False
+                raise _error(errno.EIO)
+            fault = self._failing_syncs.pop(self._syncs, None)
+            if fault is None:
+                self._do(Operation("fdatasync", number))
+                return
+            model, is_lost = fault
+            lost = frozenset(filter(is_lost, file.dirty))
+            self._do(Operation("fdatasync", number, model=model, lost=lost))
+            if not model.late:
+                raise _error(errno.EIO)
 
     def fallocate(self, fd: int, length: int) -> None:
         """Grow a file with zeros."""
         with self._mutex:
             self._change()
-            file = self._open[fd][0]
-            file.now.extend(bytes(max(length - len(file.now), 0)))
+            self._do(Operation("fallocate", self._open[fd][1], length))
 
     def rename(self, source: Path, target: Path) -> None:
         """Rename a file."""
         with self._mutex:
             self._change()
-            if source not in self._names:
-                raise _error(errno.ENOENT)
-            self._rename({target: self._names[source], source: None})
+            number = self._find(source)[1]
+            self._do(Operation("names", names={str(target): number, str(source): None}))
 
     def unlink(self, path: Path) -> None:
         """Remove a file."""
         with self._mutex:
-            if path not in self._names:
-                raise _error(errno.ENOENT)
+            self._find(path)
             self._change()
-            self._rename({path: None})
+            self._do(Operation("names", names={str(path): None}))
 
     def fsync_dir(self, path: Path) -> None:
         """Make the directory's names durable."""
         with self._mutex:
             self._change()
-            elsewhere = {place: file for place, file in self._durable_names.items() if place.parent != path}
-            here = {place: file for place, file in self._names.items() if place.parent == path}
-            self._durable_names = elsewhere | here
-            self._unsynced_names = [c for c in self._unsynced_names if any(place.parent != path for place in c)]
+            self._do(Operation("fsync_dir", path=str(path)))
 
     def drop_cache(self, fd: int) -> None:
-        """Memory has no cache."""
+        """Show what is on the medium, where a failed sync left something else in the cache."""
+        with self._mutex:
+            if not self.keeps_cache:
+                self._open[fd][0].drop_cache()
 
     def lock(self, path: Path) -> int:
         """Take the lock."""
         with self._mutex:
-            if path in self._locks:
+            if str(path) in self._locks:
                 raise _error(errno.EAGAIN)
-            if path not in self._names:
-                self._change()
-                self._rename({path: _File()})
-            self._locks[path] = fd = self._descriptor(self._names[path], write=True)
+            file = self._lock_files.setdefault(str(path), CachedFile())
+            self._locks[str(path)] = fd = self._descriptor(file, _LOCK_FILE, write=True)
             return fd
 
     def locked(self, path: Path) -> bool:
         """Whether the lock is held."""
         with self._mutex:
-            return path in self._locks
+            return str(path) in self._locks
 
     def _change(self) -> None:
         self.operations += 1
@@ -227,22 +227,30 @@ class MemoryDisk:
                 raise _error(errno.EIO)
             self._operations_left -= 1
 
-    def _rename(self, change: dict[Path, _File | None]) -> None:
-        _apply(self._names, change)
-        self._unsynced_names.append(change)
+    def _do(self, change: Operation) -> None:
+        self._system.apply(change)
+        if self._trace is not None:
+            self._trace.operations.append(change)
 
-    def _descriptor(self, file: _File, *, write: bool) -> int:
+    def _find(self, path: Path) -> tuple[CachedFile, int]:
+        number = self._system.names.get(str(path))
+        if number is not None:
+            return self._system.files[number], number
+        if str(path) in self._lock_files:
+            return self._lock_files[str(path)], _LOCK_FILE
+        raise _error(errno.ENOENT)
+
+    def _descriptor(self, file: CachedFile, number: int, *, write: bool) -> int:
         self._next_fd += 1
-        self._open[self._next_fd] = (file, write)
+        self._open[self._next_fd] = (file, number, write)
         return self._next_fd
 
+    @staticmethod
+    def _paths(names: Mapping[str, object]) -> list[Path]:
+        return sorted(map(Path, names))
 
-def _apply(names: dict[Path, _File], change: dict[Path, _File | None]) -> None:
-    for place, file in change.items():
-        if file is None:
-            names.pop(place, None)
-        else:
-            names[place] = file
+
+_LOCK_FILE = -1
 
 
 def _error(number: int) -> OSError:

@@ -1,0 +1,90 @@
+"""Dropping whole segments from the beginning of a log.
+
+Rule: BASE says first, durably, where the log now begins; only then do files go, and a crash in between leaves files
+that the next opening removes. So a log is the old one or the pruned one, and no free space is needed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wal.base import Base, Step, base_of, read_base, write_base
+from wal.disk import Disk
+from wal.errors import LogCorrupt, LogError
+from wal.head import CONFIRMED, Head, standing
+from wal.leaves import tree_at
+from wal.proofs import consistency_path
+from wal.segment import BASE_NAME, Header
+from wal.shelf import Segment, read_segments, sealed_tree
+from wal.tail import remove
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What a prune dropped: `records` in `segments` files of together `freed_bytes`. The log begins at `first_lsn`."""
+
+    records: int
+    segments: int
+    freed_bytes: int
+    first_lsn: int
+
+
+def prune(path: Path, disk: Disk, before_lsn: int, keep_heads: Sequence[Head] = ()) -> Pruned:
+    """Drop the segments all of whose records are below `before_lsn`, never the last one. The caller holds the lock.
+
+    Raises LogError when a head cannot be kept, LogCorrupt, or OSError; the log is then the old one or the pruned one.
+    """
+    segments = read_segments(path, disk)
+    first = _first_kept(disk, segments, before_lsn)
+    going, kept = segments[:first], segments[first].header
+    old = read_base(path, disk)
+    if old is None:
+        raise LogCorrupt(f"{BASE_NAME} is damaged; open the log again to mend it", segment=0, offset_bytes=0)
+    if going:
+        tree, _ = tree_at(path, disk, kept.first_lsn - 1)
+        steps = _steps(path, disk, old, kept, keep_heads)
+        write_base(path, disk, base_of(kept, old.number + 1, tree, steps))
+        disk.fsync_dir(path)
+        for segment in going:
+            remove(disk, segment.path)
+        disk.fsync_dir(path)
+    return Pruned(
+        records=kept.first_lsn - segments[0].header.first_lsn,
+        segments=len(going),
+        freed_bytes=sum([segment.header.limits.segment_bytes for segment in going]),
+        first_lsn=kept.first_lsn,
+    )
+
+
+def _first_kept(disk: Disk, segments: Sequence[Segment], before_lsn: int) -> int:
+    """Return which segment is the first to keep: the last one that must, with a sound seal behind what goes."""
+    first = 0
+    while (
+        first + 1 < len(segments)
+        and segments[first + 1].header.first_lsn <= before_lsn
+        and sealed_tree(disk, segments[first], segments[first + 1].header) is not None
+    ):
+        first += 1
+    return first
+
+
+def _steps(path: Path, disk: Disk, old: Base, kept: Header, heads: Sequence[Head]) -> tuple[Step, ...]:
+    """Return the proofs that lead from the heads to keep, and from those kept before, to the new beginning."""
+    begins = kept.first_lsn - 1
+    wanted = {(head.size, head.root) for head in heads if _is_ours(path, disk, head, kept.log_id)}
+    wanted |= {(step.old_size, step.old_root) for step in old.steps if step.waits}
+    steps = [step for step in old.steps if not step.waits]
+    if steps:
+        wanted.add((old.first_lsn - 1, old.root))  # the steps made before end there
+    for size, root in sorted(wanted):
+        if size >= begins:
+            steps.append(Step(size, root, size, root, ()))
+        elif size >= old.first_lsn - 1 and size > 0:
+            steps.append(Step(size, root, begins, kept.root, consistency_path(path, disk, size, begins)))
+    return tuple(steps)
+
+
+def _is_ours(path: Path, disk: Disk, head: Head, log_id: bytes) -> bool:
+    if standing(path, disk, head, log_id) != CONFIRMED:
+        raise LogError(f"cannot keep {head} past a prune: it is not a head of the log at {path}. Nothing was pruned.")
+    return True

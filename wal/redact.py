@@ -1,0 +1,147 @@
+"""Taking payloads out of a log and leaving all that proves them.
+
+Rule 1: chain and tree commit to each record's digest, so a stub that holds the digest stands for the record.
+Rule 2: a finished segment is written anew beside the old one, read back and checked against what its neighbours say
+of it, and only then renamed over it. A crash leaves the one or the other.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+from wal.disk import Disk, opened, write_fully
+from wal.entries import Entry
+from wal.errors import LogCorrupt
+from wal.frames import HEAD_BYTES, RECORD_HEAD_BYTES, SEAL, Frame, encode, frame_bytes, records, stub
+from wal.leaves import beginning
+from wal.recovery import walk
+from wal.scan import Window, checked_leaves, next_frame, start_of
+from wal.segment import HEADER_BYTES, REDACT_NAME, Header, encode_header
+from wal.shelf import Segment, read_segments, sealed_tree
+from wal.tail import remove
+from wal.tree import HASH_BYTES
+
+Which = Callable[[Entry], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """What was redacted: `records` payloads in `segments` files, which are `freed_bytes` shorter together."""
+
+    records: int
+    segments: int
+    freed_bytes: int
+
+
+def redact(path: Path, disk: Disk, which: Which, upto_lsn: int, freed: Callable[[int], None]) -> Redaction:
+    """Replace the payloads that `which` names by stubs, in finished segments up to `upto_lsn`.
+
+    `freed` is told the bytes that each segment gave back. The caller holds the lock. Raises LogCorrupt or OSError,
+    with every segment as before or redacted.
+    """
+    records_done = segments_done = freed_bytes = 0
+    for before, after in pairwise(read_segments(path, disk)):
+        if before.header.first_lsn > upto_lsn or sealed_tree(disk, before, after.header) is None:
+            break
+        anew = _Anew(path, disk, before, after.header)
+        if anew.choose(which, upto_lsn):
+            shorter_by = anew.replace()
+            freed(shorter_by)
+            freed_bytes += shorter_by
+            records_done += len(anew.chosen)
+            segments_done += 1
+    return Redaction(records_done, segments_done, freed_bytes)
+
+
+class _Anew:
+    """One segment on its way to its redacted form. `chosen` are the LSNs whose payloads go."""
+
+    def __init__(self, path: Path, disk: Disk, segment: Segment, after: Header) -> None:
+        self._path = path
+        self._disk = disk
+        self._segment = segment
+        self._after = after
+        self._length = HEADER_BYTES
+        self.chosen: set[int] = set()
+
+    def choose(self, which: Which, upto_lsn: int) -> bool:
+        """Go over the segment once, and learn which payloads go and how long the new file is; whether any goes."""
+        for frame, body in self._frames():
+            length = len(body)
+            for lsn, (kind, flags, _, payload) in enumerate(records(body, -HEAD_BYTES, frame), frame.first_lsn):
+                if lsn <= upto_lsn and not flags and which(Entry(lsn, kind, payload)):
+                    self.chosen.add(lsn)
+                    length += HASH_BYTES - len(payload)
+            self._length += frame_bytes(length)
+        return bool(self.chosen)
+
+    def replace(self) -> int:
+        """Write the new file, check it, and put it in the old one's place; return by how many bytes it is shorter."""
+        disk, place, old = self._disk, self._path / REDACT_NAME, self._segment.header
+        limits = replace(old.limits, segment_bytes=self._length)
+        header = replace(old, limits=limits, sealed_end=old.known_end(self._after.prev_end))
+        remove(disk, place)
+        fd = disk.open(place, write=True, create=True)
+        with contextlib.ExitStack() as undo:
+            undo.callback(remove, disk, place)
+            undo.callback(disk.close, fd)
+            disk.fallocate(fd, self._length)
+            self._write(fd, header)
+            disk.fdatasync(fd)
+            disk.drop_cache(fd)
+            self._check(fd, header)
+            undo.pop_all()
+        disk.close(fd)
+        disk.rename(place, self._segment.path)
+        disk.fsync_dir(self._path)
+        return old.limits.segment_bytes - self._length
+
+    def _frames(self) -> Iterator[tuple[Frame, bytes]]:
+        """Yield the segment's frames, seal included, with their bodies."""
+        with opened(self._disk, self._segment.path) as fd:
+            window, cursor, last_type = Window(self._disk, fd), start_of(self._segment.header), None
+            while last_type != SEAL:
+                frame = next_frame(window, cursor)
+                if not isinstance(frame, Frame):
+                    problem = "a frame of a finished segment is damaged"
+                    raise LogCorrupt(problem, segment=cursor.segment, offset_bytes=cursor.offset, lsn=cursor.lsn)
+                checked_leaves(window, frame)
+                at_body = window.locate(frame.offset, frame.length) + HEAD_BYTES
+                yield frame, window.buffer[at_body : at_body + frame.body_bytes]
+                cursor.advance(frame)
+                last_type = frame.type
+
+    def _write(self, fd: int, header: Header) -> None:
+        write_fully(self._disk, fd, encode_header(header), 0)
+        offset = HEADER_BYTES
+        for frame, old_body in self._frames():
+            body = self._without_chosen(frame, old_body)
+            moved = frame._replace(
+                length=frame_bytes(len(body)), offset=offset, durable_offset=offset, body_bytes=len(body)
+            )
+            write_fully(self._disk, fd, encode(moved, body), offset)
+            offset += moved.length
+
+    def _without_chosen(self, frame: Frame, body: bytes) -> bytes:
+        if self.chosen.isdisjoint(range(frame.first_lsn, frame.first_lsn + frame.records)):
+            return body
+        parts: list[bytes] = []
+        at = 0
+        for lsn, (kind, _, salt, payload) in enumerate(records(body, -HEAD_BYTES, frame), frame.first_lsn):
+            end = at + RECORD_HEAD_BYTES + len(payload)
+            parts.append(stub(kind, hashlib.sha256(salt + payload).digest()) if lsn in self.chosen else body[at:end])
+            at = end
+        return b"".join(parts)
+
+    def _check(self, fd: int, header: Header) -> None:
+        """Read the new file back and hold it against what its successor says, before it takes the old one's place."""
+        _, tree = beginning(self._path, self._disk, header.first_lsn - 1)
+        window, cursor, after = Window(self._disk, fd), start_of(header), self._after
+        last_type = walk(window, cursor, tree)
+        found = (last_type, cursor.offset, cursor.lsn, cursor.chain, tree.root())
+        if found != (SEAL, self._length, after.first_lsn, after.chain, after.root):
+            problem = "the redacted form of the segment does not hold what the segment held; it was not used"
+            raise LogCorrupt(problem, segment=header.segment, offset_bytes=cursor.offset, lsn=cursor.lsn)

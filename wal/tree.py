@@ -1,0 +1,76 @@
+"""The Merkle tree over a log's records, as RFC 6962 (section 2.1) defines it. Pure: bytes in, bytes out.
+
+Record n is leaf n - 1. Only the frontier is ever kept: the roots of the perfect subtrees that the size's binary
+digits name, largest first. It is all that is needed to go on, and it hashes to the tree's root.
+"""
+
+import hashlib
+import struct
+from collections.abc import Iterable, Sequence
+
+HASH_BYTES = 32
+EMPTY_ROOT = hashlib.sha256(b"").digest()
+
+_LEAF = struct.Struct("<BQH32s")
+
+
+def leaf_hashes(first_lsn: int, inners: Iterable[tuple[int, bytes]]) -> list[bytes]:
+    """Return the leaves of consecutive records, from each one's (kind, H(salt, payload))."""
+    pack, digest = _LEAF.pack, hashlib.sha256
+    return [digest(pack(0, lsn, kind, inner)).digest() for lsn, (kind, inner) in enumerate(inners, first_lsn)]
+
+
+def parent(left: bytes, right: bytes) -> bytes:
+    """Return the hash of an inner node."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def frontier_length(size: int) -> int:
+    """Return how many hashes the frontier of a tree of `size` leaves has."""
+    return size.bit_count()
+
+
+class Tree:
+    """A growing tree, of which only the frontier is kept."""
+
+    __slots__ = ("nodes", "size")
+
+    def __init__(self, size: int = 0, nodes: Sequence[bytes] = ()) -> None:
+        """Begin at a frontier: `nodes` has one hash for each set bit of `size`, the largest subtree first.
+
+        Raises ValueError when their number is another.
+        """
+        if len(nodes) != frontier_length(size):
+            raise ValueError(f"a tree of {size} leaves has {frontier_length(size)} frontier hashes, not {len(nodes)}")
+        self.size = size
+        self.nodes = list(nodes)
+
+    def extend(self, leaves: Iterable[bytes]) -> None:
+        """Add leaves at the end."""
+        nodes, size, digest = self.nodes, self.size, hashlib.sha256
+        for leaf in leaves:
+            node, full = leaf, size
+            while full & 1:  # the last subtree is as large as what stands before it: they make one twice as large
+                node = digest(b"\x01" + nodes.pop() + node).digest()
+                full >>= 1
+            nodes.append(node)
+            size += 1
+        self.size = size
+
+    def root(self) -> bytes:
+        """Return the root hash: the smaller subtrees are joined first."""
+        return bag(self.nodes)
+
+    def copy(self) -> "Tree":
+        """Return another tree at the same size."""
+        return Tree(self.size, self.nodes)
+
+
+def bag(nodes: Sequence[bytes]) -> bytes:
+    """Return the root that a frontier hashes to."""
+    if not nodes:
+        return EMPTY_ROOT
+    root = nodes[-1]
+    for node in reversed(nodes[:-1]):
+        root = parent(node, root)
+    return root
