@@ -16,7 +16,7 @@ from wal.errors import LogBusy, LogError, LogFailed, LogFull
 from wal.frames import CONTROL_BYTES
 from wal.head import Head
 from wal.lock import Lock
-from wal.prune import Pruned, prune
+from wal.prune import Pruned, drop_segments
 from wal.reader import Reader
 from wal.redact import Redaction, redact
 from wal.repair import NEW_LOG, Recovered, Recovery, recover
@@ -144,7 +144,7 @@ class Log:
         LogCorrupt; nothing was pruned then. Interrupted at any moment, it leaves the log as before or pruned.
         """
         with self._maintained():
-            pruned = prune(self.path, self._disk, before_lsn, list(keep_heads))
+            pruned = drop_segments(self.path, self._disk, before_lsn, list(keep_heads))
             self._writer.shrink(pruned.freed_bytes)
             return pruned
 
@@ -267,6 +267,7 @@ def _translated(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in NO_ROOM:
             raise LogFull(
-                f"no room to open {path}: {error}. Nothing was changed; free space and open again."
+                f"no room to open {path}: {error}. Nothing was changed; free space and open again, or prune the log:"
+                " wal.prune needs no room."
             ) from error
         raise LogFailed(f"opening {path} failed: {error}. Nothing acknowledged was changed; open it again.") from error

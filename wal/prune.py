@@ -4,15 +4,16 @@ Rule: BASE says first, durably, where the log now begins; only then do files go,
 that the next opening removes. So a log is the old one or the pruned one, and no free space is needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wal.base import Base, Step, base_of, read_base, write_base
-from wal.disk import Disk
+from wal.disk import Disk, OsDisk
 from wal.errors import LogCorrupt, LogError
 from wal.head import CONFIRMED, Head, standing
 from wal.leaves import tree_at
+from wal.lock import Lock
 from wal.proofs import consistency_path
 from wal.segment import BASE_NAME, Header
 from wal.shelf import Segment, read_segments, sealed_tree
@@ -29,11 +30,23 @@ class Pruned:
     first_lsn: int
 
 
-def prune(path: Path, disk: Disk, before_lsn: int, keep_heads: Sequence[Head] = ()) -> Pruned:
-    """Drop the segments all of whose records are below `before_lsn`, never the last one. The caller holds the lock.
+def prune(path: Path | str, before_lsn: int, *, keep_heads: Iterable[Head] = (), disk: Disk | None = None) -> Pruned:
+    """Drop the segments all of whose records are below `before_lsn` from a log that nobody has open for writing.
 
-    Raises LogError when a head cannot be kept, LogCorrupt, or OSError; the log is then the old one or the pruned one.
+    As `Log.prune`, for a log that cannot be opened because the disk is full: it writes nothing but to space that is
+    the log's already. Raises LogLocked, LogError when a head to keep is not one of this log or its proof has no place,
+    LogCorrupt, or OSError; the log is then the old one or the pruned one.
     """
+    directory, disk = Path(path), OsDisk() if disk is None else disk
+    lock = Lock(disk, directory)
+    try:
+        return drop_segments(directory, disk, before_lsn, list(keep_heads))
+    finally:
+        lock.release()
+
+
+def drop_segments(path: Path, disk: Disk, before_lsn: int, keep_heads: Sequence[Head]) -> Pruned:
+    """Do it, never to the last segment. The caller holds the lock. Raises as `prune`."""
     segments = read_segments(path, disk)
     first = _first_kept(disk, segments, before_lsn)
     going, kept = segments[:first], segments[first].header

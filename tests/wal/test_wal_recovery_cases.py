@@ -1,9 +1,11 @@
 """The recovery table: every input has one row, and the rows say what the promises say."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 
+from wal import docs
 from wal.recovery import ACCEPT, CUT, END, RECOVERY_CASES, REFUSE, RESEAL, Conditions, decide, matches
 
 INPUTS = [Conditions(*bits) for bits in itertools.product([False, True], repeat=len(Conditions._fields))]
@@ -42,3 +44,22 @@ def test_no_frame_is_passed_over(action: str) -> None:
     for conditions in INPUTS:
         if decide(conditions).action == action and not conditions.sealed:
             assert not conditions.whole
+
+
+def test_the_format_s_page_shows_the_table_as_it_is() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs/log-format.md").read_text(encoding="utf-8")
+    shown = text[text.index(docs.BEGIN) + len(docs.BEGIN) + 1 : text.index(docs.END)]
+    assert shown == docs.recovery(), "run `python -m wal.docs` and put its output into docs/log-format.md"
+
+
+def test_the_diagram_leads_every_input_to_its_row() -> None:
+    lines = docs.recovery().split("flowchart TD\n")[1].split("```")[0].splitlines()
+    edges = {tuple(line.split(" -- ")[0].split()): None for line in lines if " -- " in line}
+    questions = {line.split("{")[0].strip(): line.split("{")[1].split("?")[0] for line in lines if "{" in line}
+    leaves = {line.split("(")[0].strip(): line.split('"')[1].split()[0] for line in lines if "([" in line}
+    assert len(edges) == len(questions)
+    for conditions in INPUTS:
+        node = "q"
+        while node in questions:
+            node += "y" if getattr(conditions, questions[node]) else "n"
+        assert leaves[node] == decide(conditions).label
