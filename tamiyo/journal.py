@@ -45,6 +45,7 @@ class Journal:
         self._failed_at_ns: int | None = None
         self._trial: threading.Thread | None = None
         self._tried_at_ns = 0  # the last trial that came to nothing
+        self._open_step_lsn = 0  # of a step that is under way: what is released for it is not certain yet
         self._closed = False
         self._contents: dict[str, bytes] = {}
         self._fault: TamiyoError | None = None
@@ -96,6 +97,12 @@ class Journal:
             self._start_trial_when_due()
             return "log_failed"
 
+    def require(self) -> None:
+        """Raise JournalUnavailable where `refusal` names a cause, and what that raises."""
+        refusal = self.refusal()
+        if refusal is not None:
+            raise JournalUnavailable(refusal)
+
     def record(self, make: Make, *, log: wal.Log | None = None) -> Recorded:
         """Queue one batch: who rides along, then what `make` says from the state after them.
 
@@ -120,9 +127,9 @@ class Journal:
         Raises as `record`, and what `refusal` raises; JournalUnavailable while the log's breaker is open, too.
         """
         with self._lock:
-            self._require()
+            self.require()
             self.settle()
-            self._require()  # what was owed may have opened the breaker
+            self.require()  # what was owed may have opened the breaker
             recorded = self.record(make)
             return recorded if recorded.events else None
 
@@ -170,6 +177,7 @@ class Journal:
             after = evolve(self._state, self._state.last_lsn + 1, event)
             with self._adopting((event,), after, self._riders):
                 staged = translated(lambda: self._log.stage(*encode(event)))
+            self._open_step_lsn = staged.lsn
             return Arrival(event, staged, self._state, self._log)
 
     def count_unrecorded(self, cause: str) -> None:
@@ -181,6 +189,19 @@ class Journal:
         """Remember a received step that was answered with a safe PAUSE; the next batch begins with it."""
         with self._lock:
             self._owed.pauses.append(released)
+            self._open_step_lsn = 0
+
+    def note_release(self) -> None:
+        """The command of the step under way is released: what the log says of it is certain."""
+        self._open_step_lsn = 0
+
+    def certain_lsn(self) -> int:
+        """How far the log is durable, and says for certain what was released for each step."""
+        with self._lock:
+            durable_lsn = self._log.durable_lsn
+            open_lsns = [self._open_step_lsn] if self._open_step_lsn else []
+            uncertain = [*open_lsns, *self._owed.untold(durable_lsn)]
+            return min([durable_lsn, *(lsn - 1 for lsn in uncertain)])
 
     def settle(self) -> None:
         """Queue what is owed from before: the PAUSE that was released, and the steps that no record was taken of."""
@@ -213,11 +234,6 @@ class Journal:
                     self.record(lambda _state, _now_ns: ())
         finally:
             self._log.close(CLOSE_TIMEOUT_S)
-
-    def _require(self) -> None:
-        refusal = self.refusal()
-        if refusal is not None:
-            raise JournalUnavailable(refusal)
 
     def _queue(self, makers: Sequence[Make], riders: int = 0) -> Recorded:
         """Fold and queue what `makers` say, each after the one before it; the first `riders` of them have ridden."""

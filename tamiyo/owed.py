@@ -64,6 +64,10 @@ class Owed:
         while self.pauses and self.pauses[0].told_lsn <= durable_lsn:
             self.pauses.popleft()
 
+    def untold(self, durable_lsn: int) -> list[int]:
+        """The steps that the log does not durably say to be paused, by LSN."""
+        return [pause.step_lsn for pause in self.pauses if not 0 < pause.told_lsn <= durable_lsn]
+
     def reopened(self, last_lsn: int) -> None:
         """The log came back and ends at `last_lsn`: what it was told past that, it was not told."""
         for pause in self.pauses:

@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 import wal
 from tamiyo import signing
 from tamiyo.blueprints import Blueprints, Library
+from tamiyo.bus import Bus
 from tamiyo.clock import Clock, SystemClock
 from tamiyo.config import Settings, load_settings
 from tamiyo.core.state import State
@@ -31,6 +32,7 @@ from tamiyo.errors import InvariantViolation, JournalError, PacketRejected, Serv
 from tamiyo.fingerprint import service_opened
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.outbox import Outbox
 from tamiyo.policy import Policy
 from tamiyo.policy.baseline import BaselinePolicy
 from tamiyo.probe import sync_ms
@@ -51,7 +53,14 @@ class TamiyoService:
     """The controller of one directory. Open it, hand it packets, apply the commands it returns, close it."""
 
     def __init__(
-        self, directory: Path, journal: Journal, stages: Stages, settings: Settings, *, on_disk: bool = True
+        self,
+        directory: Path,
+        journal: Journal,
+        stages: Stages,
+        settings: Settings,
+        clock: Clock,
+        *,
+        on_disk: bool = True,
     ) -> None:
         """Assembled by `open`."""
         self.directory = directory
@@ -62,6 +71,7 @@ class TamiyoService:
         self._journal = journal
         self._stages = stages
         self._directives = Directives(journal, directory if on_disk else None)
+        self._outbox = Outbox(journal, clock, self._directives.take_up, budget_ms=settings.publish_timeout_ms)
         self._upkeep = Upkeep(journal, self._directives)
         self._upkeep.start()
         weakref.finalize(self, self._upkeep.stop)  # a service that is dropped without close() leaves no thread at work
@@ -108,12 +118,13 @@ class TamiyoService:
         path = Path(directory) / "wal"
         journal = Journal(lambda: wal.Log.open(path, segment_bytes=settings.segment_bytes, disk=disk), clock)
         try:
-            journal.begin(lambda _, now_ns: (service_opened(settings, identity, now_ns, clock.wall_ns()),))
+            log_id = journal.log.head().log_id.hex()
+            journal.begin(lambda _, now_ns: (service_opened(settings, identity, now_ns, clock.wall_ns(), log_id),))
             if disk is None:
                 _warn_of_a_slow_disk(path, settings.commit_timeout_ms)
             blueprints = Blueprints(urza, journal, clock, budget_ms=settings.metadata_timeout_ms)
             stages = Stages(journal, blueprints, policy, identity, key, settings, clock)
-            return cls(Path(directory), journal, stages, settings, on_disk=disk is None)
+            return cls(Path(directory), journal, stages, settings, clock, on_disk=disk is None)
         except BaseException:  # whatever it was, the log's lock must not stay behind
             journal.abandon()
             raise
@@ -186,6 +197,22 @@ class TamiyoService:
             return _is_durable(self._journal.flush(), timeout_s) and taken_up
         except JournalUnavailable:
             return False
+
+    async def publish_history(self, bus: Bus) -> bool:
+        """Publish what the journal holds past its cursor: telemetry, and the field reports that are due.
+
+        For a host's periodic flush. It never blocks a step, and waits for bus and disk within budgets. At least once:
+        what went out just before a crash goes out again, under the same ids.
+
+        Returns:
+            Whether everything went. False, too, while another call is at it.
+
+        Raises:
+            ServiceClosed: after `close()`.
+            TamiyoError: the history itself cannot be read.
+        """
+        self._require_open("publish_history")
+        return await self._outbox.publish(bus)
 
     @property
     def state(self) -> State:

@@ -121,9 +121,9 @@ class Stages:
     def receive(self, step: Step) -> None:
         """Stage the packet, so that a crash from here on keeps it."""
         with _timed(step, "receive_ns"):
-            self._require_journal()
+            self._journal.require()
             self._journal.settle()
-            self._require_journal()  # what was owed may have opened the log's breaker
+            self._journal.require()  # what was owed may have opened the log's breaker
             arrival = self._journal.stage(lambda state, now_ns: _step_received(step, state, now_ns))
             assert isinstance(arrival.event, journal.StepReceived)  # noqa: S101  it was just made
             step.received, step.lsn, step.state, step.log = (
@@ -188,7 +188,9 @@ class Stages:
         assert step.recorded is not None  # noqa: S101  a commit has a batch
         with _timed(step, "sign_ns"):
             place = _decision_lsn(step.recorded) - commit.first_lsn
-            return signing.release(commit.entries[place], self._key)
+            command = signing.release(commit.entries[place], self._key)
+        self._journal.note_release()
+        return command
 
     def pause(self, step: Step, cause: str) -> pb.AdaptationCommand:
         """The safe PAUSE; the log says so later: of a step it has by its LSN, of any other by its number."""
@@ -205,11 +207,6 @@ class Stages:
         """Let the collaborators' threads end."""
         self._blueprints.close()
         self._inference.close()
-
-    def _require_journal(self) -> None:
-        refusal = self._journal.refusal()
-        if refusal is not None:
-            raise JournalUnavailable(refusal)
 
     def _await(self, step: Step, wait: Callable[[float], bool]) -> None:
         started_ns = time.perf_counter_ns()

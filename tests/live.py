@@ -109,6 +109,11 @@ class Live:
         found = [decode(entry.kind, entry.payload) for entry in self.entries()]
         return [event for event in found if kind is None or isinstance(event, kind)]
 
+    def durable(self) -> None:
+        """Wait until everything that was queued is durable, or the log's writer has failed."""
+        while self.service.log.failure is None and self.service.log.durable_lsn < self.service.state.last_lsn:
+            pass
+
     def decisions(self) -> list[journal.DecisionMade]:
         return self.events(journal.DecisionMade)
 

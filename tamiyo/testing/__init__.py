@@ -11,6 +11,7 @@ Hypothesis, and where that is installed importing this package registers them fo
 
 from importlib.util import find_spec
 
+from tamiyo.testing.bus import MemoryBus, Message
 from tamiyo.testing.clock import FaultClock, ManualClock
 from tamiyo.testing.faults import Faults
 from tamiyo.testing.library import FaultLibrary, MemoryLibrary, MemoryRecord
@@ -28,7 +29,9 @@ __all__ = [
     "FixedPolicy",
     "HangingPolicy",
     "ManualClock",
+    "MemoryBus",
     "MemoryLibrary",
     "MemoryRecord",
+    "Message",
     "ScriptedPolicy",
 ]

@@ -6,7 +6,7 @@ from tamiyo.testing.faults import Faults
 
 __all__ = ["CALLS", "FaultClock", "ManualClock"]
 
-CALLS = ("policy", "library", "log")
+CALLS = ("policy", "library", "log", "bus")
 """What a service waits for, as it names them to `Clock.patience_s`."""
 
 PATIENCE_S = 120.0
