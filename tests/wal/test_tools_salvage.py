@@ -1,0 +1,450 @@
+"""Salvage: what is sound is saved, and what is lost is named, exactly, whatever was done to the files."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from log_rig import PATH, SEGMENT_BYTES, contents, entries, numbered, open_log, overwrite, segment, segments, written
+
+import wal
+from wal.frames import SEAL, Frame
+from wal.salvage import Damage, Loss, Report, salvage
+from wal.scan import Window, next_frame, start_of
+from wal.shelf import opened, read_segment
+from wal.testing import MemoryDisk
+
+RECORDS = [(n, bytes([n]) * (300 + 150 * n)) for n in range(14)]
+BATCHES = [RECORDS[:2], RECORDS[2:3], RECORDS[3:6], *[[record] for record in RECORDS[6:]]]
+COUNT = len(RECORDS)
+
+
+def several() -> MemoryDisk:
+    """A closed log of four segments: batches of 2, 1, 3 and then of 1 record."""
+    return written(BATCHES)
+
+
+def frames_of(disk: wal.Disk, place: Path) -> Iterator[Frame]:
+    """The frames of an undamaged segment, in order."""
+    with opened(disk, place) as fd:
+        window, cursor = Window(disk, fd), start_of(read_segment(place, disk).header)
+        while isinstance(frame := next_frame(window, cursor), Frame):
+            yield frame
+            cursor.advance(frame)
+            if frame.type == SEAL:
+                return
+
+
+def lsns(frame: Frame) -> range:
+    return range(frame.first_lsn, frame.first_lsn + frame.records)
+
+
+def saved(disk: wal.Disk) -> tuple[Report, list[wal.Entry]]:
+    found = salvage(PATH, disk=disk)
+    return found.report, list(found)
+
+
+def lost_lsns(report: Report) -> set[int]:
+    return {
+        lsn for loss in report.lost for lsn in range(loss.first_lsn, (loss.last_lsn or max(COUNT, loss.first_lsn)) + 1)
+    }
+
+
+def test_an_undamaged_log_is_saved_whole_and_nothing_is_said_to_be_lost() -> None:
+    disk = several()
+    before = contents(disk)
+    report, found = saved(disk)
+    assert found == numbered(RECORDS) == entries(disk)
+    assert (report.records, report.first_lsn, report.last_lsn, report.files) == (COUNT, 1, COUNT, len(segments(disk)))
+    assert (report.lost, report.damage, report.torn, report.breaks, report.stale_records) == ((), (), None, (), 0)
+    assert report.complete
+    assert report.lost_records == 0
+    assert report.log_id == read_segment(segment(), disk).header.log_id
+    assert contents(disk) == before
+
+
+DAMAGE = st.tuples(
+    st.sampled_from(["flip", "zero", "garbage", "truncate", "remove"]),
+    st.integers(0, 3),
+    st.integers(0, SEGMENT_BYTES - 1),
+)
+
+
+def harm(disk: MemoryDisk, kind: str, place: Path, offset: int) -> None:
+    if place not in disk.files():
+        return
+    image = bytearray(disk.peek(place))
+    sector = slice(offset // 512 * 512, offset // 512 * 512 + 512)
+    length = len(image[sector])
+    if kind == "remove":
+        disk.unlink(place)
+        return
+    if kind == "truncate":
+        del image[offset:]
+    elif offset < len(image):
+        image[sector] = {
+            "flip": bytes([*image[sector.start : offset], image[offset] ^ 0x20, *image[offset + 1 : sector.stop]]),
+            "zero": bytes(length),
+            "garbage": (b"\xa5\x5a" * 256)[:length],
+        }[kind]
+    disk.poke(place, bytes(image))
+
+
+@given(harms=st.lists(DAMAGE, min_size=1, max_size=4))
+@settings(deadline=None, max_examples=150)
+def test_exactly_the_records_of_touched_frames_are_lost_wherever_the_damage_falls(
+    harms: list[tuple[str, int, int]],
+) -> None:
+    disk = several()
+    places = segments(disk)
+    layout = {place: list(frames_of(disk, place)) for place in places}
+    before = contents(disk)
+    for kind, number, offset in harms:
+        harm(disk, kind, places[number], offset)
+    after = {place: image for place, image in contents(disk).items() if place.suffix == ".wal"}
+
+    def survives(place: Path, frame: Frame) -> bool:
+        span = slice(frame.offset, frame.end)
+        return place in after and after[place][span] == before[place][span]
+
+    sound = [frame for place, all_frames in layout.items() for frame in all_frames if survives(place, frame)]
+    expected = {lsn for frame in sound for lsn in lsns(frame)}
+
+    report, found = saved(disk)
+    assert found == [entry for entry in numbered(RECORDS) if entry.lsn in expected]
+    assert report.records == len(expected)
+    lost = lost_lsns(report)
+    assert lost & expected == set()
+    assert all(loss.last_lsn is None or loss.last_lsn <= COUNT for loss in report.lost)
+    unsaid = set(range(1, COUNT + 1)) - expected - lost
+    if unsaid:  # only what opening, too, would take for the end of the log, or for a write that was never acknowledged
+        last = places[-1]
+        end = max([frame.end for frame in layout[last] if survives(last, frame)], default=512)
+        assert min(unsaid) > max(expected | lost, default=0)
+        assert (report.torn is not None and report.torn.offset_bytes == end) or not after[last][end:].strip(b"\0")
+
+
+def test_a_record_s_loss_is_placed_where_it_stood() -> None:
+    disk = several()
+    place = segments(disk)[1]
+    victim = list(frames_of(disk, place))[1]
+    overwrite(disk, place, victim.offset + 200, b"\xff\xff")
+    report, found = saved(disk)
+    assert [entry.lsn for entry in found] == [lsn for lsn in range(1, COUNT + 1) if lsn not in lsns(victim)]
+    assert report.lost == (Loss(victim.first_lsn, lsns(victim)[-1], 2, victim.offset),)
+    assert report.damage == (Damage(place.name, victim.offset, victim.end, "a frame whose checksum is wrong"),)
+    assert report.lost_records == victim.records
+    assert not report.complete
+
+
+def test_a_batch_in_the_middle_is_lost_whole() -> None:
+    disk = several()
+    victim = next(frame for frame in frames_of(disk, segment()) if frame.records == 3)
+    overwrite(disk, segment(), victim.end - 1, b"\x00\x01")
+    report, _ = saved(disk)
+    assert [(loss.first_lsn, loss.last_lsn) for loss in report.lost] == [(victim.first_lsn, victim.first_lsn + 2)]
+
+
+def test_a_damaged_header_costs_no_record() -> None:
+    for number in range(len(segments(several()))):
+        disk = several()
+        place = segments(disk)[number]
+        overwrite(disk, place, 40, b"\xff\xff")
+        report, found = saved(disk)
+        assert found == numbered(RECORDS)
+        assert report.damage == (Damage(place.name, 0, 512, "the segment header's checksum is wrong"),)
+        assert report.complete
+
+
+def test_a_missing_segment_costs_its_own_records_alone() -> None:
+    for missing in range(len(segments(several()))):
+        disk = several()
+        places = segments(disk)
+        gone = [lsn for frame in frames_of(disk, places[missing]) for lsn in lsns(frame)]
+        disk.unlink(places[missing])
+        report, found = saved(disk)
+        assert [entry.lsn for entry in found] == [lsn for lsn in range(1, COUNT + 1) if lsn not in gone]
+        last = missing == len(places) - 1
+        assert report.lost == (Loss(gone[0], None if last else gone[-1], missing + 1, 512),)
+        assert report.lost_records == (None if last else len(gone))
+        assert [damage.problem for damage in report.damage] == [] if last else ["the segment's file is missing"]
+
+
+def test_a_segment_under_another_name_is_saved_all_the_same() -> None:
+    disk = several()
+    place = segments(disk)[1]
+    disk.rename(place, PATH / "backup.wal")
+    report, found = saved(disk)
+    assert found == numbered(RECORDS)
+    assert report.complete
+    assert [damage.problem for damage in report.damage] == ["the file holds segment 2: a copy or a renamed file"]
+
+
+def test_a_renamed_segment_with_a_damaged_header_is_known_by_its_frames() -> None:
+    disk = several()
+    place = segments(disk)[1]
+    overwrite(disk, place, 40, b"\xff\xff")
+    disk.rename(place, segment(9, 1000))
+    report, found = saved(disk)
+    assert found == numbered(RECORDS)
+    assert "segment's file is missing" not in str(report.damage)
+
+
+def test_two_damaged_copies_of_a_segment_make_one_sound_one() -> None:
+    disk = several()
+    place = segments(disk)[0]
+    frames = [frame for frame in frames_of(disk, place) if frame.records]
+    disk.poke(PATH / "copy.wal", disk.peek(place))
+    overwrite(disk, place, frames[0].offset + 130, b"\xff")
+    overwrite(disk, PATH / "copy.wal", frames[2].offset + 130, b"\xff")
+    report, found = saved(disk)
+    assert found == numbered(RECORDS)
+    assert report.complete
+    assert len(report.damage) == 3  # both places, and the copy's name
+
+
+def test_frames_of_another_log_are_no_records_of_this_one() -> None:
+    disk = several()
+    other = written(BATCHES, entropy=bytes)
+    place = segments(disk)[1]
+    gone = [lsn for frame in frames_of(disk, place) for lsn in lsns(frame)]
+    disk.poke(place, other.peek(place))
+    report, found = saved(disk)
+    assert [entry.lsn for entry in found] == [lsn for lsn in range(1, COUNT + 1) if lsn not in gone]
+    assert [(loss.first_lsn, loss.last_lsn) for loss in report.lost] == [(gone[0], gone[-1])]
+    assert "frames of another log" in {damage.problem for damage in report.damage}
+
+
+def test_a_frame_at_the_wrong_place_is_damage_there() -> None:
+    disk = several()
+    frames = list(frames_of(disk, segment()))
+    image = disk.peek(segment())
+    overwrite(disk, segment(), frames[2].offset, image[frames[1].offset : frames[1].offset + 512])
+    report, _ = saved(disk)
+    assert (
+        Damage(segment().name, frames[2].offset, frames[2].end, f"a frame that belongs to segment 1, offset {512 * 2}")
+        in report.damage
+    )
+    assert lost_lsns(report) == set(lsns(frames[2]))
+
+
+def test_records_that_a_recovery_had_cut_are_left_out_when_they_reappear() -> None:
+    disk = written([[record] for record in RECORDS[:3]], close=False)
+    image = disk.peek(segment())
+    frames = list(frames_of(disk, segment()))
+    overwrite(disk, segment(), frames[3].offset + 130, b"\xff")
+    with open_log(disk) as log:
+        assert log.recovery.last_lsn == 2
+        log.append([(9, b"instead")])
+    disk.poke(PATH / "old.wal", image)
+    report, found = saved(disk)
+    assert found == numbered([*RECORDS[:2], (9, b"instead")])
+    assert report.stale_records == 1
+    assert report.complete
+
+
+def test_two_histories_under_one_log_id_are_told_apart_by_the_chain() -> None:
+    """A copy was written to as well: each record is sound, in the same epoch, and they do not fit together."""
+    base = written(BATCHES[:2])
+    one, two = base.copy(), base.copy()
+    for disk, entropy in ((one, lambda length: b"1" * length), (two, lambda length: b"2" * length)):
+        with open_log(disk, entropy=entropy) as log:
+            for n in range(3):
+                log.append([(n, b"later")])
+    lsn_of = {frame.first_lsn: frame for frame in frames_of(one, segment()) if frame.records}
+    overwrite(one, segment(), lsn_of[5].offset + 125, b"\xff")
+    overwrite(two, segment(), lsn_of[4].offset + 125, b"\xff")
+    one.poke(PATH / "other.wal", two.peek(segment()))
+    report, found = saved(one)
+    assert [entry.lsn for entry in found] == [1, 2, 3, 4, 5, 6]
+    assert (report.lost, report.breaks) == ((), (5,))
+    assert not report.complete
+
+
+def test_histories_that_part_inside_a_batch_are_told_apart_too() -> None:
+    base = written(BATCHES[:2])
+    one, two = base.copy(), base.copy()
+    with open_log(one) as log:
+        for payload in (b"one 4", b"one 5"):
+            log.append([(1, payload)])
+    with open_log(two) as log:
+        log.append([(1, b"two 4")])
+        log.append([(1, b"two 5"), (1, b"two 6")])
+    fourth = next(frame for frame in frames_of(two, segment()) if frame.first_lsn == 4 and frame.records)
+    overwrite(two, segment(), fourth.offset + 125, b"\xff")
+    one.poke(PATH / "other.wal", two.peek(segment()))
+    report, found = saved(one)
+    assert [entry.payload for entry in found[3:]] == [b"one 4", b"one 5", b"two 6"]
+    assert report.breaks == (6,)
+
+
+def test_an_interrupted_write_is_not_called_a_loss() -> None:
+    disk = written([[record] for record in RECORDS[:3]], close=False)
+    last = list(frames_of(disk, segment()))[-1]
+    overwrite(disk, segment(), last.offset + 130, b"\xff")
+    report, found = saved(disk)
+    assert found == numbered(RECORDS[:2])
+    assert report.complete
+    assert report.torn == Damage(
+        segment().name, last.offset, last.end, "an interrupted write of LSN 3..3, which nothing proves acknowledged"
+    )
+    with open_log(disk) as log:
+        assert log.recovery.last_lsn == 2
+
+
+def test_bytes_that_no_torn_write_leaves_may_have_been_records() -> None:
+    disk = written([[(1, b"x")]], segment_bytes=2 << 20, max_batch_bytes=256)
+    overwrite(disk, segment(), (2 << 20) - 600, b"\x01")
+    report, found = saved(disk)
+    assert len(found) == 1
+    assert report.torn is None
+    assert [(loss.first_lsn, loss.last_lsn) for loss in report.lost] == [(2, None)]
+    assert report.lost_records is None
+
+
+class Failing:
+    """A disk whose medium does not give back some sectors of one file, or refuses to open it."""
+
+    def __init__(self, disk: MemoryDisk, place: Path, sectors: set[int], error: int = errno.EIO) -> None:
+        self._disk = disk
+        self._place = place
+        self._sectors = sectors
+        self._error = error
+        self._fds: set[int] = set()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._disk, name)
+
+    def open(self, path: Path, *, write: bool = False, create: bool = False) -> int:
+        if path == self._place and not self._sectors:
+            raise OSError(self._error, os.strerror(self._error))
+        fd = self._disk.open(path, write=write, create=create)
+        if path == self._place:
+            self._fds.add(fd)
+        return fd
+
+    def pread(self, fd: int, length: int, offset: int) -> bytes:
+        if fd in self._fds and self._sectors & set(range(offset // 512, -(-(offset + length) // 512))):
+            raise OSError(self._error, os.strerror(self._error))
+        return self._disk.pread(fd, length, offset)
+
+
+def test_a_sector_that_the_medium_does_not_give_back_costs_its_frame_alone() -> None:
+    disk = several()
+    place = segments(disk)[1]
+    victim = list(frames_of(disk, place))[1]
+    assert victim.length > 1024
+    sector = victim.offset // 512 + 1
+    report, found = saved(Failing(disk, place, {sector, sector + 1}))  # type: ignore[arg-type]
+    assert {entry.lsn for entry in found} == set(range(1, COUNT + 1)) - set(lsns(victim))
+    assert lost_lsns(report) == set(lsns(victim))
+    assert Damage(place.name, sector * 512, (sector + 2) * 512, "the medium cannot be read here") in report.damage
+
+
+@pytest.mark.parametrize("frame_number", [-2, -1])
+def test_an_unreadable_end_is_never_taken_for_a_torn_write_or_for_the_end(frame_number: int) -> None:
+    disk = written([[record] for record in RECORDS[:3]], close=False)
+    last = list(frames_of(disk, segment()))[-1]
+    sector = last.offset // 512 + 2 + frame_number  # the frame's first sector, or its second
+    report, found = saved(Failing(disk, segment(), {sector}))  # type: ignore[arg-type]
+    assert found == numbered(RECORDS[:2])
+    assert report.torn is None
+    assert report.lost == (Loss(3, None, 1, last.offset),)
+
+
+def test_a_file_that_cannot_be_opened_is_damage_and_the_rest_is_saved() -> None:
+    disk = several()
+    place = segments(disk)[1]
+    gone = [lsn for frame in frames_of(disk, place) for lsn in lsns(frame)]
+    report, found = saved(Failing(disk, place, set(), errno.EACCES))  # type: ignore[arg-type]
+    assert [entry.lsn for entry in found] == [lsn for lsn in range(1, COUNT + 1) if lsn not in gone]
+    assert report.damage == (Damage(place.name, 0, 0, "the file cannot be read: Permission denied"),)
+
+
+def test_any_other_error_of_a_medium_makes_the_file_unreadable() -> None:
+    disk = several()
+    place = segments(disk)[1]
+    report, _ = saved(Failing(disk, place, {3}, errno.ENXIO))  # type: ignore[arg-type]
+    assert "the file cannot be read: No such device or address" in {damage.problem for damage in report.damage}
+
+
+def test_a_directory_without_a_sound_byte_says_that_nothing_can_be_told() -> None:
+    disk = MemoryDisk()
+    disk.poke(segment(), b"\xff" * SEGMENT_BYTES)
+    report, found = saved(disk)
+    assert found == []
+    assert (report.log_id, report.records, report.lost_records) == (None, 0, None)
+    assert report.lost == (Loss(1, None, 1, 512),)
+
+
+def test_a_directory_without_segments_has_nothing_to_lose(tmp_path: Path) -> None:
+    report = salvage(tmp_path).report
+    assert (report.files, report.records, report.complete) == (0, 0, True)
+    with pytest.raises(FileNotFoundError):
+        salvage(tmp_path / "nowhere")
+
+
+def test_a_frame_of_a_later_format_is_not_guessed_at() -> None:
+    import google_crc32c
+
+    disk = several()
+    victim = list(frames_of(disk, segment()))[1]
+    image = bytearray(disk.peek(segment()))
+    image[victim.offset + 4] = 77  # a type unknown here, under right checksums
+    crc = google_crc32c.value(bytes(image[victim.offset : victim.offset + 116]))
+    image[victim.offset + 116 : victim.offset + 120] = crc.to_bytes(4, "little")
+    crc = google_crc32c.value(bytes(image[victim.offset : victim.end - 4]))
+    image[victim.end - 4 : victim.end] = crc.to_bytes(4, "little")
+    disk.poke(segment(), bytes(image))
+    report, _ = saved(disk)
+    assert lost_lsns(report) == set(lsns(victim))
+    assert "frame type 77" in report.damage[0].problem
+
+
+def test_a_header_of_a_later_format_hides_no_frame() -> None:
+    import google_crc32c
+
+    disk = several()
+    image = bytearray(disk.peek(segment()))
+    image[8:10] = (99).to_bytes(2, "little")
+    image[508:512] = google_crc32c.value(bytes(image[:508])).to_bytes(4, "little")
+    disk.poke(segment(), bytes(image))
+    report, found = saved(disk)
+    assert found == numbered(RECORDS)
+    assert "format 99" in report.damage[0].problem
+
+
+def test_records_that_do_not_hash_to_their_chain_are_not_saved() -> None:
+    """Someone changed a payload, and mended the checksums."""
+    import google_crc32c
+
+    disk = several()
+    victim = list(frames_of(disk, segment()))[1]
+    image = bytearray(disk.peek(segment()))
+    image[victim.offset + 160] ^= 1
+    crc = google_crc32c.value(bytes(image[victim.offset : victim.end - 4]))
+    image[victim.end - 4 : victim.end] = crc.to_bytes(4, "little")
+    disk.poke(segment(), bytes(image))
+    report, _ = saved(disk)
+    assert lost_lsns(report) == set(lsns(victim))
+    assert report.damage[0].problem == "a frame whose records do not hash to its chain"
+
+
+def test_progress_is_told_in_bytes_and_reaches_the_whole() -> None:
+    disk = several()
+    told: list[tuple[int, int]] = []
+    salvage(PATH, disk=disk, progress=lambda done, total: told.append((done, total)))
+    total = SEGMENT_BYTES * len(segments(disk))
+    assert told[-1] == (total, total)
+    assert told == sorted(told)
+
+
+def test_a_file_that_changes_between_finding_and_saving_is_refused() -> None:
+    disk = several()
+    found = salvage(PATH, disk=disk)
+    overwrite(disk, segment(), 1024 + 130, b"\xff")
+    with pytest.raises(wal.LogCorrupt, match="no longer sound"):
+        list(found)
