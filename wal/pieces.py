@@ -6,7 +6,7 @@ stands where it says it does, and its chain follows from its own records.
 """
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from wal.disk import Disk, read_fully
@@ -73,16 +73,14 @@ class PatientWindow(Window):
             return bytes(length)
 
 
-def pieces(window: Window, on_bytes: Callable[[int], None] | None = None) -> Iterator[Piece]:
-    """Yield what stands in a segment's file after its header. `on_bytes` is told each offset that was reached."""
+def pieces(window: Window) -> Iterator[Piece]:
+    """Yield what stands in a segment's file after its header."""
     offset = HEADER_BYTES
     while offset < window.size:
         found = piece_at(window, offset)
         for piece in [found] if found is not None else _wreck(window, offset):
             yield piece
             offset = piece.end
-        if on_bytes is not None:
-            on_bytes(offset)
 
 
 def piece_at(window: Window, offset: int) -> Piece | None:

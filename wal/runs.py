@@ -3,7 +3,7 @@
 Rule: a file is taken as it is found. A damaged header, a wrong name or a missing neighbour hides no frame.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -115,25 +115,37 @@ class SegmentFile:
 
 
 def read_file(place: Path, disk: Disk, on_bytes: Callable[[int], None]) -> SegmentFile:
-    """Read a segment's file from end to end; `on_bytes` is told each offset that was reached.
+    """Read a segment's file from end to end; `on_bytes` is told the length of each stretch that was read.
 
     A file that cannot be opened, and sectors that cannot be read, are damage like any other.
     """
+    file = segment_file(place)
+    for piece in read_pieces(file, disk):
+        on_bytes(piece.end - piece.offset)
+    return file
+
+
+def segment_file(place: Path) -> SegmentFile:
+    """Return a file of which nothing is known but its name."""
     numbers = parse_name(place.name)
-    file = SegmentFile(place, None if numbers is None else numbers[0])
+    return SegmentFile(place, None if numbers is None else numbers[0])
+
+
+def read_pieces(file: SegmentFile, disk: Disk) -> Iterator[Piece]:
+    """Yield the pieces that stand after the file's header, each once `file` has taken it in."""
     try:
-        with opened(disk, place) as fd:
+        with opened(disk, file.place) as fd:
             window = PatientWindow(disk, fd)
             file.size = window.size
             _read_header(file, window)
-            for piece in pieces(window, on_bytes):
+            for piece in pieces(window):
                 _sort(file, piece)
+                yield piece
             _note_unreadable(file, window.unreadable)
     except OSError as error:
         file.note(0, file.size, f"the file cannot be read: {error.strerror}")
-    if file.runs and (file.header is None or numbers is None):
+    if file.runs and (file.header is None or parse_name(file.place.name) is None):
         file.number = file.runs[-1].segment
-    return file
 
 
 def _read_header(file: SegmentFile, window: PatientWindow) -> None:
@@ -195,6 +207,26 @@ def settle_tail(file: SegmentFile) -> None:
     while file.tail and file.tail[-1].is_zero:
         file.tail.pop()
     _settle(file)
+
+
+def torn_end(file: SegmentFile) -> Damage | None:
+    """Return what an interrupted write left at the end of a log's last file; None when it is something else.
+
+    As `wal.recovery.RECOVERY_CASES` has it: within the in-doubt length, and nothing later proves it acknowledged.
+    The sound head of a damaged frame is proof too.
+    """
+    filled = [piece for piece in file.tail if not piece.is_zero]
+    if not filled or file.header is None or file.is_sealed or file.is_short:
+        return None
+    end = filled[-1].end
+    bounded = end - file.end <= file.header.limits.in_doubt_bytes
+    readable = not any(file.end <= at < end for at in file.unreadable)
+    proven = any(piece.claim is not None and piece.claim.durable_offset > file.end for piece in filled)
+    if not bounded or not readable or proven:
+        return None
+    said = filled[0].claim
+    what = "" if said is None or not said.records else f" of LSN {said.first_lsn}..{said.first_lsn + said.records - 1}"
+    return Damage(file.place.name, file.end, end, f"an interrupted write{what}, which nothing proves acknowledged")
 
 
 def _note_unreadable(file: SegmentFile, offsets: set[int]) -> None:

@@ -5,7 +5,7 @@ Rule 2: every LSN from the first to the last that anything sound speaks of is ei
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,8 @@ from typing import NamedTuple
 from wal.choice import Range, breaks, choose, records
 from wal.disk import Disk, OsDisk
 from wal.entries import Entry
-from wal.runs import Damage, Run, SegmentFile, read_file, settle_tail
+from wal.progress import Meter, Progress
+from wal.runs import Damage, Run, SegmentFile, read_file, settle_tail, torn_end
 from wal.segment import HEADER_BYTES
 from wal.shelf import opened
 
@@ -83,9 +84,7 @@ class Salvage:
             yield from records(part, self._disk)
 
 
-def salvage(
-    path: Path | str, *, disk: Disk | None = None, progress: Callable[[int, int], None] | None = None
-) -> Salvage:
+def salvage(path: Path | str, *, disk: Disk | None = None, progress: Progress | None = None) -> Salvage:
     """Read every segment file in the directory `path`, whatever its state, and return what can be saved.
 
     `progress(done_bytes, total_bytes)` is called about once for each MiB. Takes no lock; beside a live writer the
@@ -114,18 +113,13 @@ def salvage(
     return Salvage(report, ranges, disk)
 
 
-def _read_files(path: Path, disk: Disk, progress: Callable[[int, int], None] | None) -> list[SegmentFile]:
+def _read_files(path: Path, disk: Disk, progress: Progress | None) -> list[SegmentFile]:
     places = [path / name for name in sorted(disk.list_dir(path)) if name.endswith(".wal")]
-    total = sum([_size(place, disk) for place in places])
+    meter = Meter(progress, sum([_size(place, disk) for place in places]))
     files: list[SegmentFile] = []
     for place in places:
-        before = sum([file.size for file in files])
-
-        def on_bytes(offset: int, before: int = before) -> None:
-            if progress is not None:
-                progress(before + offset, total)
-
-        files.append(read_file(place, disk, on_bytes))
+        files.append(read_file(place, disk, meter.add))
+        meter.add(min(HEADER_BYTES, files[-1].size))
     return files
 
 
@@ -164,32 +158,12 @@ def _judge_the_end(files: Sequence[SegmentFile], log_id: bytes | None) -> tuple[
     """Return the torn write at the log's end, if that is what stands there, and whether more may be lost with it."""
     own = [file for file in files if file.log_id in {log_id, None}]
     last = max(own, key=lambda file: (file.number or 0, file.end), default=None)
-    torn = None if last is None else _torn(last)
+    torn = None if last is None else torn_end(last)
     open_ended = last is not None and torn is None and _lacks_its_end(last)
     for file in files:
         if torn is None or file is not last:
             settle_tail(file)
     return torn, open_ended
-
-
-def _torn(file: SegmentFile) -> Damage | None:
-    """Return what an interrupted write left at the end of the last file; None when it is something else.
-
-    As `wal.recovery.RECOVERY_CASES` has it: within the in-doubt length, and nothing later proves it acknowledged.
-    The sound head of a damaged frame is proof too.
-    """
-    filled = [piece for piece in file.tail if not piece.is_zero]
-    if not filled or file.header is None or file.is_sealed or file.is_short:
-        return None
-    end = filled[-1].end
-    bounded = end - file.end <= file.header.limits.in_doubt_bytes
-    readable = not any(file.end <= at < end for at in file.unreadable)
-    proven = any(piece.claim is not None and piece.claim.durable_offset > file.end for piece in filled)
-    if not bounded or not readable or proven:
-        return None
-    said = filled[0].claim
-    what = "" if said is None or not said.records else f" of LSN {said.first_lsn}..{said.first_lsn + said.records - 1}"
-    return Damage(file.place.name, file.end, end, f"an interrupted write{what}, which nothing proves acknowledged")
 
 
 def _lacks_its_end(file: SegmentFile) -> bool:
