@@ -15,7 +15,7 @@ from wal.frames import MAGIC, Frame, chain_holds, claim
 from wal.scan import CHUNK_BYTES, Window, frame_at
 from wal.segment import HEADER_BYTES, SECTOR_BYTES
 
-HOLE = "zeros"
+HOLE = "zeros where frames were"
 
 
 class Piece(NamedTuple):

@@ -12,6 +12,7 @@ from wal.disk import Disk
 from wal.errors import LogCorrupt, UnsupportedFormat
 from wal.frames import SEAL, Frame
 from wal.pieces import PatientWindow, Piece, pieces
+from wal.scan import Window
 from wal.segment import HEADER_BYTES, SECTOR_BYTES, Header, decode_header, parse_name
 from wal.shelf import opened
 
@@ -120,7 +121,7 @@ def read_file(place: Path, disk: Disk, on_bytes: Callable[[int], None]) -> Segme
     A file that cannot be opened, and sectors that cannot be read, are damage like any other.
     """
     file = segment_file(place)
-    for piece in read_pieces(file, disk):
+    for piece, _ in read_pieces(file, disk):
         on_bytes(piece.end - piece.offset)
     return file
 
@@ -131,8 +132,8 @@ def segment_file(place: Path) -> SegmentFile:
     return SegmentFile(place, None if numbers is None else numbers[0])
 
 
-def read_pieces(file: SegmentFile, disk: Disk) -> Iterator[Piece]:
-    """Yield the pieces that stand after the file's header, each once `file` has taken it in."""
+def read_pieces(file: SegmentFile, disk: Disk) -> Iterator[tuple[Piece, Window]]:
+    """Yield the pieces that stand after the file's header, each once `file` has taken it in, in the window on it."""
     try:
         with opened(disk, file.place) as fd:
             window = PatientWindow(disk, fd)
@@ -140,7 +141,7 @@ def read_pieces(file: SegmentFile, disk: Disk) -> Iterator[Piece]:
             _read_header(file, window)
             for piece in pieces(window):
                 _sort(file, piece)
-                yield piece
+                yield piece, window
             _note_unreadable(file, window.unreadable)
     except OSError as error:
         file.note(0, file.size, f"the file cannot be read: {error.strerror}")
@@ -195,7 +196,7 @@ def _settle(file: SegmentFile) -> None:
         if piece.is_zero and padding:
             file.damage[-1] = file.damage[-1]._replace(end_bytes=piece.end)
         else:
-            file.note(piece.offset, piece.end, piece.problem)
+            file.note(piece.offset, piece.end, piece.problem + _lsns(piece.claim))
         padding = not piece.is_zero
         if piece.claim is not None:
             file.claims.append(piece.claim)
@@ -224,9 +225,15 @@ def torn_end(file: SegmentFile) -> Damage | None:
     proven = any(piece.claim is not None and piece.claim.durable_offset > file.end for piece in filled)
     if not bounded or not readable or proven:
         return None
-    said = filled[0].claim
-    what = "" if said is None or not said.records else f" of LSN {said.first_lsn}..{said.first_lsn + said.records - 1}"
-    return Damage(file.place.name, file.end, end, f"an interrupted write{what}, which nothing proves acknowledged")
+    problem = f"an interrupted write that nothing proves acknowledged{_lsns(filled[0].claim)}"
+    return Damage(file.place.name, file.end, end, problem)
+
+
+def _lsns(said: Frame | None) -> str:
+    if said is None or not said.records:
+        return ""
+    last_lsn = said.first_lsn + said.records - 1
+    return f", LSN {said.first_lsn}" + (f"..{last_lsn}" if said.records > 1 else "")
 
 
 def _note_unreadable(file: SegmentFile, offsets: set[int]) -> None:

@@ -32,7 +32,7 @@ class Loss(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class SalvageReport:
     """What a salvage found.
 
     `records` can be saved, from `first_lsn` to `last_lsn` (0 and 0 for none); `lost` are those that cannot, in
@@ -72,7 +72,7 @@ class Report:
 class Salvage:
     """What can be saved of a log: the `report`, and the records themselves by iterating, as often as wanted."""
 
-    def __init__(self, report: Report, ranges: Sequence[Range], disk: Disk) -> None:
+    def __init__(self, report: SalvageReport, ranges: Sequence[Range], disk: Disk) -> None:
         """Made by `salvage`."""
         self.report = report
         self._ranges = ranges
@@ -98,7 +98,7 @@ def salvage(path: Path | str, *, disk: Disk | None = None, progress: Progress | 
     ranges, stale_records = choose(runs)
     torn, open_ended = _judge_the_end(files, log_id)
     known_end = _known_end(files, runs, ranges, log_id)
-    report = Report(
+    report = SalvageReport(
         log_id=log_id,
         files=len(files),
         records=sum([part.last_lsn - part.first_lsn + 1 for part in ranges]),

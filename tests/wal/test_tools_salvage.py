@@ -12,7 +12,7 @@ from log_rig import PATH, SEGMENT_BYTES, contents, entries, numbered, open_log, 
 
 import wal
 from wal.frames import SEAL, Frame
-from wal.salvage import Damage, Loss, Report, salvage
+from wal.salvage import Damage, Loss, SalvageReport, salvage
 from wal.scan import Window, next_frame, start_of
 from wal.shelf import opened, read_segment
 from wal.testing import MemoryDisk
@@ -42,12 +42,12 @@ def lsns(frame: Frame) -> range:
     return range(frame.first_lsn, frame.first_lsn + frame.records)
 
 
-def saved(disk: wal.Disk) -> tuple[Report, list[wal.Entry]]:
+def saved(disk: wal.Disk) -> tuple[SalvageReport, list[wal.Entry]]:
     found = salvage(PATH, disk=disk)
     return found.report, list(found)
 
 
-def lost_lsns(report: Report) -> set[int]:
+def lost_lsns(report: SalvageReport) -> set[int]:
     return {
         lsn for loss in report.lost for lsn in range(loss.first_lsn, (loss.last_lsn or max(COUNT, loss.first_lsn)) + 1)
     }
@@ -135,7 +135,7 @@ def test_a_record_s_loss_is_placed_where_it_stood() -> None:
     report, found = saved(disk)
     assert [entry.lsn for entry in found] == [lsn for lsn in range(1, COUNT + 1) if lsn not in lsns(victim)]
     assert report.lost == (Loss(victim.first_lsn, lsns(victim)[-1], 2, victim.offset),)
-    assert report.damage == (Damage(place.name, victim.offset, victim.end, "a frame whose checksum is wrong"),)
+    assert report.damage == (Damage(place.name, victim.offset, victim.end, f"a frame whose checksum is wrong, LSN {victim.first_lsn}"),)
     assert report.lost_records == victim.records
     assert not report.complete
 
@@ -289,7 +289,7 @@ def test_an_interrupted_write_is_not_called_a_loss() -> None:
     assert found == numbered(RECORDS[:2])
     assert report.complete
     assert report.torn == Damage(
-        segment().name, last.offset, last.end, "an interrupted write of LSN 3..3, which nothing proves acknowledged"
+        segment().name, last.offset, last.end, "an interrupted write that nothing proves acknowledged, LSN 3"
     )
     with open_log(disk) as log:
         assert log.recovery.last_lsn == 2
@@ -430,7 +430,7 @@ def test_records_that_do_not_hash_to_their_chain_are_not_saved() -> None:
     disk.poke(segment(), bytes(image))
     report, _ = saved(disk)
     assert lost_lsns(report) == set(lsns(victim))
-    assert report.damage[0].problem == "a frame whose records do not hash to its chain"
+    assert report.damage[0].problem == "a frame whose records do not hash to its chain, LSN 1..2"
 
 
 def test_progress_is_told_in_bytes_and_reaches_the_whole() -> None:
