@@ -51,6 +51,7 @@ from wal.disk import Disk, OsDisk
 from wal.entries import Commit, Entry, Pending, Redacted, Staged
 from wal.errors import (
     BatchTooLarge,
+    CopyFailed,
     LogBusy,
     LogClosed,
     LogCorrupt,
@@ -76,6 +77,7 @@ from wal.verify import Verdict, verify
 __all__ = [
     "BatchTooLarge",
     "Commit",
+    "CopyFailed",
     "Consistency",
     "Disk",
     "Entry",

@@ -7,14 +7,13 @@ record of an older epoch is the log's, however sound it is.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from wal.disk import Disk
+from wal.disk import Disk, opened
 from wal.entries import Entry
 from wal.errors import LogCorrupt
 from wal.frames import Frame, entries
 from wal.pieces import PatientWindow, piece_at
 from wal.runs import Run
 from wal.segment import genesis
-from wal.shelf import opened
 
 
 class Range(NamedTuple):

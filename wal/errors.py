@@ -113,3 +113,15 @@ class OutcomeUnknown(LogError):
         )
         self.first_lsn = first_lsn
         self.last_lsn = last_lsn
+
+
+# Raised when a log is copied.
+
+
+class CopyFailed(LogError):
+    """The copy could not be made. The source is as it was; what is left of the copy is refused by every reader."""
+
+    def __init__(self, source: Path, target: Path, why: str) -> None:
+        super().__init__(f"cannot copy the log at {source} to {target}: {why}")
+        self.source = source
+        self.target = target

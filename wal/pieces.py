@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from wal.disk import Disk, read_fully
 from wal.errors import UnsupportedFormat
-from wal.frames import MAGIC, Frame, chain_holds, claim
-from wal.scan import CHUNK_BYTES, Window, frame_at
+from wal.frames import MAGIC, Frame, claim
+from wal.scan import CHUNK_BYTES, Window, frame_at, leaves_at
 from wal.segment import HEADER_BYTES, SECTOR_BYTES
 
 HOLE = "zeros where frames were"
@@ -91,7 +91,7 @@ def piece_at(window: Window, offset: int) -> Piece | None:
         return None
     if frame is None or frame.offset != offset:
         return None
-    if not chain_holds(window.buffer, window.locate(offset, frame.length), frame):
+    if leaves_at(window, frame) is None:
         return None
     return Piece(offset, offset + frame.length, frame)
 

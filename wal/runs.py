@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from wal.disk import Disk
+from wal.disk import Disk, opened
 from wal.errors import LogCorrupt, UnsupportedFormat
 from wal.frames import SEAL, Frame
 from wal.pieces import PatientWindow, Piece, pieces
 from wal.scan import Window
 from wal.segment import HEADER_BYTES, SECTOR_BYTES, Header, decode_header, parse_name
-from wal.shelf import opened
 
 
 class Damage(NamedTuple):

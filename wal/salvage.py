@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wal.choice import Range, breaks, choose, records
-from wal.disk import Disk, OsDisk
+from wal.disk import Disk, OsDisk, opened
 from wal.entries import Entry
 from wal.progress import Meter, Progress
 from wal.runs import Damage, Run, SegmentFile, read_file, settle_tail, torn_end
 from wal.segment import HEADER_BYTES
-from wal.shelf import opened
 
 
 class Loss(NamedTuple):

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from log_rig import PATH, SEGMENT_BYTES, contents, entries, numbered, open_log, overwrite, segment, segments, written
 
 import wal
+from wal.disk import opened
 from wal.frames import SEAL, Frame
 from wal.salvage import Damage, Loss, SalvageReport, salvage
 from wal.scan import Window, next_frame, start_of
-from wal.shelf import opened, read_segment
+from wal.shelf import read_segment
 from wal.testing import MemoryDisk
 
 RECORDS = [(n, bytes([n]) * (300 + 150 * n)) for n in range(14)]
@@ -135,7 +136,9 @@ def test_a_record_s_loss_is_placed_where_it_stood() -> None:
     report, found = saved(disk)
     assert [entry.lsn for entry in found] == [lsn for lsn in range(1, COUNT + 1) if lsn not in lsns(victim)]
     assert report.lost == (Loss(victim.first_lsn, lsns(victim)[-1], 2, victim.offset),)
-    assert report.damage == (Damage(place.name, victim.offset, victim.end, f"a frame whose checksum is wrong, LSN {victim.first_lsn}"),)
+    assert report.damage == (
+        Damage(place.name, victim.offset, victim.end, f"a frame whose checksum is wrong, LSN {victim.first_lsn}"),
+    )
     assert report.lost_records == victim.records
     assert not report.complete
 
