@@ -77,8 +77,8 @@ from wal.verify import Verdict, verify
 __all__ = [
     "BatchTooLarge",
     "Commit",
-    "CopyFailed",
     "Consistency",
+    "CopyFailed",
     "Disk",
     "Entry",
     "Head",

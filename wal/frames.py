@@ -138,18 +138,6 @@ def read_head(buffer: bytes, at: int) -> Fields | None:
     return head
 
 
-def claim(buffer: bytes, at: int) -> Frame | None:
-    """Return what a sound head at `at` says of its frame, whatever became of the rest; `chain` is then empty."""
-    if read_length(buffer, at) is None:
-        return None
-    (_, kind, _, _, length, count, log_id, segment, offset, epoch, first_lsn, durable_lsn, durable_offset,
-     prev, body_bytes) = _HEAD.unpack_from(buffer, at)  # fmt: skip
-    return Frame(
-        kind, length, count, log_id, segment, offset, epoch, first_lsn, durable_lsn, durable_offset, prev,
-        body_bytes, b"",
-    )  # fmt: skip
-
-
 def decode(buffer: bytes, at: int, head: Fields) -> Frame | None:
     """Return the frame at `at`, whose header was read, or None when its checksum is wrong.
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from wal.disk import Disk, read_fully
 from wal.errors import UnsupportedFormat
-from wal.frames import MAGIC, Frame, claim
+from wal.frames import MAGIC, Frame, read_head
 from wal.scan import CHUNK_BYTES, Window, frame_at, leaves_at
 from wal.segment import HEADER_BYTES, SECTOR_BYTES
 
@@ -111,14 +111,15 @@ def _wreck(window: Window, offset: int) -> Iterator[Piece]:
 def _explain(window: Window, offset: int) -> tuple[str, Frame | None]:
     """Say what is wrong with the bytes at `offset`, and what they claim to be."""
     at = window.locate(offset, SECTOR_BYTES)
-    said = claim(window.buffer, at)
-    if said is None:
+    head = read_head(window.buffer, at)
+    if head is None:
         starts = window.buffer.startswith(MAGIC, at)
         return ("a frame whose head is damaged" if starts else "bytes that are no frame"), None
     try:
         frame = frame_at(window, offset)
     except UnsupportedFormat as error:
         return str(error), None
+    said = Frame(head[1], *head[4:15], chain=b"")
     if said.offset != offset:
         return f"a frame that belongs to segment {said.segment}, offset {said.offset}", None
     if frame is None:
