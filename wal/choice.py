@@ -13,7 +13,6 @@ from wal.errors import LogCorrupt
 from wal.frames import Frame, entries
 from wal.pieces import PatientWindow, piece_at
 from wal.runs import Run
-from wal.segment import genesis
 
 
 class Range(NamedTuple):
@@ -31,14 +30,14 @@ class Choice(NamedTuple):
     stale_records: int
 
 
-def choose(runs: Sequence[Run]) -> Choice:
-    """Choose among the runs of one log; copies of a record count once."""
+def choose(runs: Sequence[Run], first_lsn: int) -> Choice:
+    """Choose among the runs of one log that begins at `first_lsn`; copies of a record count once."""
     ranges: list[Range] = []
     stale = 0
     horizon: int | None = None
     for epoch in sorted({run.epoch for run in runs}, reverse=True):
         mine = sorted([run for run in runs if run.epoch == epoch], key=lambda run: (run.first_lsn, -run.next_lsn))
-        next_lsn = 0
+        next_lsn = first_lsn
         for run in mine:
             end = run.next_lsn if horizon is None else min(run.next_lsn, horizon)
             stale += max(run.next_lsn - max(end, run.first_lsn), 0)
@@ -50,9 +49,11 @@ def choose(runs: Sequence[Run]) -> Choice:
     return Choice(sorted(ranges, key=lambda part: part.first_lsn), stale)
 
 
-def breaks(ranges: Sequence[Range], log_id: bytes, disk: Disk) -> Iterator[int]:
-    """Yield the LSNs that do not follow, by the chain, from the record before them, though both are there."""
-    last_lsn, chain = 0, genesis(log_id)
+def breaks(ranges: Sequence[Range], last_lsn: int, chain: bytes, disk: Disk) -> Iterator[int]:
+    """Yield the LSNs that do not follow, by the chain, from the record before them, though both are there.
+
+    The log begins after `last_lsn`, with that chain.
+    """
     for part in ranges:
         if part.first_lsn == last_lsn + 1 and _chain_before(part.run, part.first_lsn, disk) != chain:
             yield part.first_lsn

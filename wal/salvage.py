@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from wal.base import read_base
 from wal.choice import Range, breaks, choose, records
 from wal.disk import Disk, OsDisk, opened
 from wal.entries import Entry
+from wal.errors import UnsupportedFormat
 from wal.progress import Meter, Progress
 from wal.runs import Damage, Run, SegmentFile, read_file, settle_tail, torn_end
-from wal.segment import HEADER_BYTES
+from wal.segment import BASE_NAME, HEADER_BYTES, genesis
 
 
 class Loss(NamedTuple):
@@ -93,8 +95,9 @@ def salvage(path: Path | str, *, disk: Disk | None = None, progress: Progress | 
     disk = OsDisk() if disk is None else disk
     files = _read_files(Path(path), disk, progress)
     log_id = _elect(files)
+    begin = _begin(Path(path), disk, files, log_id)
     runs = _of_this_log(files, log_id)
-    ranges, stale_records = choose(runs)
+    ranges, stale_records = choose(runs, begin.first_lsn)
     torn, open_ended = _judge_the_end(files, log_id)
     known_end = _known_end(files, runs, ranges, log_id)
     report = SalvageReport(
@@ -103,11 +106,11 @@ def salvage(path: Path | str, *, disk: Disk | None = None, progress: Progress | 
         records=sum([part.last_lsn - part.first_lsn + 1 for part in ranges]),
         first_lsn=ranges[0].first_lsn if ranges else 0,
         last_lsn=ranges[-1].last_lsn if ranges else 0,
-        lost=tuple(_losses(files, runs, ranges, known_end, open_ended=open_ended)),
-        damage=tuple(_damage(files)),
+        lost=tuple(_losses(files, runs, ranges, begin, known_end, open_ended=open_ended)),
+        damage=(*begin.damage, *_damage(files, begin.segment)),
         torn=torn,
         stale_records=stale_records,
-        breaks=tuple(breaks(ranges, log_id, disk)) if log_id is not None else (),
+        breaks=tuple(breaks(ranges, begin.first_lsn - 1, begin.chain, disk)),
     )
     return Salvage(report, ranges, disk)
 
@@ -139,6 +142,31 @@ def _elect(files: Sequence[SegmentFile]) -> bytes | None:
         for run in file.runs:
             votes[run.log_id] += run.end - run.start
     return max(votes, key=lambda log_id: (votes[log_id], log_id)) if votes else None
+
+
+class _Begin(NamedTuple):
+    """Where the log begins: with its first record, or with the first that a prune kept."""
+
+    segment: int
+    first_lsn: int
+    chain: bytes
+    damage: tuple[Damage, ...] = ()
+
+
+def _begin(path: Path, disk: Disk, files: Sequence[SegmentFile], log_id: bytes | None) -> _Begin:
+    """Return where BASE says that the log begins; without a word from it nothing is taken for pruned."""
+    damage: tuple[Damage, ...] = ()
+    try:
+        base = read_base(path, disk)
+    except (UnsupportedFormat, OSError) as error:
+        base, damage = None, (Damage(BASE_NAME, 0, 0, f"the file cannot be read: {error}"),)
+    if base is not None and base.log_id == log_id:
+        return _Begin(base.segment, base.first_lsn, base.chain)
+    numbers = [file.number for file in files if file.number is not None]
+    if not damage and numbers and min(numbers) > 1:
+        problem = "nothing sound says where the log begins: what is missing before this was pruned, or lost"
+        damage = (Damage(BASE_NAME, 0, 0, problem),)
+    return _Begin(1, 1, genesis(log_id or b""), damage)
 
 
 def _of_this_log(files: Sequence[SegmentFile], log_id: bytes | None) -> list[Run]:
@@ -187,35 +215,36 @@ def _known_end(files: Sequence[SegmentFile], runs: Sequence[Run], ranges: Sequen
 
 
 def _losses(
-    files: Sequence[SegmentFile], runs: Sequence[Run], ranges: Sequence[Range], known_end: int, *, open_ended: bool
-) -> Iterator[Loss]:
-    due = 1
+    files: Sequence[SegmentFile], runs: Sequence[Run], ranges: Sequence[Range], begin: _Begin, known_end: int,
+    *, open_ended: bool,
+) -> Iterator[Loss]:  # fmt: skip
+    due = begin.first_lsn
     for part in ranges:
         if part.first_lsn > due:
-            yield Loss(due, part.first_lsn - 1, *_place_of(files, runs, due))
+            yield Loss(due, part.first_lsn - 1, *_place_of(files, runs, begin, due))
         due = part.last_lsn + 1
     if open_ended:
-        yield Loss(due, None, *_place_of(files, runs, due))
+        yield Loss(due, None, *_place_of(files, runs, begin, due))
     elif due <= known_end:
-        yield Loss(due, known_end, *_place_of(files, runs, due))
+        yield Loss(due, known_end, *_place_of(files, runs, begin, due))
 
 
-def _place_of(files: Sequence[SegmentFile], runs: Sequence[Run], lsn: int) -> tuple[int, int]:
+def _place_of(files: Sequence[SegmentFile], runs: Sequence[Run], begin: _Begin, lsn: int) -> tuple[int, int]:
     """Return segment and offset after the last sound thing that stands before the record."""
     headers = [file.header for file in files if file.header is not None and file.header.first_lsn == lsn]
     before = [run for run in runs if run.next_lsn == lsn]
     places = [
-        (1, HEADER_BYTES),
+        (begin.segment, HEADER_BYTES),
         *[(header.segment, HEADER_BYTES) for header in headers],
         *[(run.segment + 1, HEADER_BYTES) if run.is_sealed else (run.segment, run.end) for run in before],
     ]
     return max(places)
 
 
-def _damage(files: Sequence[SegmentFile]) -> Iterator[Damage]:
+def _damage(files: Sequence[SegmentFile], first_segment: int) -> Iterator[Damage]:
     for file in files:
         yield from sorted(file.damage, key=lambda found: (found.offset_bytes, found.end_bytes))
     present = {file.number for file in files}
-    for number in range(1, max([number for number in present if number is not None], default=0)):
+    for number in range(first_segment, max([number for number in present if number is not None], default=0)):
         if number not in present:
             yield Damage(f"{number:08d}-*.wal", 0, 0, "the segment's file is missing")

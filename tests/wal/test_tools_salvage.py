@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,10 @@ from log_rig import PATH, SEGMENT_BYTES, contents, entries, numbered, open_log, 
 
 import wal
 from wal.disk import opened
-from wal.frames import SEAL, Frame
+from wal.frames import MAGIC, SEAL, Frame
 from wal.salvage import Damage, Loss, SalvageReport, salvage
 from wal.scan import Window, next_frame, start_of
+from wal.segment import BASE_NAME
 from wal.shelf import read_segment
 from wal.testing import MemoryDisk
 
@@ -149,6 +150,33 @@ def test_a_batch_in_the_middle_is_lost_whole() -> None:
     overwrite(disk, segment(), victim.end - 1, b"\x00\x01")
     report, _ = saved(disk)
     assert [(loss.first_lsn, loss.last_lsn) for loss in report.lost] == [(victim.first_lsn, victim.first_lsn + 2)]
+
+
+def test_what_fills_a_damaged_frame_s_place_is_one_damage() -> None:
+    disk = several()
+    victim = next(frame for frame in frames_of(disk, segment()) if frame.records == 3)
+    overwrite(disk, segment(), victim.offset, b"\xa5" * 512 + bytes(victim.length - 512))
+    report, _ = saved(disk)
+    assert report.damage == (Damage(segment().name, victim.offset, victim.end, "bytes that are no frame"),)
+
+
+def test_a_frame_s_beginning_inside_a_payload_is_no_frame() -> None:
+    disk = written([[(1, b"x" * 613 + MAGIC + b"y" * 900)], *BATCHES[1:3]])
+    victim = next(frame for frame in frames_of(disk, segment()) if frame.records)
+    overwrite(disk, segment(), victim.offset + 4, b"\xff")
+    report, _ = saved(disk)
+    assert report.damage == (Damage(segment().name, victim.offset, victim.end, "a frame whose head is damaged"),)
+    assert lost_lsns(report) == {1}
+
+
+def test_the_records_before_an_empty_segment_are_known_to_its_header() -> None:
+    disk = several()
+    before, last = segments(disk)[-2:]
+    disk.poke(last, disk.peek(last)[:512].ljust(SEGMENT_BYTES, b"\0"))
+    data, seal = list(frames_of(disk, before))[-2:]
+    overwrite(disk, before, data.offset, bytes(seal.end - data.offset))
+    report, _ = saved(disk)
+    assert report.lost == (Loss(data.first_lsn, lsns(data)[-1], seal.segment, data.offset),)
 
 
 def test_a_damaged_header_costs_no_record() -> None:
@@ -374,6 +402,20 @@ def test_any_other_error_of_a_medium_makes_the_file_unreadable() -> None:
     assert "the file cannot be read: No such device or address" in {damage.problem for damage in report.damage}
 
 
+def test_a_medium_that_goes_while_its_bad_sectors_are_looked_for_makes_the_file_unreadable() -> None:
+    disk = several()
+    place = segments(disk)[1]
+
+    class Going(Failing):
+        def pread(self, fd: int, length: int, offset: int) -> bytes:
+            if length == 512 and offset > 2048 and fd in self._fds:
+                raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+            return super().pread(fd, length, offset)
+
+    report, _ = saved(Going(disk, place, {3}))  # type: ignore[arg-type]
+    assert "the file cannot be read: No such device or address" in {damage.problem for damage in report.damage}
+
+
 def test_a_directory_without_a_sound_byte_says_that_nothing_can_be_told() -> None:
     disk = MemoryDisk()
     disk.poke(segment(), b"\xff" * SEGMENT_BYTES)
@@ -434,6 +476,70 @@ def test_records_that_do_not_hash_to_their_chain_are_not_saved() -> None:
     report, _ = saved(disk)
     assert lost_lsns(report) == set(lsns(victim))
     assert report.damage[0].problem == "a frame whose records do not hash to its chain, LSN 1..2"
+
+
+def pruned() -> tuple[MemoryDisk, int]:
+    """A log that begins later, and the LSN it begins at."""
+    disk = MemoryDisk()
+    with open_log(disk) as log:
+        for batch in BATCHES:
+            log.append(batch)
+        return disk, log.prune(9).first_lsn
+
+
+def test_what_was_pruned_is_not_lost() -> None:
+    disk, first_lsn = pruned()
+    assert first_lsn > 1
+    report, found = saved(disk)
+    assert found == numbered(RECORDS)[first_lsn - 1 :]
+    assert (report.first_lsn, report.lost, report.damage, report.breaks) == (first_lsn, (), (), ())
+    first = segments(disk)[0]
+    gone = [lsn for frame in frames_of(disk, first) for lsn in lsns(frame)]
+    disk.unlink(first)
+    report, _ = saved(disk)
+    assert report.lost == (Loss(gone[0], gone[-1], int(first.name[:8]), 512),)
+    assert [damage.file for damage in report.damage] == [f"{first.name[:8]}-*.wal"]
+
+
+def test_what_an_interrupted_prune_left_stays_pruned() -> None:
+    whole = several()
+    disk, first_lsn = pruned()
+    place = segments(whole)[0]
+    disk.poke(place, whole.peek(place))
+    report, found = saved(disk)
+    assert found == numbered(RECORDS)[first_lsn - 1 :]
+    assert report.complete
+
+
+@pytest.mark.parametrize("damage", [lambda disk, place: disk.unlink(place), lambda disk, place: disk.poke(place, b"x")])
+def test_without_its_base_a_pruned_log_s_beginning_counts_as_lost(damage: Callable[[MemoryDisk, Path], None]) -> None:
+    disk, first_lsn = pruned()
+    damage(disk, PATH / BASE_NAME)
+    report, found = saved(disk)
+    assert found == numbered(RECORDS)[first_lsn - 1 :]
+    assert report.lost == (Loss(1, first_lsn - 1, 1, 512),)
+    assert report.damage[0].file == BASE_NAME
+    assert "was pruned, or lost" in report.damage[0].problem
+
+
+def test_a_base_that_cannot_be_read_is_damage_too() -> None:
+    disk, first_lsn = pruned()
+    report, found = saved(Failing(disk, PATH / BASE_NAME, set(), errno.EACCES))  # type: ignore[arg-type]
+    assert found == numbered(RECORDS)[first_lsn - 1 :]
+    assert "the file cannot be read" in report.damage[0].problem
+
+
+def test_a_redacted_record_is_saved_as_one() -> None:
+    disk = MemoryDisk()
+    with open_log(disk) as log:
+        for batch in BATCHES:
+            log.append(batch)
+        assert log.redact(lambda entry: entry.lsn in {1, 3}).records == 2
+    report, found = saved(disk)
+    assert [entry.lsn for entry in found if isinstance(entry, wal.Redacted)] == [1, 3]
+    assert len(found) == COUNT
+    assert report.complete
+    assert report.damage == ()
 
 
 def test_progress_is_told_in_bytes_and_reaches_the_whole() -> None:
