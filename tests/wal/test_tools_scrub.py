@@ -147,8 +147,10 @@ def test_a_seal_that_is_written_while_its_segment_is_read_is_seen() -> None:
         meddled_with = disk.copy()
 
         def finish(there: MemoryDisk = meddled_with) -> None:
-            overwrite(there, places[1], seal, sealed[seal : seal + 512])
-            there.poke(places[2], following)
+            for place, offset, data in ((places[1], seal, sealed[seal : seal + 512]), (places[2], 0, following)):
+                fd = there.open(place, write=True)
+                there.pwrite(fd, data, offset)
+                there.close(fd)
 
         meddled = AtCall(meddled_with, at, finish)
         assert scrubbed(meddled, first_segment=2).problems == ()  # type: ignore[arg-type]
