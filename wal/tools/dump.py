@@ -6,8 +6,10 @@ from typing import Any, Protocol
 
 import click
 
+from wal.base import read_base
 from wal.disk import Disk, OsDisk
 from wal.entries import Entry
+from wal.errors import UnsupportedFormat
 from wal.frames import OPEN, TYPE_NAMES, Frame, entries
 from wal.runs import Damage, SegmentFile, read_pieces, segment_file, settle_tail, torn_end
 from wal.scan import Cursor, start_of
@@ -33,25 +35,37 @@ def command(*, directory: Path, after: int, limit: int | None, frames: bool, pay
     Exit status: 0 nothing of the kind was met, 1 something was.
     """
     disk = OsDisk()
-    places = _places(directory, disk, after)
+    first = _first_segment(directory, disk)
+    places = _places(directory, disk, first)
     if not places:
         raise nothing_there(directory)
+    skipped = _before(places, after)
     shown = _Json(payload) if as_json else _Lines(payload, frames=frames)
     dump = _Dump(disk, shown, after=after, limit=limit, frames=frames)
-    dump.run(places)
+    dump.run(places[skipped:], None if skipped else first - 1)
     if dump.damaged:
         raise SystemExit(DAMAGED)
 
 
-def _places(directory: Path, disk: Disk, after: int) -> list[Path]:
-    """Return the segment files in order, without those that end before the LSN to begin at."""
+def _first_segment(directory: Path, disk: Disk) -> int:
+    """Return the first segment that pruning has left, as far as BASE can be read."""
+    try:
+        base = read_base(directory, disk)
+    except (UnsupportedFormat, OSError):
+        base = None  # then what is missing before the first file is reported as missing
+    return 1 if base is None else base.segment
+
+
+def _places(directory: Path, disk: Disk, first: int) -> list[Path]:
+    """Return the segment files in order, without what an interrupted prune has left over."""
     places = [directory / name for name in sorted(disk.list_dir(directory)) if name.endswith(".wal")]
-    begin = 0
-    for at, place in enumerate(places):
-        numbers = parse_name(place.name)
-        if numbers is not None and numbers[1] <= after + 1:
-            begin = at
-    return places[begin:]
+    return [place for place in places if (parse_name(place.name) or (first, 0))[0] >= first]
+
+
+def _before(places: list[Path], after: int) -> int:
+    """Return how many files end before the LSN to begin at."""
+    firsts = [(parse_name(place.name) or (0, after + 2))[1] for place in places]
+    return max([at for at, first_lsn in enumerate(firsts) if first_lsn <= after + 1], default=0)
 
 
 class _Shown(Protocol):
@@ -87,11 +101,13 @@ class _Dump:
         self._by_frame = frames
         self._records = self._frames = 0
         self._before: SegmentFile | None = None
+        self._last_number: int | None = None
         self._cursor: Cursor | None = None
         self.damaged = 0
 
-    def run(self, places: list[Path]) -> None:
-        """Show the files one after the other."""
+    def run(self, places: list[Path], last_number: int | None) -> None:
+        """Show the files one after the other; the first should follow on segment `last_number`, if that is known."""
+        self._last_number = last_number
         cut_short = False
         for place in places:
             file = segment_file(place)
@@ -125,10 +141,10 @@ class _Dump:
 
     def _begin(self, file: SegmentFile) -> None:
         self._shown.segment(file)
-        before = self._before
-        if before is not None and before.number is not None and file.number is not None:
-            for missing in range(before.number + 1, file.number):
+        if self._last_number is not None and file.number is not None:
+            for missing in range(self._last_number + 1, file.number):
                 self._damage(Damage(f"{missing:08d}-*.wal", 0, 0, "the segment's file is missing"))
+        self._last_number = file.number
         header = file.header
         ended = self._cursor
         if header is not None and ended is not None and (header.first_lsn, header.chain) != (ended.lsn, ended.chain):

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from wal.entries import Entry
+from wal.entries import Entry, Redacted
 from wal.tools.show import printable
 
 TEXT, HEX, NONE = "text", "hex", "none"
@@ -22,6 +22,8 @@ payload_option = click.option(
 
 def record_line(entry: Entry, payload: str) -> str:
     """Return a record on one line; a payload is shown whole, and the console cuts what a terminal has no room for."""
+    if isinstance(entry, Redacted):
+        return f"{entry.lsn:>12} {entry.kind:>6} {'redacted':>10}"
     facts = f"{entry.lsn:>12} {entry.kind:>6} {len(entry.payload):>10}"
     if payload == NONE:
         return facts
@@ -35,7 +37,10 @@ def heading(payload: str) -> str:
 
 def entry_as_dict(entry: Entry, payload: str) -> dict[str, Any]:
     """Return a record for JSON: "text" for UTF-8, "base64" for other bytes, "hex" when asked for."""
-    fields: dict[str, Any] = {"lsn": entry.lsn, "kind": entry.kind, "bytes": len(entry.payload)}
+    fields: dict[str, Any] = {"lsn": entry.lsn, "kind": entry.kind}
+    if isinstance(entry, Redacted):
+        return fields | {"redacted": True}
+    fields["bytes"] = len(entry.payload)
     if payload == HEX:
         fields["hex"] = entry.payload.hex()
     elif payload == TEXT:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from wal.entries import Entry
+from wal.entries import Entry, Redacted
 from wal.salvage import Loss, SalvageReport, salvage
 from wal.tools import DAMAGED
 from wal.tools.show import BAD, GOOD, console, count, facts, number, progress, say_json, table
@@ -49,15 +49,20 @@ def command(*, directory: Path, target: Path | None, force: bool, as_json: bool)
 def _write(target: Path, records: Iterable[Entry], total: int) -> None:
     """Write the records to a file that has its name only once it is whole and on the disk."""
     partial = target.with_name(target.name + ".partial")
-    with progress("saving them") as tell, partial.open("w", encoding="ascii") as file:
+    with progress("saving them", in_bytes=False) as tell, partial.open("w", encoding="ascii") as file:
         for done, entry in enumerate(records, 1):
-            payload = base64.b64encode(entry.payload).decode("ascii")
-            file.write(json.dumps({"lsn": entry.lsn, "kind": entry.kind, "payload": payload}) + "\n")
+            file.write(json.dumps(_as_line(entry)) + "\n")
             if done % _PROGRESS_RECORDS == 0:
                 tell(done, total)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(target)
+
+
+def _as_line(entry: Entry) -> dict[str, Any]:
+    payload = base64.b64encode(entry.payload).decode("ascii")
+    line: dict[str, Any] = {"lsn": entry.lsn, "kind": entry.kind, "payload": payload}
+    return line | {"redacted": True} if isinstance(entry, Redacted) else line
 
 
 def as_dict(report: SalvageReport, target: Path | None) -> dict[str, Any]:

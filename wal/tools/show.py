@@ -8,7 +8,15 @@ from typing import NoReturn
 import click
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -40,6 +48,11 @@ def line(out: Console, text: str, style: str = "") -> None:
         out.print(text, style=style, overflow="ellipsis", no_wrap=True)
     else:
         click.echo(text)  # a hundred times as fast
+
+
+def paragraph(out: Console, text: str, style: str = "") -> None:
+    """Print a sentence or more: folded between words at the terminal's edge, one line in a pipe."""
+    out.print(text, style=style)
 
 
 def say_json(value: object) -> None:
@@ -78,12 +91,13 @@ def _print(out: Console, grid: Table) -> None:
 
 
 @contextmanager
-def progress(doing: str) -> Iterator[Tell]:
-    """Show a bar on standard error while work goes on, if that is a terminal."""
+def progress(doing: str, *, in_bytes: bool = True) -> Iterator[Tell]:
+    """Show a bar on standard error while work goes on, if that is a terminal. Counts bytes, or else records."""
     shown = console(stderr=True)
+    amount = (DownloadColumn(binary_units=True), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(),
-        TimeRemainingColumn(), console=shown, transient=True, disable=not shown.is_terminal,
+        TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn(), console=shown, transient=True,
+        disable=not shown.is_terminal,
     )  # fmt: skip
     with bar:
         task = bar.add_task(doing, total=None)

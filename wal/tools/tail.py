@@ -8,8 +8,9 @@ import click
 
 from wal.disk import OsDisk
 from wal.entries import Entry
+from wal.errors import Trimmed
 from wal.reader import Reader
-from wal.segment import parse_name
+from wal.segment import first_lsn_of
 from wal.shelf import segment_paths
 from wal.tools import nothing_there
 from wal.tools.records import entry_as_dict, heading, payload_option, record_line
@@ -41,11 +42,10 @@ def command(
     command with status 1; `dump` shows what stands behind it.
     """
     begin = _before_last(directory, last) if after is None else after
-    reader = Reader(directory, begin)
     out = console()
     if not as_json:
         line(out, heading(payload), QUIET)
-    for shown, entry in enumerate(_entries(reader, follow=follow, max_idle_s=max_idle_s), 1):
+    for shown, entry in enumerate(_entries(directory, begin, follow=follow, max_idle_s=max_idle_s), 1):
         if as_json:
             say_json(entry_as_dict(entry, payload))
         else:
@@ -59,18 +59,23 @@ def _before_last(directory: Path, last: int) -> int:
     places = segment_paths(directory, OsDisk())
     if not places:
         raise nothing_there(directory)
-    numbers = parse_name(places[-1].name)
-    reader = Reader(directory, max(numbers[1] - 1, 0) if numbers else 0)
+    reader = Reader(directory, first_lsn_of(places[-1]) - 1)
     while reader.poll():
         pass
-    return max(reader.last_lsn - last, 0)
+    return max(reader.last_lsn - last, first_lsn_of(places[0]) - 1)
 
 
-def _entries(reader: Reader, *, follow: bool, max_idle_s: float | None) -> Iterator[Entry]:
+def _entries(directory: Path, begin: int, *, follow: bool, max_idle_s: float | None) -> Iterator[Entry]:
     """Yield the records that follow, up to the end, or for as long as some come."""
+    reader = Reader(directory, begin)
     quiet_since = time.monotonic()
     while True:
-        batch = reader.poll()
+        try:
+            batch = reader.poll()
+        except Trimmed as trimmed:
+            click.echo(f"LSN {trimmed.wanted_lsn}..{trimmed.first_lsn - 1} were pruned; going on after them", err=True)
+            reader = Reader(directory, trimmed.first_lsn - 1)
+            continue
         yield from batch
         if batch:
             quiet_since = time.monotonic()
