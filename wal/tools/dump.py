@@ -16,7 +16,7 @@ from wal.scan import Cursor, start_of
 from wal.segment import parse_name
 from wal.tools import DAMAGED, nothing_there
 from wal.tools.records import entry_as_dict, heading, payload_option, record_line
-from wal.tools.show import BAD, GOOD, QUIET, console, count, line, number, say_json
+from wal.tools.show import BAD, GOOD, QUIET, console, count, line, number, paragraph, say_json
 
 __all__ = ["command"]
 
@@ -270,56 +270,54 @@ class _Lines:
         self._payload = payload
         self._out = console()
         self._columns = _FRAME_COLUMNS if frames else heading(payload)
+        self._file = ""
 
     def segment(self, file: SegmentFile) -> None:
         """Print the heading."""
         header = file.header
         said = "header damaged" if header is None else f"epoch {header.epoch}, from LSN {header.first_lsn}"
         which = "unknown" if file.number is None else file.number
-        self._line(f"{file.place.name}  segment {which}, {said}, {number(file.size)} bytes", "bold")
-        self._line(self._columns, QUIET)
+        self._file = file.place.name
+        paragraph(self._out, f"{self._file}  segment {which}, {said}, {number(file.size)} bytes", "bold")
+        line(self._out, self._columns, QUIET)
 
     def frame(self, frame: Frame) -> None:
         """Print where a frame stands, and what it says and proves."""
         last_lsn = frame.first_lsn + frame.records - 1
         lsns = f"{frame.first_lsn}..{last_lsn}" if frame.records else "-"
-        self._line(
-            f"{frame.offset:>12} {frame.length:>10} {TYPE_NAMES[frame.type]:<10}{frame.epoch:>6} {lsns:>21}"
-            f"{frame.durable_lsn:>12} {frame.durable_offset:>12}  {frame.chain.hex()[:12]}"
+        shown = (
+            f"{frame.offset:>10} {frame.length:>8} {TYPE_NAMES[frame.type]:<9} {frame.epoch:>5} {lsns:>15} "
+            f"{frame.durable_lsn:>9} {frame.durable_offset:>9}  {frame.chain.hex()[:8]}"
         )
+        line(self._out, shown)
 
     def record(self, entry: Entry) -> None:
         """Print a record on one line."""
-        self._line(record_line(entry, self._payload))
+        line(self._out, record_line(entry, self._payload))
 
     def damage(self, damage: Damage) -> None:
         """Print a damaged place."""
-        self._line(f"! {_where(damage)}: {damage.problem}", BAD)
+        paragraph(self._out, f"! {self._where(damage)}{damage.problem}", BAD)
 
     def torn(self, torn: Damage) -> None:
         """Print an interrupted write."""
-        self._line(f"~ {_where(torn)}: {torn.problem}; opening sets it aside", "yellow")
+        paragraph(self._out, f"~ {self._where(torn)}{torn.problem}; opening sets it aside", "yellow")
 
     def end(self, records: int, frames: int, damaged: int, *, cut_short: bool) -> None:
         """Print the sums."""
         upto = "Up to the limit: " if cut_short else ""
         sums = f"{upto}{count(records, 'record')} in {count(frames, 'frame')}"
-        self._line("")
+        self._out.print()
         if damaged:
-            self._line(f"{sums}; {count(damaged, 'place')} not as written. `salvage` says what is lost.", BAD)
+            places = f"{count(damaged, 'place')} not as written"
+            paragraph(self._out, f"{sums}; {places}. `salvage` says what is lost.", BAD)
         else:
-            self._line(f"{sums}; nothing damaged was met.", GOOD)
+            paragraph(self._out, f"{sums}; nothing damaged was met.", GOOD)
 
-    def _line(self, text: str, style: str = "") -> None:
-        line(self._out, text, style)
-
-
-_FRAME_COLUMNS = (
-    f"{'offset':>12} {'bytes':>10} {'type':<10}{'epoch':>6} {'LSN':>21}{'durable LSN':>12} {'offset':>12}  chain"
-)
+    def _where(self, damage: Damage) -> str:
+        """Name the place; the file only when it is another than the heading's."""
+        file = "" if damage.file == self._file else f"{damage.file}: "
+        return file + (f"offset {damage.offset_bytes}..{damage.end_bytes}: " if damage.end_bytes else "")
 
 
-def _where(damage: Damage) -> str:
-    if damage.end_bytes == damage.offset_bytes:
-        return damage.file
-    return f"{damage.file}, offset {damage.offset_bytes}..{damage.end_bytes}"
+_FRAME_COLUMNS = f"{'offset':>10} {'bytes':>8} {'type':<9} {'epoch':>5} {'LSN':>15} {'durable':>9} {'offset':>9}  chain"

@@ -76,7 +76,7 @@ def _check(
         if payload is None:
             claim += " (what it says was not checked: --payload-file)"
         else:
-            claim += f", and says what the file does"
+            claim += ", and says what the file does"
     else:
         if old_head is None:
             raise click.UsageError("the proof is that a log only grew: give the older head with --old-head.")

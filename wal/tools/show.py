@@ -73,7 +73,7 @@ def facts(out: Console, rows: Mapping[str, object]) -> None:
 
 def table(out: Console, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[object]]) -> None:
     """Print a table; a column is its title and whether it holds numbers."""
-    made = Table(box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False, header_style="bold")
+    made = Table(box=box.SIMPLE_HEAD if out.is_terminal else None, show_edge=False, pad_edge=False, header_style="bold")
     for title, numeric in columns:
         made.add_column(title, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
