@@ -286,7 +286,7 @@ class _Lines:
         last_lsn = frame.first_lsn + frame.records - 1
         lsns = f"{frame.first_lsn}..{last_lsn}" if frame.records else "-"
         shown = (
-            f"{frame.offset:>10} {frame.length:>8} {TYPE_NAMES[frame.type]:<9} {frame.epoch:>5} {lsns:>15} "
+            f"{frame.offset:>10} {frame.length:>8} {TYPE_NAMES[frame.type]:<9} {frame.epoch:>5} {lsns:>13} "
             f"{frame.durable_lsn:>9} {frame.durable_offset:>9}  {frame.chain.hex()[:8]}"
         )
         line(self._out, shown)
@@ -317,7 +317,9 @@ class _Lines:
     def _where(self, damage: Damage) -> str:
         """Name the place; the file only when it is another than the heading's."""
         file = "" if damage.file == self._file else f"{damage.file}: "
-        return file + (f"offset {damage.offset_bytes}..{damage.end_bytes}: " if damage.end_bytes else "")
+        if damage.offset_bytes == damage.end_bytes:
+            return file + (f"offset {damage.end_bytes}: " if damage.end_bytes else "")
+        return f"{file}offset {damage.offset_bytes}..{damage.end_bytes}: "
 
 
-_FRAME_COLUMNS = f"{'offset':>10} {'bytes':>8} {'type':<9} {'epoch':>5} {'LSN':>15} {'durable':>9} {'offset':>9}  chain"
+_FRAME_COLUMNS = f"{'offset':>10} {'bytes':>8} {'type':<9} {'epoch':>5} {'LSN':>13} {'durable':>9} {'offset':>9}  chain"

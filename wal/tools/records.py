@@ -25,7 +25,7 @@ def record_line(entry: Entry, payload: str) -> str:
     if isinstance(entry, Redacted):
         return f"{entry.lsn:>12} {entry.kind:>6} {'redacted':>10}"
     facts = f"{entry.lsn:>12} {entry.kind:>6} {len(entry.payload):>10}"
-    if payload == NONE:
+    if payload == NONE or not entry.payload:
         return facts
     return f"{facts}  {entry.payload.hex() if payload == HEX else printable(entry.payload)}"
 

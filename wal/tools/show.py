@@ -75,7 +75,8 @@ def table(out: Console, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequ
     """Print a table; a column is its title and whether it holds numbers."""
     made = Table(box=box.SIMPLE_HEAD if out.is_terminal else None, show_edge=False, pad_edge=False, header_style="bold")
     for title, numeric in columns:
-        made.add_column(title, justify="right" if numeric else "left", overflow="fold")
+        last = title == columns[-1][0]
+        made.add_column(title, justify="right" if numeric else "left", overflow="fold", no_wrap=not last)
     for row in rows:
         made.add_row(*[Text(str(cell)) for cell in row])
     _print(out, made)
