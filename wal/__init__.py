@@ -14,6 +14,11 @@ A log is a directory. Its life, from the writer's side and from everybody else's
         ...
     wal.verify("var/log", head).status               # "intact", "truncated", "tampered"...; changes nothing
     wal.prove_inclusion("var/log", lsn=7).holds(head)
+    wal.copy("var/log", "backup/log")                # also beside a writer; a copy always opens clean
+    wal.scrub("var/log", first_segment=3)            # finished segments again, on a budget
+    wal.salvage("damaged/log").report                # what is sound, and exactly which LSNs are lost
+
+From a shell: `python -m wal verify | dump | tail | head | proof | salvage | scrub | copy | bench`, `docs/log-tools.md`.
 
 **A torn tail is repaired, anything else is refused, and both are reported.** Opening sets aside only the
 last write, and only when nothing in the log proves it acknowledged: `wal.recovery.RECOVERY_CASES`.
@@ -47,6 +52,7 @@ a later frame proves every earlier group, and in doubt is never more than the la
 batches and an RFC 6962 tree over the records commit to digests of payloads, so that redaction breaks neither.
 """
 
+from wal.copy import Copied, copy
 from wal.disk import Disk, OsDisk
 from wal.entries import Commit, Entry, Pending, Redacted, Staged
 from wal.errors import (
@@ -72,13 +78,18 @@ from wal.prune import Pruned, prune
 from wal.reader import Reader, read
 from wal.redact import Redaction
 from wal.repair import Recovery
+from wal.runs import Damage
+from wal.salvage import Loss, Salvage, SalvageReport, salvage
+from wal.scrub import Scrubbed, scrub
 from wal.verify import Verdict, verify
 
 __all__ = [
     "BatchTooLarge",
     "Commit",
     "Consistency",
+    "Copied",
     "CopyFailed",
+    "Damage",
     "Disk",
     "Entry",
     "Head",
@@ -92,6 +103,7 @@ __all__ = [
     "LogFull",
     "LogLocked",
     "LogTampered",
+    "Loss",
     "OsDisk",
     "OutcomeUnknown",
     "Pending",
@@ -101,14 +113,20 @@ __all__ = [
     "Recovery",
     "Redacted",
     "Redaction",
+    "Salvage",
+    "SalvageReport",
+    "Scrubbed",
     "Staged",
     "Trimmed",
     "UnsupportedFormat",
     "Verdict",
+    "copy",
     "head",
     "prove_consistency",
     "prove_inclusion",
     "prune",
     "read",
+    "salvage",
+    "scrub",
     "verify",
 ]
