@@ -11,13 +11,15 @@ from tamiyo.demo.catalogue import Shelf, stock
 from tamiyo.demo.digits import Digits
 from tamiyo.demo.network import new_network
 from tamiyo.integrations.kasmina import CommandVerifier, Pace, SeedManager, SeedSettings
-from tamiyo.integrations.tolaria import Controller, Run, Trainer, read_checkpoint
+from tamiyo.integrations.tolaria import Controller, Run, Trainer, TrainerSettings, read_checkpoint
 
 __all__ = ["CHECKPOINT_NAME", "fill", "last_checkpoint", "new_trainer", "run_of", "spare_a_core"]
 
 CHECKPOINT_NAME = "training.pt"
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
+APPLY_BUDGET_MS = 100.0
+"""Building a module takes a few milliseconds here, and many more while other programs want the same cores."""
 PACE = Pace(training_steps=300, blending_steps=400, shadowing_steps=60, probation_steps=120, embargo_steps=100)
 """So that the seeds' lives fill the run, several at a time."""
 
@@ -38,7 +40,8 @@ def new_trainer(seed: int, controller: Controller, verifier: CommandVerifier, di
     seeds = SeedManager(network.graft_points(), verifier, optimizer=optimizer, settings=_seed_settings(seed))
     checkpoint = directory / CHECKPOINT_NAME if directory else None
     loss = nn.CrossEntropyLoss()
-    return Trainer(run_of(seed), network, optimizer, loss, Digits(seed), controller, seeds, checkpoint=checkpoint)
+    run, data, settings = run_of(seed), Digits(seed), TrainerSettings(apply_budget_ms=APPLY_BUDGET_MS)
+    return Trainer(run, network, optimizer, loss, data, controller, seeds, settings=settings, checkpoint=checkpoint)
 
 
 def fill(shelf: Shelf, seed: int) -> None:

@@ -57,5 +57,8 @@ class _Nobody:
     def evaluate_step(self, packet: pb.SystemStatePacket) -> pb.AdaptationCommand:
         raise NotImplementedError
 
+    def record_delivery(self, command_id: str, outcome: str, detail: str = "") -> None:
+        raise NotImplementedError
+
     def verify(self, command: pb.AdaptationCommand) -> Verdict:
         raise NotImplementedError

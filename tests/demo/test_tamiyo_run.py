@@ -58,6 +58,14 @@ def test_a_run_trains_logs_audits_and_sums_up(tmp_path):
     assert 0.0 < summary["validation_accuracy"] <= 1.0
 
 
+def test_the_log_says_what_became_of_every_command(tmp_path):
+    assert run(tmp_path, "--steps", 12).exit_code == 0
+    events = [decode(entry.kind, entry.payload) for entry in wal.read(tmp_path / "wal")]
+    delivered = [event for event in events if isinstance(event, journal.CommandDelivered)]
+    assert [event.command_id for event in delivered] == [made.command_id for made in decisions(tmp_path)]
+    assert {event.outcome for event in delivered} <= {"applied", "refused"}
+
+
 def test_the_generated_secret_is_for_its_owner_alone(tmp_path):
     run(tmp_path, "--steps", 1)
     assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600

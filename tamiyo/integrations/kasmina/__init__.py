@@ -17,15 +17,17 @@ from tamiyo.integrations.kasmina.blueprints import BLUEPRINTS, BlueprintFactory
 from tamiyo.integrations.kasmina.graft import GraftPoint
 from tamiyo.integrations.kasmina.lifecycle import TRANSITIONS, Pace
 from tamiyo.integrations.kasmina.manager import CommandVerifier, SeedManager, SeedSettings, Verdict, stage_counts
-from tamiyo.integrations.kasmina.orders import APPLIED, REFUSED, REJECTED, Applied
+from tamiyo.integrations.kasmina.orders import APPLIED, NOT_ATTEMPTED, REFUSED, REJECTED, TIMED_OUT, Applied
 from tamiyo.integrations.kasmina.slot import SeedSlot
 from tamiyo.integrations.kasmina.snapshot import SeedStateRejected
 
 __all__ = [
     "APPLIED",
     "BLUEPRINTS",
+    "NOT_ATTEMPTED",
     "REFUSED",
     "REJECTED",
+    "TIMED_OUT",
     "TRANSITIONS",
     "Applied",
     "Blend",

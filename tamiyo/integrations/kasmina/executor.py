@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tamiyo.integrations.kasmina.lifecycle import TRANSITIONS, gate, name_of_operation, name_of_stage
-from tamiyo.integrations.kasmina.orders import Refusal, read_blend, read_lr_delta
+from tamiyo.integrations.kasmina.orders import TOO_LATE, Refusal, read_blend, read_lr_delta
 from tamiyo.integrations.kasmina.slot import SeedSlot
 from tamiyo.leyline import leyline_pb2 as pb
 
@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["execute"]
 
 
-def execute(manager: SeedManager, command: pb.AdaptationCommand) -> Refusal | None:
-    """Execute an authentic command, or change nothing and say why."""
+def execute(manager: SeedManager, command: pb.AdaptationCommand, may_change: Callable[[], bool]) -> Refusal | None:
+    """Execute an authentic command, or change nothing and say why. `may_change` is asked before the first change."""
     handler = _HANDLERS.get(command.command_type)
+    if command.seed_operation.operation == pb.SEED_OP_GERMINATE and handler is _seed:
+        return _germination(manager, command, may_change)  # it builds a module first, and that may take its time
+    if not may_change():
+        return TOO_LATE
     if handler is None:
         manager.hold()
         return Refusal("unsupported_command", f"seeds do not execute command type {command.command_type}")
@@ -27,6 +31,16 @@ def execute(manager: SeedManager, command: pb.AdaptationCommand) -> Refusal | No
 
 
 def _seed(manager: SeedManager, command: pb.AdaptationCommand) -> Refusal | None:
+    found = _legal(manager, command)
+    if isinstance(found, Refusal):
+        return found
+    slot, target = found
+    order = command.seed_operation
+    return _OPERATIONS.get(order.operation, _advance)(manager, slot, order, target)
+
+
+def _legal(manager: SeedManager, command: pb.AdaptationCommand) -> tuple[SeedSlot, int] | Refusal:
+    """The seed of a SEED command and the stage it leads to."""
     slot, order = manager.slots.get(command.target_seed_id), command.seed_operation
     if slot is None:
         return Refusal("unknown_seed", f"there is no seed {command.target_seed_id!r}")
@@ -40,18 +54,26 @@ def _seed(manager: SeedManager, command: pb.AdaptationCommand) -> Refusal | None
     waiting = gate(order.operation, slot.age_steps, blended=slot.blended, pace=manager.settings.pace)
     if waiting:
         return Refusal("gate_closed", f"{name_of_operation(order.operation)} of {slot.seed_id}: {waiting}")
-    return _OPERATIONS.get(order.operation, _advance)(manager, slot, order, target)
+    return slot, target
 
 
 def _advance(_manager: SeedManager, slot: SeedSlot, _order: pb.CommandSeedOperation, target: int) -> None:
     slot.enter(target)
 
 
-def _germinate(manager: SeedManager, slot: SeedSlot, order: pb.CommandSeedOperation, _target: int) -> Refusal | None:
-    factory = manager.blueprints.get(order.blueprint_id)
+def _germination(manager: SeedManager, command: pb.AdaptationCommand, may_change: Callable[[], bool]) -> Refusal | None:
+    found = _legal(manager, command)
+    if isinstance(found, Refusal):
+        return found
+    slot, _ = found
+    blueprint_id = command.seed_operation.blueprint_id
+    factory = manager.blueprints.get(blueprint_id)
     if factory is None:
-        return Refusal("unknown_blueprint", f"nothing here builds blueprint {order.blueprint_id!r}")
-    slot.germinate(order.blueprint_id, factory, manager.settings.learning_rate, manager.settings.entropy)
+        return Refusal("unknown_blueprint", f"nothing here builds blueprint {blueprint_id!r}")
+    branch = slot.build(blueprint_id, factory, manager.settings.entropy)
+    if not may_change():
+        return TOO_LATE
+    slot.germinate(blueprint_id, branch, manager.settings.learning_rate)
     return None
 
 
@@ -133,7 +155,6 @@ _HANDLERS: Mapping[int, Callable[[SeedManager, pb.AdaptationCommand], Refusal | 
 _OPERATIONS: Mapping[int, Callable[[SeedManager, SeedSlot, pb.CommandSeedOperation, int], Refusal | None]] = (
     MappingProxyType(
         {
-            pb.SEED_OP_GERMINATE: _germinate,
             pb.SEED_OP_START_GRAFTING: _graft,
             pb.SEED_OP_FOSSILIZE: _fossilize,
             pb.SEED_OP_CULL: _cull,

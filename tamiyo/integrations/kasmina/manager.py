@@ -10,7 +10,7 @@ Rule 3: only `finalize_step` lets time pass: learning, ages, alpha, the way from
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -96,10 +96,14 @@ class SeedManager:
         self._verifier = verifier
         self._held = False
 
-    def apply(self, command: pb.AdaptationCommand) -> Applied:
-        """Verify a command and execute it, or say why not. `apply_ms` is the time that took."""
+    def apply(self, command: pb.AdaptationCommand, *, may_change: Callable[[], bool] = lambda: True) -> Applied:
+        """Verify a command and execute it, or say why not. `apply_ms` is the time that took.
+
+        `may_change` is asked once, when everything slow is done and before the first change; where it is False
+        nothing is changed. So a trainer may stop waiting, even for a blueprint that hangs.
+        """
         started_ns = time.perf_counter_ns()
-        applied = self._judge(command)
+        applied = self._judge(command, may_change)
         return replace(applied, apply_ms=(time.perf_counter_ns() - started_ns) / 1e6)
 
     def finalize_step(self) -> float:
@@ -152,13 +156,14 @@ class SeedManager:
         """
         restore(self, state)
 
-    def _judge(self, command: pb.AdaptationCommand) -> Applied:
+    def _judge(self, command: pb.AdaptationCommand, may_change: Callable[[], bool]) -> Applied:
         verdict = self._verifier.verify(command)
         if not verdict.accepted:
-            self.rejections[verdict.reason] += 1
-            self.hold()
+            if may_change():
+                self.rejections[verdict.reason] += 1
+                self.hold()
             return Applied(REJECTED, verdict.reason, f"the command is not authentic: {verdict.reason}")
-        refusal = execute(self, command)
+        refusal = execute(self, command, may_change)
         if refusal is not None:
             return Applied(REFUSED, refusal.reason, refusal.detail)
         return Applied(APPLIED, "", pb.CommandType.Name(command.command_type))

@@ -10,6 +10,7 @@ The reasons of a refusal:
     breaker_open             the trainer's breaker is open: nothing but CULL, PAUSE and its closing is taken
     unsupported_command      a command type that seeds do not execute
     no_optimizer             the manager was given no host optimizer to adjust
+    too_late                 whoever asked has given up waiting
 """
 
 import math
@@ -18,17 +19,30 @@ from dataclasses import dataclass
 
 from tamiyo.integrations.kasmina.alpha import Blend
 
-__all__ = ["APPLIED", "REFUSED", "REJECTED", "Applied", "Refusal", "read_blend", "read_lr_delta"]
+__all__ = [
+    "APPLIED",
+    "NOT_ATTEMPTED",
+    "REFUSED",
+    "REJECTED",
+    "TIMED_OUT",
+    "TOO_LATE",
+    "Applied",
+    "Refusal",
+    "read_blend",
+    "read_lr_delta",
+]
 
 APPLIED, REFUSED, REJECTED = "applied", "refused", "rejected"
+TIMED_OUT, NOT_ATTEMPTED = "timed_out", "not_attempted"
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What became of one command.
 
-    `outcome` is "applied", "refused" (authentic, but not to be executed here and now) or "rejected" (not
-    authentic: the verifier's reason). `reason` is "" when applied; `detail` says it in words.
+    `outcome` is "applied", "refused" (authentic, but not to be executed here and now), "rejected" (not authentic: the
+    verifier's reason), "timed_out" (not executed within the budget) or "not_attempted" (too many earlier ones are
+    still out). `reason` is "" when applied; `detail` says it in words.
     """
 
     outcome: str
@@ -43,6 +57,9 @@ class Refusal:
 
     reason: str
     detail: str
+
+
+TOO_LATE = Refusal("too_late", "whoever asked has given up waiting")
 
 
 def read_blend(parameters: Mapping[str, float], total_steps: int, temperature: float) -> Blend | Refusal:

@@ -45,19 +45,27 @@ class SeedSlot:
         if stage == pb.SEED_STAGE_RESETTING:
             self._forget()
 
-    def germinate(self, blueprint_id: str, factory: BlueprintFactory, learning_rate: float, entropy: int) -> None:
-        """Build the module of a blueprint, from a random state of its own: the host's stream is not touched."""
+    def build(self, blueprint_id: str, factory: BlueprintFactory, entropy: int) -> nn.Module:
+        """The module of the next germination, from a random state of its own: the host's stream is not touched."""
+        return self._made(factory, _init_seed(entropy, self.seed_id, blueprint_id, self.germinations + 1))
+
+    def germinate(self, blueprint_id: str, branch: nn.Module, learning_rate: float) -> None:
+        """Take in a module that was built for this."""
         self.germinations += 1
-        seed = _init_seed(entropy, self.seed_id, blueprint_id, self.germinations)
-        self.plant(blueprint_id, factory, learning_rate, seed)
+        self._plant(blueprint_id, branch, learning_rate)
         self.enter(pb.SEED_STAGE_GERMINATED)
 
-    def plant(self, blueprint_id: str, factory: BlueprintFactory, learning_rate: float, seed: int) -> None:
-        """Put a fresh module and its optimizer in place, whatever the stage."""
+    def replant(self, blueprint_id: str, factory: BlueprintFactory, learning_rate: float) -> None:
+        """Put a fresh module in place whatever the stage; its weights are loaded next."""
+        self._plant(blueprint_id, self._made(factory, seed=0), learning_rate)
+
+    def _made(self, factory: BlueprintFactory, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            branch = factory(self.point.channels)
-        self.point.plant(branch.to(self.device).train(self.point.training))
+            return factory(self.point.channels).to(self.device)
+
+    def _plant(self, blueprint_id: str, branch: nn.Module, learning_rate: float) -> None:
+        self.point.plant(branch.train(self.point.training))
         self.blueprint_id = blueprint_id
         self.blend = None
         self.optimizer = torch.optim.Adam(branch.parameters(), lr=learning_rate)

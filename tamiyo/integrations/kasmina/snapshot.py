@@ -68,7 +68,7 @@ def _slot_state(slot: SeedSlot) -> dict[str, object]:
 def _restore_slot(manager: SeedManager, slot: SeedSlot, stored: Mapping[str, Any]) -> None:
     if stored["stage"] in PLANTED:
         factory = manager.blueprints[stored["blueprint_id"]]
-        slot.plant(stored["blueprint_id"], factory, manager.settings.learning_rate, seed=0)
+        slot.replant(stored["blueprint_id"], factory, manager.settings.learning_rate)
     slot.enter(stored["stage"])
     slot.point.alpha = stored["alpha"]
     slot.age_steps = stored["age_steps"]

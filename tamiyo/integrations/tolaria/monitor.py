@@ -152,9 +152,14 @@ class StepMonitor:
         tamiyo_ms: float | None = None,
         apply_ms: float | None = None,
         finalize_ms: float | None = None,
+        timed_out: bool = False,
     ) -> None:
-        """What the control of the step just past cost: `evaluate_step`, the manager's apply and finalize."""
+        """What the control of the step just past cost: `evaluate_step`, the manager's apply and finalize.
+
+        `timed_out` says that the manager missed its budget: `tolaria.kasmina_timeout` of the next packet.
+        """
         told = {
+            "tolaria.kasmina_timeout": 1.0 if timed_out else None,
             "tamiyo_latency_ms": tamiyo_ms,
             "kasmina.apply_ms": apply_ms,
             "kasmina.finalize_ms": finalize_ms,

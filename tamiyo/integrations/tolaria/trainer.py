@@ -19,8 +19,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from tamiyo.integrations.kasmina import Applied, SeedManager
+from tamiyo.integrations.kasmina import NOT_ATTEMPTED, TIMED_OUT, Applied, SeedManager
 from tamiyo.integrations.tolaria.checkpoint import RunCheckpointRejected, read_checkpoint, write_checkpoint
+from tamiyo.integrations.tolaria.deadline import InTime
 from tamiyo.integrations.tolaria.monitor import Run, StepMonitor, Validation
 from tamiyo.leyline import leyline_pb2 as pb
 
@@ -35,6 +36,9 @@ class Controller(Protocol):
 
     def evaluate_step(self, packet: pb.SystemStatePacket) -> pb.AdaptationCommand:
         """Answer one step's packet with a signed command."""
+
+    def record_delivery(self, command_id: str, outcome: str, detail: str = "") -> object:
+        """Take down what became of a command; returns at once."""
 
 
 class Batches(Protocol):
@@ -53,10 +57,11 @@ class Batches(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrainerSettings:
-    """How often, in steps."""
+    """How often, in steps; and how long the seed manager may take for a command, in milliseconds."""
 
     validate_every: int = 20
     checkpoint_every: int = 50
+    apply_budget_ms: float | None = None  # the command's own deadline when None; 0 waits however long
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,7 @@ class Trainer:
         self._settings = settings or TrainerSettings()
         self._checkpoint = checkpoint
         self._monitor = StepMonitor(run, optimizer)
+        self._in_time = InTime(seeds)
 
     def resume(self) -> int:
         """Take up the checkpoint, if there is one; returns the last step it contains, 0 for none.
@@ -198,10 +204,22 @@ class Trainer:
         started_ns = time.perf_counter_ns()
         command = self._controller.evaluate_step(packet)
         tamiyo_ms = (time.perf_counter_ns() - started_ns) / _NS_PER_MS
-        applied = self.seeds.apply(command)
+        applied = self._apply(command)
         finalize_ms = self.seeds.finalize_step()
-        self._monitor.controlled(tamiyo_ms=tamiyo_ms, apply_ms=applied.apply_ms, finalize_ms=finalize_ms)
+        timed_out = applied.outcome in (TIMED_OUT, NOT_ATTEMPTED)
+        self._monitor.controlled(
+            tamiyo_ms=tamiyo_ms, apply_ms=applied.apply_ms, finalize_ms=finalize_ms, timed_out=timed_out
+        )
         return command, applied
+
+    def _apply(self, command: pb.AdaptationCommand) -> Applied:
+        """Let the manager carry the command out in time, and tell the controller what became of it."""
+        budget_ms = self._settings.apply_budget_ms
+        applied = self._in_time.apply(command, command.execution_deadline_ms if budget_ms is None else budget_ms)
+        if command.command_id:
+            detail = f"{applied.reason}: {applied.detail}" if applied.reason else applied.detail
+            self._controller.record_delivery(command.command_id, applied.outcome, detail)
+        return applied
 
     def _check(self, stored: Mapping[str, Any]) -> None:
         wanted = {"version": VERSION, "run_id": self._run.run_id}

@@ -31,6 +31,10 @@ class Scripted:
     """Advances the first seed that can be, pauses every fifth step, culls where the script says so."""
 
     packets: list[pb.SystemStatePacket] = field(default_factory=list)
+    delivered: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def record_delivery(self, command_id: str, outcome: str, detail: str = "") -> None:
+        self.delivered.append((command_id, outcome, detail))
 
     def evaluate_step(self, packet: pb.SystemStatePacket) -> pb.AdaptationCommand:
         self.packets.append(packet)
