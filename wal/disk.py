@@ -172,6 +172,16 @@ def opened(disk: Disk, path: Path, *, write: bool = False) -> Iterator[int]:
         disk.close(fd)
 
 
+def settle(disk: Disk, path: Path) -> None:
+    """Let the medium speak, not the page cache, before a file is read: sync what is dirty, then drop it.
+
+    After a failed sync the cache can show bytes that are not on the medium, marked clean; these are dropped too.
+    """
+    with opened(disk, path) as fd:
+        disk.fdatasync(fd)
+        disk.drop_cache(fd)
+
+
 def read_fully(disk: Disk, fd: int, length: int, offset: int) -> bytes:
     """Read `length` bytes, or fewer only when the file ends first."""
     parts: list[bytes] = []

@@ -4,12 +4,13 @@ Rule: BASE says first, durably, where the log now begins; only then do files go,
 that the next opening removes. So a log is the old one or the pruned one, and no free space is needed.
 """
 
+import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wal.base import Base, Step, base_of, read_base, write_base
-from wal.disk import Disk, OsDisk
+from wal.disk import Disk, OsDisk, settle
 from wal.errors import LogCorrupt, LogError
 from wal.head import CONFIRMED, Head, standing
 from wal.leaves import tree_at
@@ -50,13 +51,18 @@ def drop_segments(path: Path, disk: Disk, before_lsn: int, keep_heads: Sequence[
     segments = read_segments(path, disk)
     first = _first_kept(disk, segments, before_lsn)
     going, kept = segments[:first], segments[first].header
+    settle(disk, path / BASE_NAME)  # an earlier attempt's slot may be in memory alone; the next goes over the other one
     old = read_base(path, disk)
     if old is None:
         raise LogCorrupt(f"{BASE_NAME} is damaged; open the log again to mend it", segment=0, offset_bytes=0)
     if going:
         tree, _ = tree_at(path, disk, kept.first_lsn - 1)
         steps = _steps(path, disk, old, kept, keep_heads)
-        write_base(path, disk, base_of(kept, old.number + 1, tree, steps))
+        base = base_of(kept, old.number + 1, tree, steps)
+        write_base(path, disk, base)
+        settle(disk, path / BASE_NAME)  # a file system that fails late says so at the second sync
+        if read_base(path, disk) != base:
+            raise OSError(errno.EIO, f"{BASE_NAME} does not read back as it was written")
         disk.fsync_dir(path)
         for segment in going:
             remove(disk, segment.path)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wal.base import create_base, first_base, read_base, write_base
-from wal.disk import Disk, opened, read_fully, write_fully
+from wal.disk import Disk, opened, read_fully, settle, write_fully
 from wal.errors import LogCorrupt
 from wal.head import Head, check_head
 from wal.recovery import CUT, Findings, Stop, examine
@@ -97,11 +97,11 @@ def _drop_pruned(path: Path, disk: Disk, findings: Findings) -> Findings:
 
 
 def _settle(path: Path, disk: Disk) -> None:
-    """Let the medium speak, not the page cache: sync what is dirty, then drop it, before anything is read."""
+    """Make sure that what is read next is on the medium: the two segments that may have been written last, and BASE."""
     for place in segment_paths(path, disk)[-2:]:
-        with opened(disk, place) as fd:
-            disk.fdatasync(fd)
-            disk.drop_cache(fd)
+        settle(disk, place)
+    with contextlib.suppress(FileNotFoundError):
+        settle(disk, path / BASE_NAME)
     disk.fsync_dir(path)
 
 

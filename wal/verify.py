@@ -17,6 +17,7 @@ from wal.tree import Tree
 
 INTACT, REDACTED, PRUNED, TORN, TRUNCATED = "intact", "redacted", "pruned", "torn", "truncated"
 TAMPERED, CORRUPT, UNSUPPORTED, EMPTY = "tampered", "corrupt", "unsupported", "empty"
+STATUSES = (INTACT, REDACTED, PRUNED, TORN, TRUNCATED, TAMPERED, CORRUPT, UNSUPPORTED, EMPTY)
 # The verdicts on a log of which nothing acknowledged is missing or changed, but for what its owner took out.
 SOUND = frozenset({INTACT, REDACTED, PRUNED, TORN, EMPTY})
 

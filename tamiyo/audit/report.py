@@ -66,13 +66,20 @@ class AuditReport:
         return {**asdict(self), "verdict": self.verdict}
 
 
-def audit(directory: Path | str, level: int = LEVEL_MAX, progress: Callable[[int], None] | None = None) -> AuditReport:
+def audit(
+    directory: Path | str,
+    level: int = LEVEL_MAX,
+    progress: Callable[[int], None] | None = None,
+    *,
+    head: wal.Head | None = None,
+) -> AuditReport:
     """Audit the log of a service's directory; reads only, also beside a live writer.
 
     Args:
         directory: what was given to `TamiyoService.open`.
         level: 1 for the log's integrity, 2 for every decision as well.
         progress: called with the LSN now and then.
+        head: the head of this log that was kept elsewhere: the log must reach it and must have been what it says.
 
     Raises:
         FileNotFoundError: there is no log in the directory.
@@ -84,9 +91,13 @@ def audit(directory: Path | str, level: int = LEVEL_MAX, progress: Callable[[int
     path = Path(directory) / "wal"
     if not path.is_dir() or not any(path.iterdir()):
         raise FileNotFoundError(f"there is no log at {path}; give the directory that the service was opened with")
-    integrity = _integrity(path)
+    found_of_log = wal.verify(path, head)
+    integrity = _integrity(found_of_log)
     if level == 1 or integrity.verdict != PASS:
         return AuditReport(str(directory), (integrity,))
+    if found_of_log.status in ("pruned", "redacted"):
+        reason = "the records that the first decisions rest on were taken out, and no state from before them is kept"
+        return AuditReport(str(directory), (integrity, Level(2, UNVERIFIABLE, reason)))
     try:
         found = replay(wal.read(path), progress)
     except JournalUnreadable as error:
@@ -103,6 +114,10 @@ INTEGRITY: Mapping[str, str] = MappingProxyType(
     {
         "intact": PASS,
         "torn": PASS,  # what is torn was never acknowledged; opening the log sets it aside
+        "redacted": PASS,  # its owner took payloads out, and their digests prove that nothing else changed
+        "pruned": PASS,
+        "truncated": FAIL,
+        "tampered": FAIL,
         "corrupt": FAIL,
         "empty": UNVERIFIABLE,
         "unsupported": UNVERIFIABLE,
@@ -111,14 +126,18 @@ INTEGRITY: Mapping[str, str] = MappingProxyType(
 """What each status of `wal.verify` means for level 1."""
 
 
-def _integrity(path: Path) -> Level:
-    found = wal.verify(path)
+def _integrity(found: wal.Verdict) -> Level:
     detail = f"{found.records} records in {found.segments} segment{'s' if found.segments != 1 else ''}"
-    if found.status != "intact":
+    if found.status in ("pruned", "redacted"):
+        detail += f"; {found.status}: from LSN {found.first_lsn} on, {found.redacted} payloads taken out"
+    elif found.status != "intact":
         detail += f"; {found.status}: {found.problem or 'no segment'}"
     if found.segment is not None:
         detail += f", at byte {found.offset_bytes} of segment {found.segment}, after LSN {found.last_lsn}"
-    return Level(1, INTEGRITY[found.status], detail)
+    if found.expected is not None:
+        detail += f"; the expected head is {found.expected}"
+    verdict = UNVERIFIABLE if found.expected == "unprovable" else INTEGRITY[found.status]
+    return Level(1, verdict, detail)
 
 
 def _decisions_detail(found: Replay) -> str:

@@ -13,16 +13,28 @@ __all__ = ["command"]
 @click.command(name="audit")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--level", type=click.IntRange(1, 2), default=2, show_default=True, help="1: the log. 2: every decision.")
+@click.option(
+    "--head", "head_text", help="A head of this log that you kept elsewhere; `python -m wal head` prints one."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def command(directory: Path, level: int, as_json: bool) -> None:  # noqa: FBT001  click passes flags as arguments
+def command(directory: Path, level: int, head_text: str | None, as_json: bool) -> None:  # noqa: FBT001  click's flags
     """Check the log in DIRECTORY and recompute every decision from it, bit for bit."""
+    import wal
     from tamiyo.audit import audit
 
     console = Console(stderr=True)
     try:
+        head = None if head_text is None else wal.Head.parse(head_text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--head") from error
+    try:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("replaying", total=None)
-            report = audit(directory, level, lambda lsn: progress.update(task, description=f"replaying LSN {lsn:,}"))
+
+            def tell(lsn: int) -> None:
+                progress.update(task, description=f"replaying LSN {lsn:,}")
+
+            report = audit(directory, level, tell, head=head)
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:

@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,13 @@ from rig import SECRET, packet
 import wal
 from tamiyo import Settings, TamiyoService
 from tamiyo.audit import audit, differences, replay
+from tamiyo.audit.report import INTEGRITY
 from tamiyo.cli import main
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import Event, decode, encode
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.testing import FailingPolicy
+from wal.verify import STATUSES
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +185,42 @@ def test_a_directory_without_a_log_is_a_usage_error(tmp_path: Path) -> None:
 def test_an_unknown_level_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="levels 1 to 2"):
         audit(tmp_path, level=3)
+
+
+def test_every_verdict_on_a_log_has_a_meaning_for_level_1() -> None:
+    assert set(INTEGRITY) == set(STATUSES)
+
+
+def test_a_log_is_audited_against_the_head_that_was_kept_elsewhere(tmp_path: Path) -> None:
+    small_run(tmp_path)
+    head = wal.head(tmp_path / "wal")
+    result = CliRunner().invoke(main, ["audit", str(tmp_path), "--head", str(head)])
+    assert result.exit_code == 0, result.output
+    assert "the expected head is confirmed" in result.output
+    other = replace(head, root=b"o" * 32)
+    result = CliRunner().invoke(main, ["audit", str(tmp_path), "--head", str(other)])
+    assert result.exit_code == 1
+    assert "tampered" in result.output
+    longer = replace(head, size=head.size + 1)
+    assert audit(tmp_path, head=longer).verdict_line == "audit: FAIL (level 1)"
+    result = CliRunner().invoke(main, ["audit", str(tmp_path), "--head", "nothing"])
+    assert result.exit_code == 2
+    assert "is not a log's head" in result.output
+
+
+@pytest.mark.parametrize("work", ["prune", "redact"])
+def test_decisions_whose_grounds_were_taken_out_are_unverifiable_and_the_log_passes(tmp_path: Path, work: str) -> None:
+    small_run(tmp_path)
+    with wal.Log.open(tmp_path / "wal", segment_bytes=2**16) as log:
+        early = log.head()
+        for _ in range(80):
+            log.append([(1, bytes(2000))])
+        if work == "prune":
+            log.prune(log.next_lsn)
+        else:
+            log.redact(lambda entry: entry.lsn == 2)
+    report = audit(tmp_path)
+    assert [level.verdict for level in report.levels] == ["PASS", "UNVERIFIABLE"]
+    assert f"{work}" in report.text.replace("pruned", "prune").replace("redacted", "redact")
+    if work == "prune":
+        assert audit(tmp_path, level=1, head=early).verdict == "UNVERIFIABLE"

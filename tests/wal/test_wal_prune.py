@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import random
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from log_rig import PATH, abandon, contents, entries, numbered, open_log, overwr
 
 import wal
 from wal.base import SLOT_BYTES, read_base
-from wal.testing import FaultDisk, MemoryDisk
+from wal.testing import SYNC_MODELS, FaultDisk, MemoryDisk, SyncModel
 
 BATCHES = [[(n, bytes([n]) * 900), (n + 100, b"%d" % n)] for n in range(1, 31)]
 RECORDS = numbered([record for batch in BATCHES for record in batch])
@@ -284,6 +285,26 @@ def test_an_error_while_pruning_leaves_the_log_usable(op: str) -> None:
         log.append([(1, b"on")])
         log.close()
         assert wal.verify(PATH, HEADS[-1], disk=memory).expected == "confirmed"
+
+
+@pytest.mark.parametrize("model", SYNC_MODELS, ids=lambda model: model.name)
+def test_a_prune_after_one_whose_sync_failed_never_leaves_the_log_without_a_beginning(model: SyncModel) -> None:
+    """The failed slot may be in memory alone: the next one must not go over the slot that is on the medium."""
+    for operations, failing in itertools.product(range(24), (1, 2, 3)):
+        disk = pruned(FIRSTS[1])
+        log = open_log(disk)
+        disk.fail_sync(model, failing)
+        with contextlib.suppress(wal.LogFailed):
+            log.prune(FIRSTS[3])
+        disk.power_off_after(operations)
+        with contextlib.suppress(wal.LogError):
+            log.prune(FIRSTS[4])
+        abandon(log)
+        for seed in range(4):
+            after = disk.crash(random.Random(seed).randrange)
+            with open_log(after) as reopened:
+                assert reopened.recovery.first_lsn in (FIRSTS[1], FIRSTS[3], FIRSTS[4])
+            assert wal.verify(PATH, HEADS[-1], disk=after).expected == "confirmed"
 
 
 def test_a_closed_or_failed_log_is_not_pruned() -> None:
