@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from wal.entries import Entry, Pending, Staged
+from wal.entries import Appended, Pending, Staged
 from wal.errors import BatchTooLarge, RecordTooLarge
 from wal.frames import RECORD_HEAD_BYTES, SALT_BYTES, frame_bytes, pack_records
 from wal.segment import Limits
@@ -22,18 +22,14 @@ class Batch:
     segment: int
     offset: int
     first_lsn: int
-    waiter: Pending | Staged
+    waiter: Appended | Pending | Staged
 
-    def __init__(self, records: Sequence[tuple[int, bytes]], salts: bytes) -> None:
+    def __init__(self, records: tuple[tuple[int, bytes], ...], salts: bytes) -> None:
         """Pack records that `pack` has checked."""
         self.records = records
         self.body, self.inners = pack_records(records, salts)
         self.emergency = False
         self.length = frame_bytes(len(self.body))
-
-    def entries(self) -> tuple[Entry, ...]:
-        """Return the records as the log numbers them."""
-        return tuple([Entry(lsn, *record) for lsn, record in enumerate(self.records, self.first_lsn)])
 
 
 def pack(records: Sequence[tuple[int, bytes]], limits: Limits, entropy: Callable[[int], bytes]) -> Batch:
@@ -41,22 +37,19 @@ def pack(records: Sequence[tuple[int, bytes]], limits: Limits, entropy: Callable
 
     Raises RecordTooLarge, BatchTooLarge, ValueError (an empty batch, or a kind outside 0..65535) or TypeError.
     """
-    records = tuple(records)
-    if not records:
-        raise ValueError("cannot append an empty batch: hand in at least one (kind, payload)")
+    kept: list[tuple[int, bytes]] = []
     total = 0
     for kind, payload in records:
-        _check(kind, payload, limits)
+        if not 0 <= kind <= KIND_MAX:
+            raise ValueError(f"cannot append a record of kind {kind}: kinds are 0..{KIND_MAX}")
+        if not isinstance(payload, bytes):
+            raise TypeError(f"cannot append {type(payload).__name__}: a payload is bytes")
+        if len(payload) > limits.max_record_bytes:
+            raise RecordTooLarge(len(payload), limits.max_record_bytes)
         total += RECORD_HEAD_BYTES + len(payload)
+        kept.append((kind, payload))  # a pair of our own: the commit shows later what was logged now
+    if not kept:
+        raise ValueError("cannot append an empty batch: hand in at least one (kind, payload)")
     if total > limits.max_batch_bytes:
         raise BatchTooLarge(total, limits.max_batch_bytes)
-    return Batch(records, entropy(SALT_BYTES * len(records)))
-
-
-def _check(kind: int, payload: bytes, limits: Limits) -> None:
-    if not 0 <= kind <= KIND_MAX:
-        raise ValueError(f"cannot append a record of kind {kind}: kinds are 0..{KIND_MAX}")
-    if not isinstance(payload, bytes):
-        raise TypeError(f"cannot append {type(payload).__name__}: a payload is bytes")
-    if len(payload) > limits.max_record_bytes:
-        raise RecordTooLarge(len(payload), limits.max_record_bytes)
+    return Batch(tuple(kept), entropy(SALT_BYTES * len(kept)))

@@ -1,5 +1,6 @@
 """What a caller gets back: an entry, a commit, and the two kinds of waiting for one."""
 
+import contextlib
 import threading
 from concurrent.futures import Future
 from typing import NamedTuple
@@ -30,19 +31,31 @@ class Commit:
     `first_lsn` and `last_lsn` are the batch's numbers; `entries` are its records as they were logged.
     """
 
-    __slots__ = ("entries", "first_lsn", "last_lsn")
+    __slots__ = ("_entries", "_records", "first_lsn", "last_lsn")
 
     first_lsn: int
     last_lsn: int
-    entries: tuple[Entry, ...]
+    _records: tuple[tuple[int, bytes], ...]
+    _entries: tuple[Entry, ...] | None
 
-    def __init__(self, entries: tuple[Entry, ...], maker: object = None) -> None:
+    def __init__(self, records: tuple[tuple[int, bytes], ...], first_lsn: int = 0, maker: object = None) -> None:
         """Refuse every maker but the log; raise TypeError."""
         if maker is not _MAKER:
             raise TypeError("a Commit is made by the log alone: append a batch to get one")
-        object.__setattr__(self, "first_lsn", entries[0].lsn)
-        object.__setattr__(self, "last_lsn", entries[-1].lsn)
-        object.__setattr__(self, "entries", entries)
+        fix = object.__setattr__
+        fix(self, "first_lsn", first_lsn)
+        fix(self, "last_lsn", first_lsn + len(records) - 1)
+        fix(self, "_records", records)
+        fix(self, "_entries", None)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The batch's records as the log numbers them; made when first asked for, not on the writer's time."""
+        if self._entries is None:
+            entries = tuple([Entry(lsn, *record) for lsn, record in enumerate(self._records, self.first_lsn)])
+            object.__setattr__(self, "_entries", entries)
+            return entries
+        return self._entries
 
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse: a commit is a fact. Raise AttributeError."""
@@ -67,51 +80,146 @@ class Commit:
         return f"Commit(first_lsn={self.first_lsn}, last_lsn={self.last_lsn})"
 
 
-def make_commit(entries: tuple[Entry, ...]) -> Commit:
+def make_commit(first_lsn: int, records: tuple[tuple[int, bytes], ...]) -> Commit:
     """Make the commit of a durable batch. For the writer alone."""
-    return Commit(entries, _MAKER)
+    return Commit(records, first_lsn, _MAKER)
 
 
-class Pending(Future[Commit]):
-    """A batch whose place is fixed and whose durability is awaited. It cannot be cancelled.
+class _Awaited:
+    """Something that the writer's thread settles once, and any number of callers wait for.
 
-    `result(timeout)` returns the `Commit` or raises `OutcomeUnknown`. Callbacks run on the writer's
-    thread: they must be short.
+    A bare lock for each that waits: a Condition or an Event costs an append several times as much as the
+    hand-over itself. Any step may be interrupted: a bell that nobody waits for any more does no harm, and one
+    that is hung up too late is never waited for, because `settled` is looked at after that.
     """
 
-    def __init__(self, first_lsn: int, last_lsn: int) -> None:
-        """Name the batch's LSNs; made by `Log.submit`."""
+    def __init__(self) -> None:
+        super().__init__()  # a Pending is a Future as well
+        self.settled: bool = False
+        self.error: LogError | None = None
+        self._bells: list[threading.Lock] = []
+
+    def wait_settled(self, timeout_s: float | None) -> bool:
+        """Wait until `settled`; False when `timeout_s` passed first."""
+        settled_already = self.settled
+        if settled_already:
+            return True
+        bell = threading.Lock()
+        bell.acquire()
+        self._bells.append(bell)
+        if self.settled or bell.acquire(timeout=_lock_timeout(timeout_s)):
+            return True
+        with contextlib.suppress(ValueError):  # being rung just now
+            self._bells.remove(bell)
+        return False
+
+    def settle(self, error: LogError | None = None) -> None:
+        """Say that it is done, or why nobody knows; the first word stands. For the writer alone."""
+        if not self.settled:
+            self.error = error
+            self.settled = True
+        bells = self._bells
+        while bells:
+            bells.pop().release()
+
+
+def _lock_timeout(timeout_s: float | None) -> float:
+    return -1 if timeout_s is None else min(max(timeout_s, 0.0), threading.TIMEOUT_MAX)
+
+
+class Appended(_Awaited):
+    """What `Log.append` itself waits for: no Future, because nobody else ever sees it."""
+
+    def __init__(self) -> None:
+        """Wait for a batch that is about to be queued."""
+        super().__init__()
+        self._pending: Pending | None = None
+
+    def become(self, pending: "Pending") -> None:
+        """Let a Pending tell the rest of the story, to a caller who waits no longer."""
+        self._pending = pending
+        if self.settled:
+            pending.settle(self.error)
+
+    def settle(self, error: LogError | None = None) -> None:
+        """Say that it is done, or why nobody knows."""
+        super().settle(error)
+        if self._pending is not None:
+            self._pending.settle(self.error)
+
+
+class Pending(_Awaited, Future[Commit]):
+    """A batch whose place is fixed and whose durability is awaited. It cannot be cancelled.
+
+    `result(timeout)` returns the `Commit`, or raises `OutcomeUnknown`, or TimeoutError when `timeout` seconds
+    passed first. Callbacks run on the writer's thread: they must be short.
+    """
+
+    def __init__(self, first_lsn: int, records: tuple[tuple[int, bytes], ...]) -> None:
+        """Name the batch; made by the log."""
         super().__init__()
         self.first_lsn = first_lsn
-        self.last_lsn = last_lsn
-        self.set_running_or_notify_cancel()  # a queued batch keeps its place, so cancel() answers False
+        self.last_lsn = first_lsn + len(records) - 1
+        self._commit = make_commit(first_lsn, records)  # nobody sees it before it is true
+
+    def cancel(self) -> bool:
+        """Refuse: a queued batch keeps its place."""
+        return False
+
+    def running(self) -> bool:
+        """Whether the outcome is still awaited."""
+        return not self.settled
+
+    def done(self) -> bool:
+        """Whether the outcome is known."""
+        return self.settled
+
+    def result(self, timeout: float | None = None) -> Commit:
+        """Wait for the commit; `timeout` is in seconds. Raises OutcomeUnknown, or TimeoutError."""
+        error = self.exception(timeout)
+        if error is not None:
+            raise error
+        return self._commit
+
+    def exception(self, timeout: float | None = None) -> LogError | None:
+        """Wait for the outcome; return OutcomeUnknown, or None for a durable batch. Raises TimeoutError."""
+        if not self.wait_settled(timeout):
+            raise TimeoutError(
+                f"LSN {self.first_lsn}..{self.last_lsn} is not known durable yet; it keeps its place. Wait on."
+            )
+        return self.error
+
+    def settle(self, error: LogError | None = None) -> None:
+        """Say that it is done, or why nobody knows. For the writer alone."""
+        super().settle(error)
+        # Those who wait for the result are on their way. Now what else a Future is for: callbacks, `wait`, asyncio.
+        if super().done():
+            return
+        if self.error is None:
+            self.set_result(self._commit)
+        else:
+            self.set_exception(self.error)
 
 
-class Staged:
+class Staged(_Awaited):
     """A record that is written ahead of its batch; it is durable only with the batch that follows it."""
 
     def __init__(self, lsn: int) -> None:
         """Name the record's LSN; made by `Log.stage`."""
+        super().__init__()
         self.lsn = lsn
-        self._settled = threading.Event()
-        self._error: LogError | None = None
 
     def done(self) -> bool:
         """Whether the record was handed to the file system, or the writer failed before it could be."""
-        return self._settled.is_set()
+        return self.settled
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the record survives the death of this process; False when `timeout_s` passed first.
 
         Raises OutcomeUnknown when the writer failed before the record was written.
         """
-        if not self._settled.wait(timeout_s):
+        if not self.wait_settled(timeout_s):
             return False
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return True
-
-    def settle(self, error: LogError | None = None) -> None:
-        """Say that the record was written, or why it may not have been. For the writer alone."""
-        self._error = error
-        self._settled.set()

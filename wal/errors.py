@@ -4,6 +4,10 @@ Each message says what was attempted, where, and what to do next.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wal.entries import Pending
 
 
 class LogError(Exception):
@@ -86,6 +90,22 @@ class BatchTooLarge(LogError):
 
 class LogBusy(LogError):
     """The queue is full, or the next segment is still being allocated; nothing was written, try again later."""
+
+
+class Late(LogError):
+    """The time given to `append` passed. The batch was queued and keeps its place: it may be durable any moment.
+
+    `pending` goes on waiting for it; `first_lsn` and `last_lsn` are its numbers. Do not append it again.
+    """
+
+    def __init__(self, pending: "Pending", timeout_s: float) -> None:
+        super().__init__(
+            f"LSN {pending.first_lsn}..{pending.last_lsn} is not known durable after {timeout_s} s; the batch keeps its"
+            " place. Wait for `pending`, or close the log; do not append it again."
+        )
+        self.pending = pending
+        self.first_lsn = pending.first_lsn
+        self.last_lsn = pending.last_lsn
 
 
 class LogFull(LogError):

@@ -97,27 +97,33 @@ class Log:
         writer = Writer(disk, directory, tail, limits, options, size_bytes)
         return cls(directory, disk, lock, writer, limits, report, entropy)
 
-    def append(self, batch: Sequence[tuple[int, bytes]], *, emergency: bool = False) -> Commit:
+    def append(
+        self, batch: Sequence[tuple[int, bytes]], *, emergency: bool = False, timeout_s: float | None = None
+    ) -> Commit:
         """Append (kind, payload) records as one batch, and return once they are durable.
 
-        Waits while the queue is full. An `emergency` may use the room that each segment keeps at its end (64 KiB, or
-        a sixty-fourth of a smaller one), so that the reason for a stop has a place on a full disk. Raises
-        RecordTooLarge, BatchTooLarge, LogFull, LogFailed, LogClosed (then nothing was written), or OutcomeUnknown.
+        Waits while the queue is full, and never longer than `timeout_s` in all. An `emergency` may use the room that
+        each segment keeps at its end (64 KiB, or a sixty-fourth of a smaller one), so that the reason for a stop has a
+        place on a full disk.
+
+        Raises RecordTooLarge, BatchTooLarge, LogFull, LogFailed, LogClosed, LogBusy (no place in the queue in that
+        time); nothing was written then. Raises Late when the batch was queued and is not known durable in that time
+        (it keeps its place, and the error has its `pending`), or OutcomeUnknown.
         """
         packed = pack(batch, self.limits, self._entropy)
         packed.emergency = emergency
-        return self._writer.submit_patiently(packed).result()
+        return self._writer.handover.append(packed, timeout_s)
 
     def submit(self, batch: Sequence[tuple[int, bytes]]) -> Pending:
         """Queue a batch and return at once, its LSNs fixed; never waits for the disk.
 
         Raises LogBusy (the queue is full) and what `append` raises; OutcomeUnknown comes from the result.
         """
-        return self._writer.submit(pack(batch, self.limits, self._entropy))
+        return self._writer.handover.submit(pack(batch, self.limits, self._entropy))
 
     def stage(self, kind: int, payload: bytes) -> Staged:
         """Queue one record to be written at once and synced with the batch that follows it. Raises as `submit`."""
-        return self._writer.stage(pack([(kind, payload)], self.limits, self._entropy))
+        return self._writer.handover.stage(pack([(kind, payload)], self.limits, self._entropy))
 
     def read(self, after: int | None = 0) -> Iterator[Entry]:
         """Yield the durable entries past LSN `after`, up to the last batch acknowledged so far; None for all left."""
@@ -165,7 +171,7 @@ class Log:
     def _maintained(self) -> Iterator[None]:
         """One prune or redaction at a time, and only while the log is this process's to change."""
         with self._maintenance:
-            self._writer.refuse_unless_open()
+            self._writer.handover.refuse_unless_open()
             try:
                 yield
             except OSError as error:
@@ -182,7 +188,7 @@ class Log:
     @property
     def next_lsn(self) -> int:
         """The LSN that the next record will get."""
-        return self._writer.next_lsn
+        return self._writer.handover.next_lsn
 
     @property
     def durable_lsn(self) -> int:

@@ -1,0 +1,225 @@
+"""Where callers hand batches to the writer's thread, and how each side wakes the other. Knows no disk.
+
+Rule 1: a batch gets its place and its LSNs when it is queued, under one mutex, so places and queue have one order.
+Rule 2: an interrupt at any line leaves a batch queued whole with its place, or no trace of it.
+Rule 3: a refusal changes nothing, and whoever waits here waits no longer than it said.
+"""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+from wal.batch import Batch
+from wal.entries import Appended, Commit, Pending, Staged, make_commit
+from wal.errors import Late, LogBusy, LogClosed, LogFailed, LogFull
+from wal.frames import CONTROL_BYTES
+from wal.room import MAKING, Room
+
+W = TypeVar("W", Appended, Pending, Staged)
+
+
+class Handover:
+    """The queue between callers and the writer's thread."""
+
+    def __init__(self, room: Room, queue_batches: int) -> None:
+        """Begin with nothing queued; `queue_batches` may wait at a time."""
+        self.failure: LogFailed | None = None
+        self.closing = False
+        self._room = room
+        self._queue_batches = queue_batches
+        self._queue: deque[Batch] = deque()
+        self._mutex = threading.Lock()
+        self._progress = threading.Condition(self._mutex)
+        self._waiters = 0
+        self._attempts = 0
+        self._bell = threading.Lock()  # held, but between a caller's ringing and the thread's waking
+        self._bell.acquire()
+        self._rung = False
+        self._more = False
+        self._pid = os.getpid()
+
+    # For callers.
+
+    @property
+    def next_lsn(self) -> int:
+        """The LSN that the next record will get."""
+        return self._room.next_lsn
+
+    def submit(self, batch: Batch) -> Pending:
+        """Queue a batch without waiting. Raises LogBusy, LogFull, LogFailed or LogClosed; then nothing happened."""
+        self._refuse_in_child()
+        with self._mutex:
+            return self._enqueue(batch, _pending)
+
+    def append(self, batch: Batch, timeout_s: float | None) -> Commit:
+        """Queue a batch, waiting for a place while there is none, and return once it is durable.
+
+        Raises Late when it was queued and `timeout_s` passed then, LogBusy when that passed before, LogFull when there
+        is no room although the thread has tried again, else as `submit`, or OutcomeUnknown.
+        """
+        self._refuse_in_child()
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._mutex:
+            appended = self._enqueue_patiently(batch, deadline)
+        commit = make_commit(batch.first_lsn, batch.records)  # while the thread wakes up; it is given out when true
+        if not appended.wait_settled(None if deadline is None else deadline - time.monotonic()):
+            pending = _pending(batch)
+            appended.become(pending)
+            raise Late(pending, timeout_s or 0.0)
+        if appended.error is not None:
+            raise appended.error
+        return commit
+
+    def _enqueue_patiently(self, batch: Batch, deadline: float | None) -> Appended:
+        asked = self._attempts
+        while True:
+            try:
+                return self._enqueue(batch, _appended)
+            except (LogBusy, LogFull) as refusal:
+                left_s = None if deadline is None else deadline - time.monotonic()
+                tried_in_vain = isinstance(refusal, LogFull) and self._attempts > asked
+                if tried_in_vain or (left_s is not None and left_s <= 0):
+                    raise
+            self._wait_for_progress(left_s)
+
+    def stage(self, batch: Batch) -> Staged:
+        """Queue one record to be written ahead of its batch, unsynced. Raises as `submit`."""
+        self._refuse_in_child()
+        with self._mutex:
+            return self._enqueue(batch, _staged)
+
+    def close(self) -> None:
+        """Take nothing more; what is queued is still written."""
+        with self._mutex:
+            self.closing = True
+            self._wake()
+
+    @property
+    def in_child(self) -> bool:
+        """Whether this is a forked copy, whose writer's thread stayed with the parent."""
+        return os.getpid() != self._pid
+
+    def refuse_unless_open(self) -> None:
+        """Raise LogFailed or LogClosed unless batches are taken here."""
+        self._refuse_in_child()
+        self._refuse_unless_open()
+
+    def _refuse_unless_open(self) -> None:
+        if self.failure is not None:
+            raise type(self.failure)(str(self.failure)) from self.failure
+        if self.closing:
+            raise LogClosed("the log is closed and takes nothing more. Open it again.")
+
+    def _refuse_in_child(self) -> None:
+        if os.getpid() != self._pid:
+            raise LogClosed(
+                "cannot append: this log belongs to the parent process. Open it here once that has closed it."
+            )
+
+    def _wait_for_progress(self, timeout_s: float | None) -> None:
+        self._waiters += 1
+        try:
+            self._progress.wait(timeout_s)
+        finally:
+            self._waiters -= 1
+
+    def _enqueue(self, batch: Batch, waiter: Callable[[Batch], W]) -> W:
+        """Give the batch its place and queue it; or raise, and nothing happened. The mutex is held."""
+        self._refuse_unless_open()
+        if len(self._queue) >= self._queue_batches:
+            raise LogBusy(f"{len(self._queue)} batches are waiting for the disk; nothing was written. Try again later.")
+        room = self._room
+        mark = room.mark()
+        try:
+            room.place(batch.length, len(batch.records), emergency=batch.emergency)
+            batch.segment = room.segment
+            batch.offset = room.offset - batch.length
+            batch.first_lsn = room.next_lsn - len(batch.records)
+            made = batch.waiter = waiter(batch)
+            self._queue.append(batch)
+            self._wake()
+        except (LogBusy, LogFull):
+            self._wake()  # no place was taken, but a spare may have been asked for
+            raise
+        except BaseException:  # KeyboardInterrupt and MemoryError above all; nothing is swallowed
+            if self._queue and self._queue[-1] is batch:
+                self._wake()
+            else:
+                room.back_to(mark)
+            raise
+        return made
+
+    def _wake(self) -> None:
+        """Ring for the thread, unless that was done since it last came to take. The mutex is held.
+
+        Interrupted between the two lines, the bell stays silent: the batch waits for the thread to come by itself.
+        """
+        if not self._rung:
+            self._rung = True
+            self._bell.release()
+
+    # For the writer's thread.
+
+    def take(self, group: list[Batch], room_bytes: int, timeout_s: float) -> None:
+        """Move to `group` what may share one sync: batches of one segment, together at most `room_bytes` long.
+
+        Waits until there is something, or `timeout_s` passed, or nothing more will come.
+        """
+        rung = self._more or self.closing or self._bell.acquire(timeout=timeout_s)
+        with self._mutex:
+            if not rung or self.closing:
+                self._bell.acquire(blocking=False)  # it may have been rung just now
+            waiting = self._queue
+            while waiting and waiting[0].length <= room_bytes and (not group or waiting[0].segment == group[0].segment):
+                room_bytes -= waiting[0].length
+                group.append(waiting.popleft())
+            self._more = self._rung = bool(waiting)
+
+    def encourage(self) -> None:
+        """Let those who wait for room or a place in the queue look again."""
+        if self._waiters:
+            with self._mutex:
+                self._progress.notify_all()
+
+    def place_heartbeat(self) -> bool:
+        """Take a heartbeat's place; False when a batch waits, which proves as much."""
+        with self._mutex:
+            if self._queue:
+                return False
+            self._room.heartbeat(CONTROL_BYTES)
+        return True
+
+    @property
+    def wants_spare(self) -> bool:
+        """Whether a file for the next segment is to be made."""
+        return self._room.spare == MAKING
+
+    def spare_made(self, state: str, refusal: str) -> None:
+        """Tell how making one ended: READY, or REFUSED and why."""
+        with self._mutex:
+            self._room.spare, self._room.refusal = state, refusal
+            self._attempts += 1
+
+    def end(self, cause: LogFailed | None) -> list[Batch]:
+        """Take nothing more, let everyone who waits look again, and return what is queued."""
+        with self._mutex:
+            self.failure = cause
+            self.closing = True
+            waiting, self._queue = list(self._queue), deque()
+            self._progress.notify_all()
+        return waiting
+
+
+def _appended(_: Batch) -> Appended:
+    return Appended()
+
+
+def _pending(batch: Batch) -> Pending:
+    return Pending(batch.first_lsn, batch.records)
+
+
+def _staged(batch: Batch) -> Staged:
+    return Staged(batch.first_lsn)
