@@ -35,6 +35,9 @@ class Disk(Protocol):
     def size(self, fd: int) -> int:
         """Return the file's length in bytes."""
 
+    def links(self, fd: int) -> int:
+        """Return how many names the file has; 0 once another file took its only one."""
+
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         """Read up to `length` bytes at `offset`; empty at the end of the file."""
 
@@ -95,6 +98,10 @@ class OsDisk:
     def size(self, fd: int) -> int:
         """Return the file's length in bytes."""
         return os.fstat(fd).st_size
+
+    def links(self, fd: int) -> int:
+        """Return how many names the file has."""
+        return os.fstat(fd).st_nlink
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         """Read up to `length` bytes."""

@@ -123,6 +123,14 @@ class LogFailed(LogError):
     """An I/O operation failed, and the writer takes nothing more: close the log and open it again."""
 
 
+class TakenOver(LogFailed):
+    """Another writer opened the log and began to write in a new file: this one was cut off, and its lock was lost.
+
+    That takes a lock that does not hold: a LOCK file that was removed, a network file system that gave the lock away,
+    or a process that was stopped and resumed on a copy of its machine. Nothing more is acknowledged here.
+    """
+
+
 class OutcomeUnknown(LogError):
     """The writer failed before it could say whether this batch is durable; reopen the log and look for its LSN."""
 

@@ -137,6 +137,11 @@ class FaultDisk:
         self._enter("size")
         return self._inner.size(fd)
 
+    def links(self, fd: int) -> int:
+        """Return how many names a file has."""
+        self._enter("links")
+        return self._inner.links(fd)
+
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         """Read."""
         self._enter("pread")

@@ -137,6 +137,11 @@ class MemoryDisk:
         with self._mutex:
             return len(self._open[fd][0].now)
 
+    def links(self, fd: int) -> int:
+        """Return how many names a file has."""
+        with self._mutex:
+            return list(self._system.names.values()).count(self._open[fd][1])
+
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         """Read."""
         with self._mutex:
