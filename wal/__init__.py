@@ -58,6 +58,7 @@ from wal.entries import Commit, Entry, Pending, Redacted, Staged
 from wal.errors import (
     BatchTooLarge,
     CopyFailed,
+    Late,
     LogBusy,
     LogClosed,
     LogCorrupt,
@@ -68,6 +69,7 @@ from wal.errors import (
     LogTampered,
     OutcomeUnknown,
     RecordTooLarge,
+    TakenOver,
     Trimmed,
     UnsupportedFormat,
 )
@@ -94,6 +96,7 @@ __all__ = [
     "Entry",
     "Head",
     "Inclusion",
+    "Late",
     "Log",
     "LogBusy",
     "LogClosed",
@@ -117,6 +120,7 @@ __all__ = [
     "SalvageReport",
     "Scrubbed",
     "Staged",
+    "TakenOver",
     "Trimmed",
     "UnsupportedFormat",
     "Verdict",

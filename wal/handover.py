@@ -39,6 +39,7 @@ class Handover:
         self._bell.acquire()
         self._rung = False
         self._more = False
+        self._resting = False
         self._pid = os.getpid()
 
     # For callers.
@@ -96,6 +97,11 @@ class Handover:
         with self._mutex:
             self.closing = True
             self._wake()
+
+    @property
+    def idle(self) -> bool:
+        """Whether the thread has done all that there was to do, and waits."""
+        return self._resting and not self._rung
 
     @property
     def in_child(self) -> bool:
@@ -168,7 +174,9 @@ class Handover:
 
         Waits until there is something, or `timeout_s` passed, or nothing more will come.
         """
+        self._resting = True
         rung = self._more or self.closing or self._bell.acquire(timeout=timeout_s)
+        self._resting = False
         with self._mutex:
             if not rung or self.closing:
                 self._bell.acquire(blocking=False)  # it may have been rung just now

@@ -209,8 +209,11 @@ class Log:
         """Write what is queued, mark the log as closed, and give up the lock; doing it again does nothing.
 
         A log that had failed is only let go. Raises LogFailed when closing fails, and LogBusy when the disk has
-        not answered for `timeout_s`: the lock is then still held, and close may be called again.
+        not answered for `timeout_s`: the lock is then still held, and close may be called again. In a forked child it
+        does nothing: the log is the parent's.
         """
+        if self._writer.handover.in_child:
+            return
         failed_before = self._writer.failure
         if not self._maintenance.acquire(timeout=-1 if timeout_s is None else timeout_s):
             raise LogBusy(f"cannot close {self.path}: a prune or redaction is at work. Close again later.")
@@ -223,7 +226,7 @@ class Log:
         self._lock.release()
         failure = self._writer.failure
         if failure is not None and failed_before is None:
-            raise LogFailed(str(failure)) from failure
+            raise type(failure)(str(failure)) from failure
 
     def __enter__(self) -> Self:
         """Return the log itself."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wal.disk import Disk, opened, write_fully, write_zeros
+from wal.errors import TakenOver
 from wal.frames import (
     CLOSE,
     CONTROL_BYTES,
@@ -152,9 +153,23 @@ class Tail:
         write_fully(self._disk, self._fd, data, self.cursor.offset - len(data))
 
     def sync(self) -> None:
-        """Make everything written durable, and remember that it is."""
+        """Make everything written durable, and remember that it is. Raises TakenOver when that no longer counts."""
         self._disk.fdatasync(self._fd)
+        self.refuse_if_taken_over()
         self._mark_durable()
+
+    def refuse_if_taken_over(self) -> None:
+        """Raise TakenOver when another writer opened the log meanwhile, which a lock that did not hold has let in.
+
+        Recovery writes the last segment of a log that was not closed anew, under the same name, so this one's file
+        has none any more: what is synced into it is lost.
+        """
+        if self._disk.links(self._fd) == 0:
+            raise TakenOver(
+                f"another writer has taken over {self._directory}: the file of segment {self.cursor.segment} that this"
+                " one writes has no name any more, and nothing more is acknowledged here. Find out why the lock did not"
+                " hold; then open the log again where it should be written."
+            )
 
     def _mark_durable(self) -> None:
         cursor, tree = self.cursor, self.tree
@@ -183,6 +198,7 @@ class Tail:
         """Go on in a new segment: name it durably first, then seal this one, and only then write there."""
         if self.unsynced_bytes:
             self.sync()
+        self.refuse_if_taken_over()  # before a name is given away that may be the other writer's
         cursor = self.cursor
         header = Header(
             cursor.log_id, cursor.segment + 1, cursor.epoch, cursor.lsn, limits,

@@ -16,7 +16,7 @@ from pathlib import Path
 from wal.batch import Batch
 from wal.disk import NO_ROOM, Disk
 from wal.entries import Staged
-from wal.errors import LogFailed, OutcomeUnknown
+from wal.errors import LogFailed, OutcomeUnknown, TakenOver
 from wal.frames import DATA, STAGED, frame_bytes
 from wal.handover import Handover
 from wal.room import READY, REFUSED, Room
@@ -100,12 +100,7 @@ class Writer:
             self._size_bytes -= freed_bytes
 
     def stop(self, timeout_s: float | None) -> bool:
-        """Write what is queued, end the log cleanly and wait for that; False when `timeout_s` passed first.
-
-        A forked child has nothing to end: the thread stayed with the parent.
-        """
-        if self.handover.in_child:
-            return True
+        """Write what is queued, end the log cleanly and wait for that; False when `timeout_s` passed first."""
         self.handover.close()
         return self._ended.wait(timeout_s)
 
@@ -118,6 +113,8 @@ class Writer:
         try:
             self._loop()
             cause = None
+        except TakenOver as error:
+            cause = error
         except OSError as error:
             cause = LogFailed(f"writing to {self._directory} failed: {error}. Close the log and open it again.")
             cause.__cause__ = error
@@ -204,6 +201,7 @@ class Writer:
         self.handover.encourage()
 
     def _make_spare(self) -> None:
+        self._tail.refuse_if_taken_over()  # the name of the spare may be the other writer's
         state, refusal = READY, ""
         try:
             self._spare_fd = allocate(self._disk, self._directory / SPARE_NAME, self._limits.segment_bytes)

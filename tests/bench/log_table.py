@@ -58,8 +58,7 @@ def table(figures: Figures) -> str:
     lines += [f"  {name}: {reason}" for name, reason in commits["absent"].items()]
     lines += [
         "",
-        f"batches/s of one appender {group['one_per_s']}, of {group['appenders']} together {group['ten_per_s']}: "
-        f"{group['ratio']} times",
+        "batches per second, one appender and ten: {one_per_s}, {ten_per_s}, {ratio} times".format(**group),
         "",
         "MB of frames per second of one core",
         f"  {'record':>8}{'batch of':>10}{'walk':>8}{'read':>8}{'verify':>8}",

@@ -378,6 +378,7 @@ def test_a_forked_child_can_neither_write_nor_keep_the_lock(tmp_path: Path) -> N
                 attempt()
             except wal.LogClosed:
                 refused += 1
+        log.close()  # does nothing: neither does it wait for a thread that is not here
         os.write(from_child, b"%d" % refused)
         os.read(to_child, 1)  # lives on until the parent has opened the log again
         os._exit(0)

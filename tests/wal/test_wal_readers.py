@@ -133,23 +133,24 @@ def test_one_reader_object_survives_the_repair_of_the_file_it_reads() -> None:
 
 def test_a_hole_that_something_proves_is_damage_and_one_that_nothing_proves_is_waited_for() -> None:
     disk = MemoryDisk()
-    with open_log(disk) as log:
-        for n in range(4):
-            log.append([(n, b"x")])
-        reader = wal.Reader(PATH, disk=disk)
-        assert len(reader.poll()) == 3
-        image = disk.peek(segment())
-        waiting = wal.Reader(PATH, disk=disk)
-        last = (len(image.rstrip(b"\0")) - 1) // 512 * 512
-        overwrite(disk, segment(), last, image[last : last + 100].ljust(512, b"\0"))
-        assert len(waiting.poll()) == 2, "half a frame, by a writer that may still be writing it"
-        assert waiting.poll() == []
-        overwrite(disk, segment(), last, image[last : last + 512])
-        overwrite(disk, segment(), 1536, bytes(512))
-        with pytest.raises(wal.LogCorrupt, match="acknowledged"):
-            drain(wal.Reader(PATH, disk=disk))
-        with pytest.raises(wal.LogCorrupt, match="acknowledged"):
-            list(log.read())
+    log = open_log(disk)
+    for n in range(4):
+        log.append([(n, b"x")])
+    reader = wal.Reader(PATH, disk=disk)
+    assert len(reader.poll()) == 3
+    image = disk.peek(segment())
+    waiting = wal.Reader(PATH, disk=disk)
+    last = (len(image.rstrip(b"\0")) - 1) // 512 * 512
+    overwrite(disk, segment(), last, image[last : last + 100].ljust(512, b"\0"))
+    assert len(waiting.poll()) == 2, "half a frame, by a writer that may still be writing it"
+    assert waiting.poll() == []
+    overwrite(disk, segment(), last, image[last : last + 512])
+    overwrite(disk, segment(), 1536, bytes(512))
+    with pytest.raises(wal.LogCorrupt, match="acknowledged"):
+        drain(wal.Reader(PATH, disk=disk))
+    with pytest.raises(wal.LogCorrupt, match="acknowledged"):
+        list(log.read())
+    abandon(log)  # its file was replaced under it
 
 
 def drain(reader: wal.Reader) -> None:
