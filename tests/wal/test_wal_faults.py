@@ -1,6 +1,7 @@
 """A disk that fails, fills up or hangs while the log is open."""
 
 import errno
+import itertools
 import os
 import signal
 import threading
@@ -237,9 +238,16 @@ def test_a_crashed_log_is_left_alone_by_a_full_disk_and_opens_once_there_is_room
         assert log.recovery.last_lsn == 2 - torn
 
 
-def test_too_many_open_files_are_a_lack_of_room_and_not_a_failure() -> None:
+def test_too_many_open_files_are_a_lack_of_room_and_not_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     disk, memory = faulty()
-    disk.fail("open", errno.EMFILE, nth=5)  # BASE twice, the segment, its header read back, and then the spare
+    spares = itertools.count(1)
+
+    def refuse(path: Path, *, write: bool = False, create: bool = False) -> int:
+        if path.name == "spare.tmp" and next(spares) == 2:  # the first one became the first segment
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return memory.open(path, write=write, create=create)
+
+    monkeypatch.setattr(disk, "open", refuse)
     with open_log(disk) as log:
         with pytest.raises(wal.LogFull, match="Too many open files"):
             submit_for_ever(log)
