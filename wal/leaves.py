@@ -6,7 +6,8 @@ Each seal has the tree's frontier at its end, so the walk begins at the segment 
 from collections.abc import Iterator
 from pathlib import Path
 
-from wal.disk import Disk, opened
+from wal.checked import judge_end, opened_segment
+from wal.disk import Disk
 from wal.errors import LogCorrupt, LogError, Trimmed
 from wal.frames import SEAL, Frame
 from wal.scan import Window, checked_leaves, next_frame, start_of
@@ -41,21 +42,27 @@ def beginning(path: Path, disk: Disk, size: int = LAST) -> tuple[Segment, Tree]:
 
 
 def frames_from(path: Path, disk: Disk, segment: Segment) -> Iterator[tuple[Frame, list[bytes]]]:
-    """Yield every whole frame from a segment's beginning on, with its leaves. Raises LogCorrupt or LogTampered."""
-    following: Segment | None = segment
-    while following is not None:
-        segment = following
-        with opened(disk, segment.path) as fd:
-            window, cursor, last_type = Window(disk, fd), start_of(segment.header), None
-            while last_type != SEAL and isinstance(frame := next_frame(window, cursor), Frame):
-                leaves = checked_leaves(window, frame)
-                cursor.advance(frame)
-                last_type = frame.type
-                yield frame, leaves
-        following = successor(path, disk, segment.header.segment)
-        if following is not None and (following.header.first_lsn, following.header.chain) != (cursor.lsn, cursor.chain):
+    """Yield every whole frame from a segment's beginning on, with its leaves, up to the end of the log.
+
+    Raises LogCorrupt or LogTampered, also when the place where the frames end is not a log's end: a head of what
+    stands before damage would say nothing of it.
+    """
+    place: Path | None = segment.path
+    while place is not None:
+        with opened_segment(place, disk) as (header, fd):
+            window, cursor, last_type, stop = Window(disk, fd), start_of(header), None, None
+            while stop is None:
+                while last_type != SEAL and isinstance(frame := next_frame(window, cursor), Frame):
+                    leaves = checked_leaves(window, frame)
+                    cursor.advance(frame)
+                    last_type = frame.type
+                    yield frame, leaves
+                after = successor(path, disk, header.segment)
+                stop = judge_end(window, cursor, header, disk, after=after, last_type=last_type)
+        if after is not None and (after.header.first_lsn, after.header.chain) != (cursor.lsn, cursor.chain):
             problem = "the segment does not end where the next one says it does"
             raise LogCorrupt(problem, segment=cursor.segment, offset_bytes=cursor.offset, lsn=cursor.lsn)
+        place = None if after is None else after.path
 
 
 def tree_at(path: Path, disk: Disk, size: int) -> tuple[Tree, bytes | None]:
