@@ -159,8 +159,9 @@ def _read_header(file: SegmentFile, window: PatientWindow) -> None:
     except UnsupportedFormat as error:
         file.note(0, HEADER_BYTES, str(error))
         return
-    if file.number != header.segment:
-        file.note(0, HEADER_BYTES, f"the file holds segment {header.segment}: a copy or a renamed file")
+    if parse_name(file.place.name) != (header.segment, header.first_lsn):
+        held = f"the file holds segment {header.segment}, from LSN {header.first_lsn}: a copy or a renamed file"
+        file.note(0, HEADER_BYTES, held)
     if file.size != header.limits.segment_bytes:
         wanted = header.limits.segment_bytes
         file.note(min(file.size, wanted), max(file.size, wanted), f"the file has {file.size} bytes instead of {wanted}")

@@ -211,7 +211,8 @@ def test_a_segment_under_another_name_is_saved_all_the_same() -> None:
     report, found = saved(disk)
     assert found == numbered(RECORDS)
     assert report.complete
-    assert [damage.problem for damage in report.damage] == ["the file holds segment 2: a copy or a renamed file"]
+    problem = f"the file holds segment 2, from LSN {int(place.name[9:29])}: a copy or a renamed file"
+    assert [damage.problem for damage in report.damage] == [problem]
 
 
 def test_a_renamed_segment_with_a_damaged_header_is_known_by_its_frames() -> None:

@@ -128,7 +128,8 @@ class _Dump:
             told = self._tell(file, told)
             frame = piece.frame
             if frame is None:
-                self._cursor = None  # what should follow can no longer be said
+                if not piece.is_zero:
+                    self._cursor = None  # what should follow can no longer be said
                 continue
             self._check(file, frame)
             found = entries(window.buffer, window.locate(frame.offset, frame.length), frame) if frame.records else []
@@ -176,7 +177,8 @@ class _Dump:
         before = self._before
         if len(file.runs) == 1 and file.runs[0].start == frame.offset and before is not None and not before.is_sealed:
             self._damage(Damage(before.place.name, before.end, before.size, "the segment was never sealed"))
-        if self._cursor is not None and (wrong := list(_differences(frame, self._cursor))):
+        due = self._cursor
+        if due is not None and due.offset == frame.offset and (wrong := list(_differences(frame, due))):
             problem = f"a sound frame that is not the next one: it differs in {', '.join(wrong)}"
             self._damage(Damage(file.place.name, frame.offset, frame.end, problem))
         cursor = self._cursor = Cursor(
