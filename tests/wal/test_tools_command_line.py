@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 from tools_rig import BATCHES, COUNT, flip, run, segment_files, write_log
 
 import wal
-from wal.tools import COMMANDS, DAMAGED, INTERRUPTED, UNHEARD, UNREADABLE
+from wal.tools import COMMANDS, DAMAGED, INTERRUPTED, UNHEARD, UNREADABLE, main
 
 READING = ["verify", "dump", "tail", "head", "salvage", "scrub"]
 
@@ -30,6 +31,12 @@ def test_the_help_names_every_command_and_each_has_help_of_its_own() -> None:
         own = run(name, "--help")
         assert own.exit_code == 0
         assert "Usage: " in own.stdout
+
+
+def test_a_shell_can_complete_every_command() -> None:
+    completion = ShellComplete(main, {}, "wal", "_WAL_COMPLETE")
+    assert {item.value for item in completion.get_completions([], "")} == set(COMMANDS)
+    assert [item.value for item in completion.get_completions([], "sc")] == ["scrub"]
 
 
 def test_an_unknown_command_is_wrong_usage() -> None:

@@ -257,8 +257,8 @@ def test_what_cannot_be_asked_is_wrong_usage(tmp_path: Path) -> None:
     place = proof_of(log, tmp_path, 1)
     for arguments, why in (
         ((), "give a directory and an LSN"),
-        ((log,), "give a directory and an LSN"),
-        ((log, 1, "--since", 1), "give a directory and an LSN"),
+        ((log,), "give either an LSN"),
+        ((log, 1, "--since", 1), "give either an LSN"),
         ((log, COUNT + 1), "is not among"),
         ((log, "--since", COUNT + 1), "does not begin with"),
         (("--check", place), "--check needs --head"),

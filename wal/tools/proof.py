@@ -40,22 +40,23 @@ def command(
         payload = None if payload_file is None else payload_file.read()
         _check(_read(file), expected, old_head, payload, as_json=as_json)
         return
-    if directory is None or (lsn is None) == (since is None):
+    if directory is None:
         raise click.UsageError("give a directory and an LSN or --since, or --check with a file.")
-    if expected is not None:
-        records = expected.size if records is None else records
-    _make(directory, lsn, since, records)
+    if expected is not None and records is None:
+        records = expected.size
+    click.echo(_prove(directory, lsn, since, records))
 
 
-def _make(directory: Path, lsn: int | None, since: int | None, records: int | None) -> None:
+def _prove(directory: Path, lsn: int | None, since: int | None, records: int | None) -> str:
     try:
         with progress("reading", in_bytes=False) as tell:
-            if lsn is not None:
-                click.echo(prove_inclusion(directory, lsn, records, progress=tell).to_json())
-            elif since is not None:
-                click.echo(prove_consistency(directory, since, records, progress=tell).to_json())
+            if lsn is not None and since is None:
+                return prove_inclusion(directory, lsn, records, progress=tell).to_json()
+            if since is not None and lsn is None:
+                return prove_consistency(directory, since, records, progress=tell).to_json()
     except ValueError as error:
         raise click.UsageError(f"{error}.") from error
+    raise click.UsageError("give either an LSN, or the size of the older log with --since.")
 
 
 def _read(file: TextIO) -> Inclusion | Consistency:
