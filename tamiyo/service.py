@@ -45,7 +45,7 @@ __all__ = ["StepTimings", "TamiyoService"]
 
 logger = logging.getLogger(__name__)
 
-TIMINGS_KEPT = 65_536
+TIMINGS_KEPT = 16_384
 FLUSH_TIMEOUT_S = 5.0
 
 
