@@ -36,7 +36,8 @@ class Lock:
         """Let go; doing it again does nothing."""
         fd, self._fd = self._fd, None
         if fd is not None:
-            self._disk.close(fd)
+            with contextlib.suppress(OSError):  # the descriptor is gone either way, and the lock with it: close(2)
+                self._disk.close(fd)
 
 
 def is_locked(disk: Disk, path: Path) -> bool:

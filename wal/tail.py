@@ -207,8 +207,8 @@ class Tail:
         )  # fmt: skip
         install(self._disk, self._directory, spare_fd, header)
         self._control(SEAL, b"".join(self.tree.nodes))
-        self._disk.close(self._fd)
-        self._fd = spare_fd
+        full, self._fd = self._fd, spare_fd  # exchanged first: what is closed is never closed a second time
+        self._disk.close(full)
         self.header = header
         self.cursor = start_of(header)
         self._zeroed_to = self.cursor.offset

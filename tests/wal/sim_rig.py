@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from log_rig import PATH, Record, abandon, counting_entropy, entries, numbered, open_log, segments, wait_until
@@ -10,7 +11,7 @@ import wal
 from wal.repair import recover
 from wal.testing import CrashState, FaultDisk, MemoryDisk, Trace
 
-WAIT_S = 30
+WAIT_S = 5
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,16 @@ class Player:
     Each step ends when the writer has nothing more to do: the trace is a function of the script.
     """
 
-    def __init__(self, memory: MemoryDisk, *, serial: int = 0, **options: object) -> None:
+    def __init__(
+        self, memory: MemoryDisk, *, serial: int = 0, disk: FaultDisk | None = None, **options: object
+    ) -> None:
         self.memory = memory
+        self.disk = FaultDisk(memory) if disk is None else disk
         self._options = {"entropy": counting_entropy()} | options
         self._serial = serial
         self.open()
 
     def open(self, **options: object) -> None:
-        self.disk = FaultDisk(self.memory)
         self._options |= options
         self.log = open_log(self.disk, **self._options)
         self._settle()
@@ -60,6 +63,7 @@ class Player:
         """End the process: what it wrote stays in the page cache."""
         self.memory = self.memory.kill()
         abandon(self.log)
+        self.disk = FaultDisk(self.memory)
 
     def append(self, *lengths: int) -> None:
         self._submit(lengths).result(WAIT_S)
@@ -73,10 +77,12 @@ class Player:
     def group(self, *batches: Sequence[int]) -> None:
         """Hand in a batch, and while it is being synced the others: they share one sync."""
         self.disk.hang("fdatasync")
-        pending = [self._submit(batches[0])]
-        assert self.disk.wait_until_hung("fdatasync")
-        pending += [self._submit(lengths) for lengths in batches[1:]]
-        self.disk.release()
+        try:
+            pending = [self._submit(batches[0])]
+            wait_until(lambda: self.disk.wait_until_hung("fdatasync", 0) or self.log.failure is not None)
+            pending += [self._submit(lengths) for lengths in batches[1:]]
+        finally:
+            self.disk.release()
         for each in pending:
             each.result(WAIT_S)
         self._settle()
@@ -90,14 +96,18 @@ class Player:
         return tuple(records)
 
     def _submit(self, lengths: Sequence[int]) -> wal.Pending:
-        pending = self.log.submit(self._batch(lengths))
-        memory = self.memory
-        pending.add_done_callback(lambda done: memory.note(Acknowledged(done.last_lsn)))
+        pending, memory = self.log.submit(self._batch(lengths)), self.memory
+
+        def tell(done: Future[wal.Commit]) -> None:
+            if done.exception() is None:
+                memory.note(Acknowledged(pending.last_lsn))
+
+        pending.add_done_callback(tell)  # on the writer's thread, before it does anything else
         return pending
 
     def _settle(self) -> None:
         writer, proves = self.log._writer, "heartbeat_ms" in self._options
-        wait_until(lambda: writer.handover.idle and not (proves and writer._unproven))
+        wait_until(lambda: writer.failure is not None or (writer.handover.idle and not (proves and writer._unproven)))
 
 
 Script = Callable[[Player], None]

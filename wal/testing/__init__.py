@@ -6,7 +6,7 @@ Recorded, it tells what was done to it, and `crash_states` yields every disk tha
 """
 
 from wal.testing.crash import ANY, JOURNAL, CrashState, crash_states
-from wal.testing.faults import FaultDisk
+from wal.testing.faults import FaultDisk, every_fault
 from wal.testing.memory import MemoryDisk
 from wal.testing.syncs import BTRFS, EXT4_DATA, EXT4_ORDERED, SYNC_MODELS, XFS, SyncModel
 from wal.testing.system import Operation, Trace
@@ -26,4 +26,5 @@ __all__ = [
     "SyncModel",
     "Trace",
     "crash_states",
+    "every_fault",
 ]

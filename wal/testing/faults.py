@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,17 @@ class _Fault:
     error_no: int
     wait: int
     forever: bool
+
+
+def every_fault(calls: Mapping[str, int]) -> Iterator[tuple[str, int, bool]]:
+    """Yield (op, nth, forever) for each of these calls to fail, once and from then on, as SQLite's tests do.
+
+    Run your code once on a `FaultDisk`; then once more for each of these, given to `FaultDisk.fail`.
+    """
+    for op, number in sorted(calls.items()):
+        for nth in range(1, number + 1):
+            yield op, nth, False
+            yield op, nth, True
 
 
 class FaultDisk:
@@ -128,9 +140,11 @@ class FaultDisk:
         return self._inner.open(path, write=write, create=create)
 
     def close(self, fd: int) -> None:
-        """Close a descriptor."""
-        self._enter("close")
-        self._inner.close(fd)
+        """Close a descriptor, also when that fails: Linux lets go of it either way (close(2))."""
+        try:
+            self._enter("close")
+        finally:
+            self._inner.close(fd)
 
     def size(self, fd: int) -> int:
         """Return a file's length."""

@@ -129,13 +129,14 @@ class MemoryDisk:
     def close(self, fd: int) -> None:
         """Close a descriptor, and drop its lock."""
         with self._mutex:
+            self._opened(fd)
             del self._open[fd]
             self._locks = {place: holder for place, holder in self._locks.items() if holder != fd}
 
     def size(self, fd: int) -> int:
         """Return a file's length."""
         with self._mutex:
-            return len(self._open[fd][0].now)
+            return len(self._opened(fd)[0].now)
 
     def links(self, fd: int) -> int:
         """Return how many names a file has."""
@@ -145,12 +146,12 @@ class MemoryDisk:
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         """Read."""
         with self._mutex:
-            return bytes(self._open[fd][0].now[offset : offset + length])
+            return bytes(self._opened(fd)[0].now[offset : offset + length])
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
         """Write."""
         with self._mutex:
-            file, number, writable = self._open[fd]
+            file, number, writable = self._opened(fd)
             if number == _LOCK_FILE:
                 file.write(bytes(data), offset)
                 return len(data)
@@ -164,7 +165,7 @@ class MemoryDisk:
         """Make a file's bytes durable, or fail as `fail_sync` was told."""
         with self._mutex:
             self._change()
-            file, number, _ = self._open[fd]
+            file, number, _ = self._opened(fd)
             self._syncs += 1
             if file.late_error:
                 file.late_error = False
@@ -183,7 +184,7 @@ class MemoryDisk:
         """Grow a file with zeros."""
         with self._mutex:
             self._change()
-            self._do(Operation("fallocate", self._open[fd][1], length))
+            self._do(Operation("fallocate", self._opened(fd)[1], length))
 
     def rename(self, source: Path, target: Path) -> None:
         """Rename a file."""
@@ -208,8 +209,9 @@ class MemoryDisk:
     def drop_cache(self, fd: int) -> None:
         """Show what is on the medium, where a failed sync left something else in the cache."""
         with self._mutex:
-            if not self.keeps_cache:
-                self._open[fd][0].drop_cache()
+            file, number, _ = self._opened(fd)
+            if file.lost and not self.keeps_cache:
+                self._do(Operation("drop_cache", number))
 
     def lock(self, path: Path) -> int:
         """Take the lock."""
@@ -244,6 +246,11 @@ class MemoryDisk:
         if str(path) in self._lock_files:
             return self._lock_files[str(path)], _LOCK_FILE
         raise _error(errno.ENOENT)
+
+    def _opened(self, fd: int) -> tuple[CachedFile, int, bool]:
+        if fd not in self._open:
+            raise _error(errno.EBADF)
+        return self._open[fd]
 
     def _descriptor(self, file: CachedFile, number: int, *, write: bool) -> int:
         self._next_fd += 1

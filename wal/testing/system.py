@@ -18,7 +18,7 @@ GARBAGE = bytes(range(255, 0, -1)) * 3
 class Operation(NamedTuple):
     """One change that a disk made, or a note that its user left.
 
-    `op` is "pwrite", "fallocate", "fdatasync", "names", "fsync_dir" or "note". Files are numbered as they were
+    `op` is "pwrite", "fallocate", "fdatasync", "drop_cache", "names", "fsync_dir" or "note". Files are numbered as they were
     made; `offset` (of fallocate: the length) is in bytes. `names` maps each path that changed to its file, or
     to None. A failed fdatasync has its `model`, and in `lost` the sectors that it did not write.
     """
@@ -175,6 +175,8 @@ class FileSystem:
             self.files[change.file].write(change.data, change.offset)
         elif change.op == "fallocate":
             self.files[change.file].grow(change.offset)
+        elif change.op == "drop_cache":
+            self.files[change.file].drop_cache()
         elif change.op == "fdatasync":
             if change.model is None:
                 self.files[change.file].sync()
