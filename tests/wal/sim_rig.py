@@ -11,7 +11,7 @@ import wal
 from wal.repair import recover
 from wal.testing import CrashState, FaultDisk, MemoryDisk, Trace
 
-WAIT_S = 5
+WAIT_S = 30
 
 
 @dataclass(frozen=True)

@@ -60,11 +60,15 @@ class CrashState:
 
     def disk(self, *, record: bool = False) -> MemoryDisk:
         """Return the disk as it comes up again; with `record`, one that can be crashed in turn."""
-        files = {path: bytearray(image.data) for path, image in self.images.items()}
+        files = {path: image.data for path, image in self.images.items()}
+        changed: dict[str, bytearray] = {}
         for doubt, pick in zip(self.doubts, self.choice, strict=True):
-            data = doubt.options[pick]
-            files[doubt.path][doubt.sector * SECTOR_BYTES : doubt.sector * SECTOR_BYTES + len(data)] = data
-        return MemoryDisk({Path(path): bytes(data) for path, data in files.items()}, record=record)
+            if pick:
+                file = changed.setdefault(doubt.path, bytearray(files[doubt.path]))
+                start = doubt.sector * SECTOR_BYTES
+                file[start : start + len(doubt.options[pick])] = doubt.options[pick]
+        files |= {path: bytes(file) for path, file in changed.items()}
+        return MemoryDisk({Path(path): data for path, data in files.items()}, record=record)
 
 
 def crash_states(

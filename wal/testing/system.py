@@ -54,15 +54,16 @@ class CachedFile:
     """A file: its bytes as programs see them (`now`), its bytes on the medium (`durable`), and where they differ.
 
     Sectors in `dirty` wait to be written back; those in `lost` were given up by a failed sync, and are on the
-    medium what they were before. `sizes` are the lengths that the medium may show, the durable one first.
+    medium what they were before. `sizes` are the lengths that the medium may show, the durable one first. Bytes are
+    copied when they are first changed: thousands of crashed disks share what they have in common.
     """
 
     __slots__ = ("dirty", "durable", "late_error", "lost", "now", "sizes")
 
     def __init__(self, data: bytes = b"") -> None:
         """Hold these bytes, durably."""
-        self.now = bytearray(data)
-        self.durable = bytearray(data)
+        self.now: bytes | bytearray = data
+        self.durable: bytes | bytearray = data
         self.dirty: set[int] = set()
         self.lost: set[int] = set()
         self.sizes = [len(data)]
@@ -72,7 +73,8 @@ class CachedFile:
         """Change the cache."""
         end = offset + len(data)
         self.grow(end)
-        self.now[offset:end] = data
+        self.now = now = _own(self.now)
+        now[offset:end] = data
         touched = range(offset // SECTOR_BYTES, -(-end // SECTOR_BYTES))
         self.dirty.update(touched)
         self.lost.difference_update(touched)
@@ -80,20 +82,21 @@ class CachedFile:
     def grow(self, length: int) -> None:
         """Make the file at least so long, with zeros."""
         if length > len(self.now):
-            self.now.extend(bytes(length - len(self.now)))
+            self.now = bytearray(self.now).ljust(length, b"\0")
             self.sizes.append(length)
 
     def sync(self) -> None:
         """Write back everything dirty."""
         self._grow_durable(len(self.now))
-        self._write_back(self.dirty)
-        self.dirty.clear()
+        if self.dirty:
+            self._write_back(self.dirty)
+            self.dirty.clear()
         self.sizes = [len(self.now)]
 
     def fail_sync(self, model: SyncModel, lost: Iterable[int]) -> None:
         """Lose these sectors of what is dirty, as the model says."""
         if model.reverts:
-            self.now[:] = self.durable
+            self.now = bytes(self.durable)
             self.sizes = [len(self.durable)]
         else:
             if model.grows:
@@ -107,10 +110,10 @@ class CachedFile:
 
     def drop_cache(self) -> None:
         """Show what is on the medium wherever nothing waits to be written."""
+        self.now = now = _own(self.now)
         for sector in self.lost:
             span = slice(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES)
-            old = self.durable[span]
-            self.now[span] = old.ljust(len(self.now[span]), b"\0")
+            now[span] = self.durable[span].ljust(len(now[span]), b"\0")
         self.lost.clear()
 
     def options(self, sector: int, length: int) -> list[bytes]:
@@ -119,14 +122,14 @@ class CachedFile:
         old = bytes(self.durable[start:end]).ljust(end - start, b"\0")
         return [old, bytes(self.now[start:end]), bytes(end - start), GARBAGE[: end - start]]
 
-    def image(self, length: int) -> bytearray:
+    def image(self, length: int) -> bytes:
         """Return the durable bytes, made so long with zeros."""
-        return bytearray(self.durable).ljust(length, b"\0")
+        return bytes(self.durable).ljust(length, b"\0")
 
     def after_crash(self, choose: Callable[[int], int]) -> bytes:
         """Return the bytes that power loss leaves; `choose(n)` picks one of 0..n-1."""
         length = self.sizes[choose(len(self.sizes))] if len(self.sizes) > 1 else self.sizes[0]
-        image = self.image(length)
+        image = bytearray(self.image(length))
         for sector in sorted(self.dirty):
             if sector * SECTOR_BYTES < length:
                 options = self.options(sector, length)
@@ -134,12 +137,18 @@ class CachedFile:
         return bytes(image)
 
     def _grow_durable(self, length: int) -> None:
-        self.durable.extend(bytes(max(length - len(self.durable), 0)))
+        if length > len(self.durable):
+            self.durable = bytearray(self.durable).ljust(length, b"\0")
 
     def _write_back(self, sectors: Iterable[int]) -> None:
+        self.durable = durable = _own(self.durable)
         for sector in sectors:
             span = slice(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES)
-            self.durable[span] = self.now[span]
+            durable[span] = self.now[span]
+
+
+def _own(data: bytes | bytearray) -> bytearray:
+    return data if isinstance(data, bytearray) else bytearray(data)
 
 
 class FileSystem:
