@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Self
 
 from wal.base import Base, read_base
-from wal.disk import Disk, OsDisk
+from wal.disk import Disk, OsDisk, settle
 from wal.errors import LogCorrupt, LogError, LogTampered, Trimmed
 from wal.frames import Frame
 from wal.leaves import beginning, frames_from, tree_at
 from wal.lock import is_locked
 from wal.merkle import consistent
+from wal.shelf import segment_paths
 
 CONFIRMED, CONTRADICTED, UNPROVABLE = "confirmed", "contradicted", "unprovable"
 _PREFIX = "wal-head-2"
@@ -57,6 +58,8 @@ def head(path: Path | str, *, disk: Disk | None = None) -> Head:
     directory = Path(path)
     disk = OsDisk() if disk is None else disk
     free = not is_locked(disk, directory)  # asked before reading, never after
+    for place in segment_paths(directory, disk)[-1:] if free else ():
+        settle(disk, place)  # a writer that died may have left its last batch in memory only
     segment, tree = beginning(directory, disk)
     chain = segment.header.chain
     held: list[tuple[Frame, list[bytes]]] = []

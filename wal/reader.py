@@ -163,7 +163,8 @@ class Reader:
         self._surveyed = here
         if free and run.held:
             self._disk.fdatasync(fd)  # a writer that died may have left it in memory only
-            run.release_all(found)
+            self._disk.drop_cache(fd)  # and one whose sync failed, where no sync of ours brings it to the medium
+            run.release_what_stands(found)
         return False
 
     def _next_segment(self, place: "_Place") -> bool:
@@ -251,6 +252,12 @@ class _Run:
         held = self.held
         while held:
             self._let_go(*held.popleft(), found)
+
+    def release_what_stands(self, found: list[Entry]) -> None:
+        """Read anew, and let go of every frame that is there as it was."""
+        self.window.refresh()
+        while self.held and next_frame(self.window, self._cursor) == self.held[0][0]:
+            self._let_go(*self.held.popleft(), found)
 
     def _let_go(self, frame: Frame, records: list[Entry], found: list[Entry]) -> None:
         self._cursor.advance(frame)
