@@ -1,8 +1,9 @@
 """Carrying out what recovery decided. Each step is durable before the next, and can be repeated after a crash.
 
-Rule: the last segment is never changed in place. What is kept of it goes to a new file that takes its
-name, so a crash leaves the old bytes or the new ones; and a page that a failed sync left in memory,
-but not on the medium, is written again.
+Rule 1: the last segment's records are never changed in place. What is kept of it goes to a new file that takes
+its name, so a crash leaves the old bytes or the new ones.
+Rule 2: what the last writer wrote last is written again, with the same bytes. A failed sync may have left it in
+memory alone, marked clean, and asking the kernel to forget its pages is advice.
 """
 
 import contextlib
@@ -12,11 +13,12 @@ from pathlib import Path
 from wal.base import create_base, first_base, read_base, write_base
 from wal.disk import Disk, opened, read_fully, settle, write_fully
 from wal.errors import LogCorrupt
+from wal.frames import CONTROL_BYTES
 from wal.head import Head, check_head
 from wal.recovery import CUT, Findings, Stop, examine
 from wal.scan import CHUNK_BYTES, Cursor
 from wal.segment import BASE_NAME, REDACT_NAME, REPAIR_NAME, SPARE_NAME, parse_name
-from wal.shelf import Segment, segment_paths
+from wal.shelf import Segment, seal_span, segment_paths
 from wal.tail import allocate, remove, reseal
 from wal.tree import Tree
 
@@ -109,10 +111,21 @@ def _carry_out(path: Path, disk: Disk, findings: Findings) -> Path | None:
     stop, last = findings.stop, findings.segments[-1]
     if findings.unsealed is not None:
         reseal(disk, findings.segments[-2].path, findings.unsealed.cursor, findings.tree)
+    elif stop.last_type is None and len(findings.segments) > 1:
+        _write_again(disk, findings.segments[-2].path, *seal_span(findings.segments[-2].header, last.header))
     quarantine = _quarantine(path, disk, last, stop) if stop.case.action == CUT else None
-    if not findings.clean_close:
+    if findings.clean_close:
+        _write_again(disk, last.path, stop.cursor.offset - CONTROL_BYTES, stop.cursor.offset)
+    else:
         _rebuild(path, disk, last, stop.cursor.offset)
     return quarantine
+
+
+def _write_again(disk: Disk, path: Path, start: int, end: int) -> None:
+    """Write a control frame over itself, and sync it; it holds no record that could be lost on the way."""
+    with opened(disk, path, write=True) as fd:
+        write_fully(disk, fd, read_fully(disk, fd, end - start, start), start)
+        disk.fdatasync(fd)
 
 
 def _quarantine(path: Path, disk: Disk, last: Segment, stop: Stop) -> Path:

@@ -120,14 +120,19 @@ def sealed_tree(disk: Disk, before: Segment, after: Header) -> Tree | None:
 
 def seal_of(window: Window, before: Header, after: Header) -> Tree | None:
     """Do the same in a file that is open."""
-    end = window.size if before.redacted else after.prev_end
-    offset = end - seal_bytes(after.first_lsn - 1)
+    offset, end = seal_span(before, after)
     frame = frame_at(window, offset) if offset >= HEADER_BYTES else None
     if frame is None or frame.type != SEAL or not _ends(frame, end, before, after):
         return None
     nodes = frontier(window.buffer, window.locate(frame.offset, frame.length), frame)
     tree = None if nodes is None else Tree(after.first_lsn - 1, nodes)
     return tree if tree is not None and tree.root() == after.root else None
+
+
+def seal_span(before: Header, after: Header) -> tuple[int, int]:
+    """Return the offsets at which the seal begins and ends."""
+    end = before.limits.segment_bytes if before.redacted else after.prev_end
+    return end - seal_bytes(after.first_lsn - 1), end
 
 
 def _ends(seal: Frame, end: int, before: Header, after: Header) -> bool:
