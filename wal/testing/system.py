@@ -18,9 +18,9 @@ GARBAGE = bytes(range(255, 0, -1)) * 3
 class Operation(NamedTuple):
     """One change that a disk made, or a note that its user left.
 
-    `op` is "pwrite", "fallocate", "fdatasync", "drop_cache", "names", "fsync_dir" or "note". Files are numbered as they were
-    made; `offset` (of fallocate: the length) is in bytes. `names` maps each path that changed to its file, or
-    to None. A failed fdatasync has its `model`, and in `lost` the sectors that it did not write.
+    `op` is "pwrite", "fallocate", "fdatasync", "drop_cache", "names", "fsync_dir" or "note". Files are numbered as
+    they were made; `offset` (of fallocate: the length) is in bytes. `names` maps each path that changed to its
+    file, or to None. A failed fdatasync has its `model`, and in `lost` the sectors that it did not write.
     """
 
     op: str
