@@ -160,11 +160,11 @@ class Reader:
             if found:
                 return False  # hand over what the evidence proves first; the next call meets the damage again
             raise stop.refusal()
-        self._surveyed = here
         if free and run.held:
             self._disk.fdatasync(fd)  # a writer that died may have left it in memory only
             self._disk.drop_cache(fd)  # and one whose sync failed, where no sync of ours brings it to the medium
             run.release_what_stands(found)
+        self._surveyed = here
         return False
 
     def _next_segment(self, place: "_Place") -> bool:

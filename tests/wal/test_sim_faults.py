@@ -190,7 +190,7 @@ def test_short_writes_anywhere_lose_nothing_at_any_crash() -> None:
 
 
 def reading_faults(calls: Counter[str]) -> Iterator[tuple[str, int, bool]]:
-    return every_fault({op: calls[op] for op in ("open", "pread", "size", "list_dir", "locked", "close")})
+    return every_fault({op: calls[op] for op in ("open", "pread", "size", "list_dir", "locked", "close", "fdatasync")})
 
 
 def test_every_call_of_a_reader_fails_and_its_position_stays() -> None:
