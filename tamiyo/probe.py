@@ -1,12 +1,15 @@
 """What the disk under a directory can do, measured before a service promises anything on it."""
 
+import logging
 import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
-__all__ = ["sync_ms"]
+__all__ = ["sync_ms", "warn_of_a_slow_disk"]
+
+logger = logging.getLogger(__name__)
 
 ROUNDS = 5
 BLOCK = b"\0" * 4_096
@@ -30,3 +33,20 @@ def _timed_sync(descriptor: int, offset_bytes: int) -> float:
     os.pwrite(descriptor, BLOCK, offset_bytes)
     os.fdatasync(descriptor)
     return (time.perf_counter_ns() - started_ns) / 1e6
+
+
+def warn_of_a_slow_disk(directory: Path, budget_ms: int) -> None:
+    """Say so where a sync usually takes longer than a commit may."""
+    try:
+        measured_ms = sync_ms(directory)
+    except OSError as error:
+        logger.warning("how long a sync takes under %s cannot be measured: %s", directory, error)
+        return
+    if measured_ms > budget_ms:
+        logger.warning(
+            "a sync under %s takes %.1f ms and the budget of a commit is %d ms: steps whose commit is late get "
+            "a PAUSE; use a faster disk or raise TAMIYO_COMMIT_TIMEOUT_MS",
+            directory,
+            measured_ms,
+            budget_ms,
+        )

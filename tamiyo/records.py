@@ -40,6 +40,14 @@ class Recorded:
         assert self.pending is not None  # noqa: S101  a batch of nothing has nothing to wait for
         return self.pending.result(timeout_s)
 
+    def is_durable(self, timeout_s: float) -> bool:
+        """Whether it is known to be durable within `timeout_s`."""
+        try:
+            self.result(timeout_s)
+        except (TimeoutError, wal.LogError):
+            return False
+        return True
+
     def lsn_of(self, event: Event) -> int:
         """The LSN of one of the batch's events."""
         return self.first_lsn + next(index for index, other in enumerate(self.events) if other is event)

@@ -27,16 +27,17 @@ from tamiyo.clock import Clock, SystemClock
 from tamiyo.config import Settings, load_settings
 from tamiyo.core.state import State
 from tamiyo.delivery import delivery
+from tamiyo.derived import Derived
 from tamiyo.directives import Directives
-from tamiyo.errors import InvariantViolation, JournalError, PacketRejected, ServiceClosed
+from tamiyo.errors import InvariantViolation, PacketRejected, ServiceClosed
 from tamiyo.fingerprint import service_opened
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.outbox import Outbox
 from tamiyo.policy import Policy
 from tamiyo.policy.baseline import BaselinePolicy
-from tamiyo.probe import sync_ms
-from tamiyo.records import JournalUnavailable, Recorded
+from tamiyo.probe import warn_of_a_slow_disk
+from tamiyo.records import JournalUnavailable
 from tamiyo.requests import Request
 from tamiyo.stages import Stages, Step, StepTimings
 from tamiyo.upkeep import Upkeep
@@ -67,11 +68,12 @@ class TamiyoService:
         self.settings = settings
         self.packets_rejected = 0
         self.timings: deque[StepTimings] = deque(maxlen=TIMINGS_KEPT)
-        self._on_disk = on_disk  # else nothing but the log is read or written
         self._journal = journal
         self._stages = stages
-        self._directives = Directives(journal, directory if on_disk else None)
-        self._outbox = Outbox(journal, clock, self._directives.take_up, budget_ms=settings.publish_timeout_ms)
+        folder = directory if on_disk else None  # else nothing but the log is read or written
+        self._derived = Derived(folder)
+        self._directives = Directives(journal, folder)
+        self._outbox = Outbox(journal, clock, self._keep_up, budget_ms=settings.publish_timeout_ms)
         self._upkeep = Upkeep(journal, self._directives)
         self._upkeep.start()
         weakref.finalize(self, self._upkeep.stop)  # a service that is dropped without close() leaves no thread at work
@@ -121,7 +123,7 @@ class TamiyoService:
             log_id = journal.log.head().log_id.hex()
             journal.begin(lambda _, now_ns: (service_opened(settings, identity, now_ns, clock.wall_ns(), log_id),))
             if disk is None:
-                _warn_of_a_slow_disk(path, settings.commit_timeout_ms)
+                warn_of_a_slow_disk(path, settings.commit_timeout_ms)
             blueprints = Blueprints(urza, journal, clock, budget_ms=settings.metadata_timeout_ms)
             stages = Stages(journal, blueprints, policy, identity, key, settings, clock)
             return cls(Path(directory), journal, stages, settings, clock, on_disk=disk is None)
@@ -165,7 +167,8 @@ class TamiyoService:
         """
         request = Request(uuid4().hex, directive, operator, reason)
         self._require_open("direct")
-        return _is_durable(self._directives.direct(request), timeout_s)
+        recorded = self._directives.direct(request)
+        return recorded is None or recorded.is_durable(timeout_s)
 
     def record_delivery(self, command_id: str, outcome: str, detail: str = "") -> bool:
         """Take down what became of a command. Returns at once: the record rides with the next step's batch.
@@ -186,17 +189,21 @@ class TamiyoService:
         return self._journal.ride(delivery(command_id, outcome, detail))
 
     def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
-        """Take up requests and write what waits for a step; True when all of it is durable. May wait for the disk.
+        """Take up requests, write what waits for a step, rewrite the exported files. May wait for the disk.
+
+        Returns:
+            Whether everything that was asked for and said so far is durable.
 
         Raises:
             ServiceClosed: after `close()`.
         """
         self._require_open("flush")
-        taken_up = self._directives.take_up(timeout_s)
+        taken_up = self._keep_up(timeout_s)
         try:
-            return _is_durable(self._journal.flush(), timeout_s) and taken_up
+            recorded = self._journal.flush()
         except JournalUnavailable:
             return False
+        return (recorded is None or recorded.is_durable(timeout_s)) and taken_up
 
     async def publish_history(self, bus: Bus) -> bool:
         """Publish what the journal holds past its cursor: telemetry, and the field reports that are due.
@@ -246,8 +253,7 @@ class TamiyoService:
             self._stages.close()
             self._journal.close()
             self._released = True
-            if self._on_disk:
-                _project(self.directory, self._journal.state)
+            self._derived.finish(self._journal.state)
 
     def __enter__(self) -> Self:
         """Return the service itself."""
@@ -272,6 +278,12 @@ class TamiyoService:
         except JournalUnavailable as unavailable:
             return stages.pause(step, unavailable.cause)
         return stages.sign(step, commit)
+
+    def _keep_up(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
+        """What every flush does besides; it may wait for the disk."""
+        taken_up = self._directives.take_up(timeout_s)
+        self._derived.export(self._journal.state)
+        return taken_up
 
     def _require_open(self, call: str) -> None:
         if self._closed:
@@ -300,39 +312,3 @@ class TamiyoService:
             step.timings.total_ns = time.perf_counter_ns() - started_ns
             self.timings.append(step.timings)
             return command
-
-
-def _is_durable(recorded: Recorded | None, timeout_s: float) -> bool:
-    try:
-        return recorded is None or recorded.result(timeout_s) is not None
-    except (TimeoutError, wal.LogError):
-        return False
-
-
-def _warn_of_a_slow_disk(path: Path, budget_ms: int) -> None:
-    try:
-        measured_ms = sync_ms(path)
-    except OSError as error:
-        logger.warning("how long a sync takes under %s cannot be measured: %s", path, error)
-        return
-    if measured_ms > budget_ms:
-        logger.warning(
-            "a sync under %s takes %.1f ms and the budget of a commit is %d ms: steps whose commit is late get "
-            "a PAUSE; use a faster disk or raise TAMIYO_COMMIT_TIMEOUT_MS",
-            path,
-            measured_ms,
-            budget_ms,
-        )
-
-
-def _project(directory: Path, state: State) -> None:
-    """What is derived from the log may fail without harm: it is made again from the log when next needed."""
-    from tamiyo.projections import Projection, export_norms, export_registries  # noqa: PLC0415  slow, not for steps
-
-    try:
-        export_norms(directory, state.norms)
-        export_registries(directory, state.registries)
-        with Projection.open(directory) as projection:
-            projection.catch_up(directory / "wal")
-    except (OSError, JournalError, wal.LogError) as error:
-        logger.warning("the log is closed, but what is derived from it is not up to date: %s", error)

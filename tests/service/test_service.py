@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from live import Live, library
 from rig import SECRET, packet
 
-import tamiyo.service as service_module
+import tamiyo.probe as probe_module
 import wal
 from tamiyo import Settings, TamiyoService
 from tamiyo.audit import audit
@@ -304,14 +304,28 @@ def test_closing_exports_norms_and_registries(tmp_path: Path) -> None:
 def test_a_disk_that_cannot_meet_the_budget_is_named_at_open(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_module, "sync_ms", lambda _: 7.25)
-    service_module._warn_of_a_slow_disk(tmp_path, 5)
+    monkeypatch.setattr(probe_module, "sync_ms", lambda _: 7.25)
+    probe_module.warn_of_a_slow_disk(tmp_path, 5)
     assert "takes 7.2 ms and the budget of a commit is 5 ms" in caplog.text
     caplog.clear()
-    service_module._warn_of_a_slow_disk(tmp_path, 8)
+    probe_module.warn_of_a_slow_disk(tmp_path, 8)
     assert caplog.text == ""
     monkeypatch.undo()
     assert 0.0 < sync_ms(tmp_path) < 60_000.0
+
+
+def test_a_flush_rewrites_the_exported_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with TamiyoService.open(tmp_path, secret=SECRET, settings=Settings(segment_bytes=2**16)) as tamiyo:
+        tamiyo.evaluate_step(packet(training_loss=0.5))
+        assert tamiyo.flush(60.0)
+        assert json.loads((tmp_path / "seed_id_registry.json").read_text()) == {"seed-0": 1}
+        written = (tmp_path / "gnn_norms.json").read_bytes()
+        tamiyo.evaluate_step(packet(training_loss=0.9))
+        (tmp_path / "gnn_norms.json.tmp").mkdir()
+        tamiyo.flush(60.0)
+        assert "not up to date" in caplog.text, "said, and no more than that"
+        assert (tmp_path / "gnn_norms.json").read_bytes() == written
+        (tmp_path / "gnn_norms.json.tmp").rmdir()
 
 
 @pytest.mark.parametrize("error", [OSError(28, "no space"), KeyboardInterrupt()])
@@ -321,7 +335,7 @@ def test_what_goes_wrong_while_opening_leaves_no_lock(
     def fails(_: Path) -> float:
         raise error
 
-    monkeypatch.setattr(service_module, "sync_ms", fails)
+    monkeypatch.setattr(probe_module, "sync_ms", fails)
     try:
         TamiyoService.open(tmp_path, secret=SECRET, settings=Settings(segment_bytes=2**16)).close()
     except KeyboardInterrupt:

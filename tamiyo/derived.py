@@ -1,0 +1,62 @@
+"""What is made from the log for others to read: exported files and the projection. It may fail without harm.
+
+Rule: nothing here is on a step's way, and nothing here is needed to go on; it is made again when next asked for.
+"""
+
+import logging
+import threading
+from pathlib import Path
+
+import wal
+from tamiyo.core.norms import Norm
+from tamiyo.core.registries import Registries
+from tamiyo.core.state import State
+from tamiyo.errors import JournalError
+
+__all__ = ["Derived"]
+
+logger = logging.getLogger(__name__)
+
+
+class Derived:
+    """The derived files of one directory; of none where that is None."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._directory = directory
+        self._writing = threading.Lock()
+        self._norms: tuple[Norm, ...] | None = None
+        self._registries: Registries | None = None
+
+    def export(self, state: State) -> None:
+        """Rewrite the exported files where they have changed; one call at a time, another has nothing to do."""
+        if self._directory is None or not self._writing.acquire(blocking=False):
+            return
+        try:
+            self._export(self._directory, state)
+        except OSError as error:
+            logger.warning("norms and registries in %s are not up to date: %s", self._directory, error)
+        finally:
+            self._writing.release()
+
+    def finish(self, state: State) -> None:
+        """After the last step: the exported files, and the projection with all of the log."""
+        if self._directory is None:
+            return
+        from tamiyo.projections import Projection  # noqa: PLC0415  slow to import, and no step needs it
+
+        self.export(state)
+        try:
+            with Projection.open(self._directory) as projection:
+                projection.catch_up(self._directory / "wal")
+        except (OSError, JournalError, wal.LogError) as error:
+            logger.warning("the log is closed, but its projection is not up to date: %s", error)
+
+    def _export(self, directory: Path, state: State) -> None:
+        from tamiyo.projections import export_norms, export_registries  # noqa: PLC0415  as above
+
+        if state.norms != self._norms:
+            export_norms(directory, state.norms)
+            self._norms = state.norms
+        if state.registries is not self._registries:
+            export_registries(directory, state.registries)
+            self._registries = state.registries
