@@ -13,7 +13,7 @@ Rule 4: nothing is asked while the metadata breaker is open. It moves with the j
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ from tamiyo.core.decide import blueprint_observed
 from tamiyo.core.limits import BLUEPRINT_CANDIDATES_MAX
 from tamiyo.core.observation import Observation
 from tamiyo.core.state import State
-from tamiyo.graph import parse_metadata
+from tamiyo.graph import BlueprintInput, parse_metadata
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.records import JournalUnavailable
@@ -91,8 +91,18 @@ class _Lookup:
 class Blueprints:
     """The lookups of one service. Without a library nothing is ever looked up."""
 
-    def __init__(self, library: Library | None, journal_: Journal, clock: Clock, *, budget_ms: int) -> None:
+    def __init__(
+        self,
+        library: Library | None,
+        journal_: Journal,
+        clock: Clock,
+        *,
+        budget_ms: int,
+        prepare: Callable[[BlueprintInput], None] = lambda _: None,
+    ) -> None:
+        """`prepare` is given each version before it is journaled, off the step's path, and all known ones here."""
         self._library = library
+        self._prepare = prepare
         self._journal = journal_
         self._clock = clock
         self._budget_s = budget_ms / 1e3
@@ -109,6 +119,7 @@ class Blueprints:
         self._listed: frozenset[str] = frozenset()  # every id
         self._metadata: dict[str, Mapping[str, object]] = {}
         self._closed = False
+        self._prepare_known()
 
     def host_id(self, observation: Observation) -> str:
         """The blueprint that the host trains: the packet's id where the library lists it, else the run's."""
@@ -301,6 +312,12 @@ class Blueprints:
             return {}  # a newer version took its place since the step looked; the next step sees that one
         return self._keep_metadata(digest, journal.BlueprintContent.FromString(stored))
 
+    def _prepare_known(self) -> None:
+        """What the log knows from before: a service that opens may take its time, and a step may not."""
+        seen = [each.blueprint for each in self._journal.state.blueprints.values() if each.blueprint is not None]
+        for blueprint in seen[-BLUEPRINT_CANDIDATES_MAX:]:
+            self._prepare(BlueprintInput(blueprint, self.metadata(blueprint.digest)))
+
     def _keep_metadata(self, digest: str, content: journal.BlueprintContent) -> Mapping[str, object]:
         parsed = parse_metadata(content.graph_metadata)
         with self._changed:
@@ -314,8 +331,8 @@ class Blueprints:
         content = _content_of(record) if record is not None else None
         digest = content_digest(content) if content is not None else ""
         if content is not None:
-            read_blueprint(blueprint_id, digest, content)  # what cannot be read back is an error of the library
-            self._keep_metadata(digest, content)
+            blueprint = read_blueprint(blueprint_id, digest, content)  # what cannot be read back is the library's error
+            self._prepare(BlueprintInput(blueprint, self._keep_metadata(digest, content)))
         self._journal.record_aside(
             lambda state, now_ns: _observation(state, lookup.blueprint_id, digest, content, now_ns, late=lookup.overdue)
         )

@@ -31,6 +31,7 @@ from tamiyo.derived import Derived
 from tamiyo.directives import Directives
 from tamiyo.errors import InvariantViolation, PacketRejected, ServiceClosed
 from tamiyo.fingerprint import service_opened
+from tamiyo.graph import GraphBuilder
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.outbox import Outbox
@@ -124,8 +125,9 @@ class TamiyoService:
             journal.begin(lambda _, now_ns: (service_opened(settings, identity, now_ns, clock.wall_ns(), log_id),))
             if disk is None:
                 warn_of_a_slow_disk(path, settings.commit_timeout_ms)
-            blueprints = Blueprints(urza, journal, clock, budget_ms=settings.metadata_timeout_ms)
-            stages = Stages(journal, blueprints, policy, identity, key, settings, clock)
+            builder, budget_ms = GraphBuilder(), settings.metadata_timeout_ms
+            blueprints = Blueprints(urza, journal, clock, budget_ms=budget_ms, prepare=builder.prepare)
+            stages = Stages(journal, blueprints, builder, policy, identity, key, settings, clock)
             return cls(Path(directory), journal, stages, settings, clock, on_disk=disk is None)
         except BaseException:  # whatever it was, the log's lock must not stay behind
             journal.abandon()

@@ -88,6 +88,7 @@ class Stages:
         self,
         journal_: Journal,
         blueprints: Blueprints,
+        builder: GraphBuilder,
         policy: Policy,
         identity: PolicyIdentity,
         key: bytes,
@@ -102,7 +103,7 @@ class Stages:
         self._key = key
         self._settings = settings
         self._clock = clock
-        self._builder = GraphBuilder()
+        self._builder = builder
         self._inference = DeadlineWorker("tamiyo-inference")
 
     def arrive(self, packet: Message | bytes, call: str, budget_ms: int) -> Step:

@@ -5,8 +5,9 @@ seeds, its metrics, its norms and its registries.
 """
 
 import math
+import threading
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -72,6 +73,7 @@ class _Memo(Generic[Key, Value]):
 
     most: int
     kept: dict[Key, Value]
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, key: Key | None, make: Callable[[], Value]) -> Value:
         """The value kept for `key`, made when there is none; a key of None is never kept."""
@@ -80,14 +82,15 @@ class _Memo(Generic[Key, Value]):
         value = self.kept.get(key)
         if value is None:
             value = make()
-            while len(self.kept) >= self.most:
-                del self.kept[next(iter(self.kept))]
-            self.kept[key] = value
+            with self.lock:  # another thread may prepare what it keeps
+                while len(self.kept) >= self.most and key not in self.kept:
+                    del self.kept[next(iter(self.kept))]
+                self.kept[key] = value
         return value
 
 
 class GraphBuilder:
-    """Builds graphs and keeps the plans of the blueprints it has seen. Not for several threads at once.
+    """Builds graphs and keeps the plans of the blueprints it has seen. One thread builds; any may prepare.
 
     A digest stands for a blueprint's content, metadata included: inputs with equal digests must be equal.
     """
@@ -136,6 +139,10 @@ class GraphBuilder:
         )
         _freeze(graph)
         return graph
+
+    def prepare(self, given: BlueprintInput) -> None:
+        """Make the plan of a blueprint ahead of its first graph: of a large one it takes longer than a step may."""
+        self._plan(given)
 
     def registry_keys(self, observation: Observation, blueprints: Sequence[BlueprintInput]) -> list[tuple[str, str]]:
         """Every (kind, key) that the graph will look up, each once: seeds, schedules, then the blueprints' names."""

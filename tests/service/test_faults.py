@@ -455,6 +455,9 @@ def test_an_id_that_hangs_is_asked_for_once_at_a_time() -> None:
     live.close()
 
 
+INTERRUPTED = ("journal.py", "owed.py", "riders.py", "records.py", "writer.py", "room.py")
+
+
 class _Interrupter:
     """Raises KeyboardInterrupt at the n-th line that runs in the journal on this thread."""
 
@@ -462,7 +465,7 @@ class _Interrupter:
         self.left = nth
 
     def __call__(self, frame: FrameType, event: str, _: object) -> object:
-        if Path(frame.f_code.co_filename).name not in ("journal.py", "writer.py", "room.py"):
+        if Path(frame.f_code.co_filename).name not in INTERRUPTED:
             return self if frame.f_code.co_filename.endswith(("stages.py", "log.py", "contextlib.py")) else None
         if event == "line":
             self.left -= 1
@@ -476,7 +479,8 @@ def test_an_interrupt_at_any_line_of_the_journal_parts_nothing() -> None:
     while not finished:
         nth += 1
         live = Live()
-        live.step(packet())
+        command = live.step(packet())
+        live.service.record_delivery(command.command_id, "applied")
         sys.settrace(_Interrupter(nth))
         try:
             live.step(packet())
@@ -487,6 +491,7 @@ def test_an_interrupt_at_any_line_of_the_journal_parts_nothing() -> None:
             sys.settrace(None)
         assert live.step(packet()).command_id, f"line {nth}"
         live.check()
+        assert len(live.events(journal.CommandDelivered)) == 1, f"line {nth}: neither lost nor told twice"
         live.crash()
         live.check()
         live.close()

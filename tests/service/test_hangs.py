@@ -8,6 +8,7 @@ import pytest
 from live import DictLibrary, LateClock, Live, Record, reason, recover, step_until
 from rig import packet
 
+import tamiyo.graph.builder as builder_module
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.breakers import OPEN
 from tamiyo.core.proposal import PolicyIdentity, Proposal
@@ -267,5 +268,29 @@ def test_a_breaker_left_open_by_a_hung_policy_survives_a_restart_and_its_cool_do
     assert reason(live.step(packet())) == "breaker_open"
     live.clock.advance(0.2)
     assert reason(live.step(packet())) != "breaker_open"
+    live.check()
+    live.close()
+
+
+def test_the_plan_of_a_blueprint_is_made_off_the_step_s_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    plan = builder_module.make_plan
+
+    def watched(given: object) -> object:
+        made.append(threading.current_thread().name)
+        return plan(given)
+
+    monkeypatch.setattr(builder_module, "make_plan", watched)
+    metadata = {"layers": [{"layer_id": "l0", "type": "conv", "depth": 0}]}
+    known = DictLibrary({"run-1": Record(pb.BlueprintDescriptor(blueprint_id="run-1"), {"graph_metadata": metadata})})
+    live = Live(urza=known)
+    step_until(live, lambda: "run-1" in live.service.state.blueprints)
+    live.step(packet())
+    assert live.events(journal.GraphObserved)[-1].blueprints[0].digest
+    assert made == ["tamiyo-lookups"]
+    live.crash()
+    assert made == ["tamiyo-lookups", "MainThread"], "while it opens"
+    live.step(packet())
+    assert len(made) == 2
     live.check()
     live.close()
