@@ -28,8 +28,8 @@ def opened_segment(path: Path, disk: Disk) -> Iterator[tuple[Header, int]]:
                 return
 
 
-def checked_frames(window: Window, cursor: Cursor, tree: Tree | None) -> Iterator[Frame]:
-    """Yield the frames that follow, up to the seal or to where none stands, the cursor already past each.
+def checked_frames(window: Window, cursor: Cursor, tree: Tree | None = None) -> Iterator[tuple[Frame, list[bytes]]]:
+    """Yield the frames that follow and their leaves, up to the seal or where none stands, the cursor already past each.
 
     Their records are added to `tree`, and a seal must state what it then is; None is for a tree that is not known.
     Raises LogTampered when a hash does not hold.
@@ -45,7 +45,7 @@ def checked_frames(window: Window, cursor: Cursor, tree: Tree | None) -> Iterato
                 problem = "the seal does not state the tree that the records make"
                 raise LogTampered(problem, segment=frame.segment, offset_bytes=frame.offset, lsn=frame.first_lsn)
         cursor.advance(frame)
-        yield frame
+        yield frame, leaves
 
 
 def judge_end(

@@ -183,7 +183,7 @@ class _Copy:
         """Walk the segment to its end; return the last frame's type, and the segment that follows."""
         last_type = None
         while True:
-            for frame in checked_frames(window, cursor, tree):
+            for frame, _ in checked_frames(window, cursor, tree):
                 last_type = frame.type
             after = successor(self.source, self._disk, header.segment)
             if judge_end(window, cursor, header, self._disk, after=after, last_type=last_type) is not None:
@@ -194,7 +194,7 @@ class _Copy:
         cursor, last_type = start_of(header), None
         frames = checked_frames(window, cursor, tree)
         while cursor.offset < upto:
-            last_type = next(frames).type
+            last_type = next(frames)[0].type
         return cursor, last_type
 
     def _write(self, place: Path, header: Header, source_fd: int, end: int, ending: bytes = b"") -> None:

@@ -6,11 +6,11 @@ Each seal has the tree's frontier at its end, so the walk begins at the segment 
 from collections.abc import Iterator
 from pathlib import Path
 
-from wal.checked import judge_end, opened_segment
+from wal.checked import checked_frames, judge_end, opened_segment
 from wal.disk import Disk
 from wal.errors import LogCorrupt, LogError, Trimmed
-from wal.frames import SEAL, Frame
-from wal.scan import Window, checked_leaves, next_frame, start_of
+from wal.frames import Frame
+from wal.scan import Window, start_of
 from wal.segment import first_lsn_of
 from wal.shelf import Segment, check_successor, first_tree, read_segment, sealed_tree, segment_paths, successor
 from wal.tree import Tree
@@ -52,9 +52,7 @@ def frames_from(path: Path, disk: Disk, segment: Segment) -> Iterator[tuple[Fram
         with opened_segment(place, disk) as (header, fd):
             window, cursor, last_type, stop = Window(disk, fd), start_of(header), None, None
             while stop is None:
-                while last_type != SEAL and isinstance(frame := next_frame(window, cursor), Frame):
-                    leaves = checked_leaves(window, frame)
-                    cursor.advance(frame)
+                for frame, leaves in checked_frames(window, cursor):
                     last_type = frame.type
                     yield frame, leaves
                 after = successor(path, disk, header.segment)

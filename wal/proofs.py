@@ -6,7 +6,7 @@ from the segment of the record, or of the earlier size, on.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,13 +17,12 @@ from wal.frames import REDACTED, records
 from wal.head import Head, head
 from wal.leaves import beginning, frames_from, shorter
 from wal.merkle import Range, consistency_ranges, consistent, included, inclusion_ranges
+from wal.progress import Progress
 from wal.scan import Window, frame_at
 from wal.segment import number_of
 from wal.shelf import Segment, segment_paths
 from wal.tree import Tree, bag, leaf_hashes, parent
 
-# Called with how much is done and how much there is to do: bytes of the log, or records for a proof.
-Progress = Callable[[int, int], None]
 _PROGRESS_RECORDS = 4096
 
 
@@ -99,7 +98,8 @@ def prove_inclusion(
 ) -> Inclusion:
     """Return the proof that record `lsn` is in the log of `size` records, by default all that are durable.
 
-    Raises ValueError for an LSN outside 1..size, Trimmed for a pruned one, LogCorrupt, LogTampered or LogError.
+    `progress` is told records here, not bytes. Raises ValueError for an LSN outside 1..size, Trimmed for a pruned one,
+    LogCorrupt, LogTampered or LogError.
     """
     directory, disk = Path(path), OsDisk() if disk is None else disk
     current = head(directory, disk=disk)

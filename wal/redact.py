@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
+from wal.checked import checked_frames
 from wal.disk import Disk, opened, write_fully
 from wal.entries import Entry
 from wal.errors import LogCorrupt
 from wal.frames import HEAD_BYTES, RECORD_HEAD_BYTES, SEAL, Frame, encode, frame_bytes, records, stub
 from wal.leaves import beginning
 from wal.recovery import walk
-from wal.scan import Window, checked_leaves, next_frame, start_of
+from wal.scan import Window, start_of
 from wal.segment import HEADER_BYTES, REDACT_NAME, Header, encode_header
 from wal.shelf import Segment, read_segments, sealed_tree
 from wal.tail import remove
@@ -103,16 +104,13 @@ class _Anew:
         """Yield the segment's frames, seal included, with their bodies."""
         with opened(self._disk, self._segment.path) as fd:
             window, cursor, last_type = Window(self._disk, fd), start_of(self._segment.header), None
-            while last_type != SEAL:
-                frame = next_frame(window, cursor)
-                if not isinstance(frame, Frame):
-                    problem = "a frame of a finished segment is damaged"
-                    raise LogCorrupt(problem, segment=cursor.segment, offset_bytes=cursor.offset, lsn=cursor.lsn)
-                checked_leaves(window, frame)
+            for frame, _ in checked_frames(window, cursor):
                 at_body = window.locate(frame.offset, frame.length) + HEAD_BYTES
                 yield frame, window.buffer[at_body : at_body + frame.body_bytes]
-                cursor.advance(frame)
                 last_type = frame.type
+            if last_type != SEAL:
+                problem = "a frame of a finished segment is damaged"
+                raise LogCorrupt(problem, segment=cursor.segment, offset_bytes=cursor.offset, lsn=cursor.lsn)
 
     def _write(self, fd: int, header: Header) -> None:
         write_fully(self._disk, fd, encode_header(header), 0)

@@ -186,7 +186,7 @@ class _Scrub:
     def _walk(self, window: Window, cursor: Cursor, header: Header, tree: Tree | None, after_place: Path) -> None:
         last_type = None
         while True:
-            for frame in checked_frames(window, cursor, tree):
+            for frame, _ in checked_frames(window, cursor, tree):
                 last_type = frame.type
                 self._records += frame.records
                 self._count(frame.length)

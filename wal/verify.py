@@ -1,18 +1,20 @@
 """Checking a whole log, read-only: every frame, every record's digest, every link between segments, the tree."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wal.base import read_base
+from wal.checked import check_end, checked_frames, judge_end
 from wal.disk import Disk, OsDisk, opened
 from wal.errors import LogCorrupt, LogTampered, UnsupportedFormat
-from wal.frames import CLOSE, SEAL, Frame, frontier, stubs
+from wal.frames import CLOSE, Frame, stubs
 from wal.head import CONFIRMED, CONTRADICTED, Head, by_steps
 from wal.lock import is_locked
-from wal.recovery import CUT, REFUSE, RESEAL, Stop, is_empty, judge, went_on
-from wal.scan import Cursor, Window, checked_leaves, next_frame, start_of
-from wal.shelf import Segment, check_successor, first_tree, read_segment, segment_paths, successor
+from wal.progress import Meter, Progress
+from wal.recovery import CUT, RESEAL, Stop
+from wal.scan import Cursor, Window, start_of
+from wal.segment import HEADER_BYTES
+from wal.shelf import Segment, first_tree, read_segment, segment_paths, successor
 from wal.tree import Tree
 
 INTACT, REDACTED, PRUNED, TORN, TRUNCATED = "intact", "redacted", "pruned", "torn", "truncated"
@@ -20,10 +22,6 @@ TAMPERED, CORRUPT, UNSUPPORTED, EMPTY = "tampered", "corrupt", "unsupported", "e
 STATUSES = (INTACT, REDACTED, PRUNED, TORN, TRUNCATED, TAMPERED, CORRUPT, UNSUPPORTED, EMPTY)
 # The verdicts on a log of which nothing acknowledged is missing or changed, but for what its owner took out.
 SOUND = frozenset({INTACT, REDACTED, PRUNED, TORN, EMPTY})
-
-# Called with the bytes done and the bytes there are, about once for each mebibyte.
-Progress = Callable[[int, int], None]
-_PROGRESS_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,7 @@ class _Survey:
         self._expected = expected
         self._standing: str | None = None
         self._progress = progress
-        self._done_bytes = self._told_bytes = self._total_bytes = 0
+        self._meter = Meter(None, 0)
 
     def run(self) -> Verdict:
         paths = segment_paths(self._path, self._disk)
@@ -118,7 +116,7 @@ class _Survey:
         if not paths:
             return self._without_segments()
         if self._progress is not None:
-            self._total_bytes = sum([self._length(place) for place in paths])
+            self._meter = Meter(self._progress, sum([self._length(place) for place in paths]))
         stop, before = None, None
         for place in paths:
             segment = self._checked(place, before, None if stop is None else stop.cursor)
@@ -162,52 +160,34 @@ class _Survey:
             self._head = Head(header.log_id, self._tree.size, self._tree.root(), header.chain)
             self._meet_at_the_beginning()
             return segment
-        check_successor(before.header, header)
-        found = (before.header.known_end(end.offset), end.lsn, end.chain, self._tree.root())
-        if found != (header.prev_end, header.first_lsn, header.chain, header.root):
-            problem = "the segment before this one does not end where its header says"
-            raise LogCorrupt(problem, segment=header.segment, offset_bytes=0, lsn=header.first_lsn)
+        check_end(before.header, end, self._tree, header)
         return segment
 
     def _walk(self, segment: Segment) -> Stop:
         """Walk one segment, and on past a place that a live writer filled after it was read."""
         with opened(self._disk, segment.path) as fd:
             window, cursor = Window(self._disk, fd), start_of(segment.header)
-            last_type: int | None = None
-            while True:
-                last_type = self._walk_frames(window, cursor, last_type, redacted=segment.header.redacted)
-                stop = self._judge(window, cursor, segment, last_type)
-                if stop.case.action != REFUSE:
-                    self._tell(window.size - cursor.offset)
-                    return stop
-                if last_type == SEAL or not went_on(window, cursor):
-                    raise stop.refusal()
+            last_type, stop = None, None
+            while stop is None:
+                for frame, leaves in checked_frames(window, cursor, self._tree):
+                    last_type = frame.type
+                    self._meet(frame, leaves)
+                    if segment.header.redacted:
+                        self._redacted += stubs(window.buffer, window.locate(frame.offset, frame.length), frame)
+                    self._meter.add(frame.length)
+                after = successor(self._path, self._disk, segment.header.segment)
+                stop = judge_end(window, cursor, segment.header, self._disk, after=after, last_type=last_type)
+            self._meter.add(HEADER_BYTES + window.size - cursor.offset)
+            return stop
 
-    def _walk_frames(self, window: Window, cursor: Cursor, last_type: int | None, *, redacted: bool) -> int | None:
-        while last_type != SEAL and isinstance(frame := next_frame(window, cursor), Frame):
-            self._fold(frame, checked_leaves(window, frame))
-            at = window.locate(frame.offset, frame.length)
-            if frame.type == SEAL and frontier(window.buffer, at, frame) != self._tree.nodes:
-                problem = "the seal does not state the tree that the records make"
-                raise LogTampered(problem, segment=frame.segment, offset_bytes=frame.offset, lsn=frame.first_lsn)
-            if redacted:
-                self._redacted += stubs(window.buffer, at, frame)
-            cursor.advance(frame)
-            last_type = frame.type
-            self._tell(frame.length)
-        return last_type
-
-    def _fold(self, frame: Frame, leaves: list[bytes]) -> None:
-        """Add a frame's records to the tree, and meet the expected head where it is passed."""
-        expected, before = self._expected, self._tree.size
-        self._tree.extend(leaves)
-        if leaves and self._head is not None:
-            self._head = Head(frame.log_id, self._tree.size, b"", frame.chain)
-        if expected is not None and before < expected.size <= self._tree.size:
-            meets = (frame.log_id, self._tree.size, self._tree.root(), frame.chain) == (
-                expected.log_id, expected.size, expected.root, expected.chain,
-            )  # fmt: skip
-            self._standing = CONFIRMED if meets else CONTRADICTED
+    def _meet(self, frame: Frame, leaves: list[bytes]) -> None:
+        """Follow the log's head over a frame that is in the tree, and meet the expected one where it is passed."""
+        expected, size = self._expected, self._tree.size
+        if leaves:
+            self._head = Head(frame.log_id, size, b"", frame.chain)
+        if expected is not None and size - len(leaves) < expected.size <= size:
+            found = Head(frame.log_id, size, self._tree.root(), frame.chain)
+            self._standing = CONFIRMED if found == expected else CONTRADICTED
 
     def _meet_at_the_beginning(self) -> None:
         """Hold the expected head against where the log begins, or against the proofs that a prune kept."""
@@ -221,26 +201,9 @@ class _Survey:
         else:
             self._standing = by_steps(read_base(self._path, self._disk), expected)
 
-    def _judge(self, window: Window, cursor: Cursor, segment: Segment, last_type: int | None) -> Stop:
-        after = successor(self._path, self._disk, segment.header.segment)
-        return judge(
-            window, cursor, segment.header, last_type=last_type,
-            after=None if after is None else after.header,
-            after_empty=after is not None and is_empty(self._disk, after),
-        )  # fmt: skip
-
-    def _tell(self, read_bytes: int) -> None:
-        if self._progress is not None:
-            self._done_bytes += read_bytes
-            if self._done_bytes - self._told_bytes >= _PROGRESS_BYTES:
-                self._told_bytes = self._done_bytes
-                self._progress(self._done_bytes, self._total_bytes)
-
     def _ending(self, stop: Stop | None) -> Verdict:
         if stop is None or self._head is None:
             return self.verdict(EMPTY)
-        if self._progress is not None:
-            self._progress(self._total_bytes, self._total_bytes)
         self._head = replace(self._head, root=self._tree.root())
         self._clean_close = stop.last_type == CLOSE
         self._live = self._live or is_locked(self._disk, self._path)  # one may have come meanwhile
