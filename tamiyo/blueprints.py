@@ -15,9 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
-import orjson
 from google.protobuf.message import Message
 
 from tamiyo.clock import Clock
@@ -30,11 +28,11 @@ from tamiyo.core.observation import Observation
 from tamiyo.core.state import State
 from tamiyo.graph import BlueprintInput, parse_metadata
 from tamiyo.journal import Journal
-from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.library import Library, LibraryRecord, checked_id, content_of
 from tamiyo.records import JournalUnavailable
 from tamiyo.workers import in_words
 
-__all__ = ["Blueprints", "Fault", "Library", "LibraryRecord"]
+__all__ = ["Blueprints", "Fault"]
 
 REFRESH_S = 300.0
 ABANDONED_MAX = 4
@@ -43,32 +41,6 @@ FAULTS_MAX = 64
 PARSED_METADATA_MAX = 4 * BLUEPRINT_CANDIDATES_MAX
 CATALOGUE = ""
 """Stands for the list of ids among the lookups."""
-
-
-class LibraryRecord(Protocol):
-    """What a library returns for an id it knows."""
-
-    @property
-    def descriptor(self) -> Message:
-        """A `BlueprintDescriptor`, of our bindings or the host's."""
-        ...
-
-    @property
-    def extras(self) -> Mapping[str, Any]:
-        """Free-form extras; `graph_metadata` and `bsds` are read."""
-        ...
-
-
-class Library(Protocol):
-    """The blueprint library (Urza) as the controller needs it; both calls may be slow, fail or hang."""
-
-    def list(self) -> Sequence[str]:
-        """Every id, the best candidates first."""
-        ...
-
-    def get(self, blueprint_id: str) -> LibraryRecord | None:
-        """One record, None for an unknown id."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +267,7 @@ class Blueprints:
         return "", True
 
     def _take_catalogue(self, ids: Sequence[str]) -> None:
-        listed = [blueprint_id for blueprint_id in ids if _checked_id(blueprint_id)]
+        listed = [blueprint_id for blueprint_id in ids if checked_id(blueprint_id)]
         with self._changed:
             self._listed = frozenset(listed)
             self._catalogue = tuple(dict.fromkeys(listed[: 2 * BLUEPRINT_CANDIDATES_MAX]))[:BLUEPRINT_CANDIDATES_MAX]
@@ -328,7 +300,7 @@ class Blueprints:
 
     def _observe(self, lookup: _Lookup, record: LibraryRecord | None) -> None:
         blueprint_id = lookup.blueprint_id
-        content = _content_of(record) if record is not None else None
+        content = content_of(record) if record is not None else None
         digest = content_digest(content) if content is not None else ""
         if content is not None:
             blueprint = read_blueprint(blueprint_id, digest, content)  # what cannot be read back is the library's error
@@ -347,37 +319,6 @@ def _observation(
     if content is not None and not same:
         observed.content = content.SerializeToString(deterministic=True)
     return blueprint_observed(state, observed)
-
-
-def _content_of(record: LibraryRecord) -> journal.BlueprintContent:
-    metadata, sheet = record.extras.get("graph_metadata"), record.extras.get("bsds")
-    return journal.BlueprintContent(
-        descriptor=record.descriptor.SerializeToString(deterministic=True),
-        safety_sheet=_sheet_bytes(sheet),
-        graph_metadata=orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS) if metadata is not None else b"",
-    )
-
-
-def _checked_id(blueprint_id: object) -> bool:
-    """Raises where an id is no text that can be journaled; the lookup then counts as failed."""
-    if not isinstance(blueprint_id, str):
-        raise TypeError(f"the library lists {blueprint_id!r:.50}, which is no text")
-    return bool(blueprint_id.encode())
-
-
-def _sheet_bytes(sheet: object) -> bytes:
-    """A BSDS from a message or from a JSON object with Leyline's field names; ill-typed ones are an error."""
-    if sheet is None:
-        return b""
-    if isinstance(sheet, Message):
-        return sheet.SerializeToString(deterministic=True)
-    if isinstance(sheet, Mapping):
-        from google.protobuf.json_format import ParseDict  # noqa: PLC0415  slow to import, rarely needed
-
-        # Fields of a newer sheet are left out; a hazard band of no known name must not pass for "unspecified".
-        known = {name: value for name, value in sheet.items() if name in pb.BSDS.DESCRIPTOR.fields_by_name}
-        return ParseDict(known, pb.BSDS()).SerializeToString(deterministic=True)
-    raise TypeError(f"extras['bsds'] is a {type(sheet).__name__}, neither a BSDS nor an object")
 
 
 def _is_known(state: State, blueprint_id: str) -> bool:

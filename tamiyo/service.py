@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 
 import wal
 from tamiyo import signing
-from tamiyo.blueprints import Blueprints, Library
+from tamiyo.blueprints import Blueprints
 from tamiyo.bus import Bus
 from tamiyo.clock import Clock, SystemClock
 from tamiyo.config import Settings, load_settings
@@ -34,6 +34,7 @@ from tamiyo.fingerprint import service_opened
 from tamiyo.graph import GraphBuilder
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.library import Library
 from tamiyo.outbox import Outbox
 from tamiyo.policy import Policy
 from tamiyo.policy.baseline import BaselinePolicy

@@ -6,15 +6,13 @@ safe PAUSE will name. What a collaborator does wrong is an event among `step.obs
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 from google.protobuf.message import Message
 
 import wal
 from tamiyo import signing
-from tamiyo.blueprints import Blueprints, Fault
+from tamiyo.blueprints import Blueprints
 from tamiyo.clock import Clock
 from tamiyo.config import Settings
 from tamiyo.core import journal_pb2 as journal
@@ -25,8 +23,7 @@ from tamiyo.core.decide import decide
 from tamiyo.core.events import Event
 from tamiyo.core.evolve import evolve_all
 from tamiyo.core.inputs import identity_message, inference_message, step_inputs
-from tamiyo.core.layout import GraphLayout
-from tamiyo.core.observation import Observation, read_packet
+from tamiyo.core.observation import read_packet
 from tamiyo.core.proposal import PolicyIdentity
 from tamiyo.core.registries import assignments, extended
 from tamiyo.core.state import State
@@ -37,48 +34,20 @@ from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.owed import ReleasedPause
 from tamiyo.policy import Policy
 from tamiyo.records import JournalUnavailable, Recorded
-from tamiyo.words import printable
-from tamiyo.workers import DeadlineWorker, NotAttempted, Raised, Returned, TimedOut
+from tamiyo.step import (
+    Step,
+    StepTimings,
+    fault_event,
+    graph_observed,
+    inference_failed,
+    linked_graph,
+    stage_timings,
+    step_received,
+    timed,
+)
+from tamiyo.workers import DeadlineWorker, Returned, TimedOut
 
 __all__ = ["Stages", "Step", "StepTimings"]
-
-
-@dataclass(slots=True)
-class StepTimings:
-    """Where one step's time went, in nanoseconds; `total_ns` is the whole call."""
-
-    receive_ns: int = 0
-    blueprints_ns: int = 0
-    graph_ns: int = 0
-    inference_ns: int = 0
-    decide_ns: int = 0
-    commit_ns: int = 0
-    sign_ns: int = 0
-    total_ns: int = 0
-
-
-@dataclass(slots=True)
-class Step:
-    """What one step gathers on its way; `observed` are its events so far, in the order they will be journaled."""
-
-    observation: Observation
-    packet: bytes
-    call: str
-    budget_ms: int
-    decision_id: str
-    received_unix_ns: int
-    commit_left_ns: int
-    lsn: int = 0
-    log: wal.Log | None = None
-    received: journal.StepReceived = field(default_factory=journal.StepReceived)
-    state: State = field(default_factory=State)
-    blueprints: list[BlueprintInput] = field(default_factory=list)
-    graph: Graph | None = None
-    layout: GraphLayout | None = None
-    graph_event: journal.GraphObserved = field(default_factory=journal.GraphObserved)
-    observed: list[Event] = field(default_factory=list)
-    recorded: Recorded | None = None
-    timings: StepTimings = field(default_factory=StepTimings)
 
 
 class Stages:
@@ -121,11 +90,11 @@ class Stages:
 
     def receive(self, step: Step) -> None:
         """Stage the packet, so that a crash from here on keeps it."""
-        with _timed(step, "receive_ns"):
+        with timed(step, "receive_ns"):
             self._journal.require()
             self._journal.settle()
             self._journal.require()  # what was owed may have opened the log's breaker
-            arrival = self._journal.stage(lambda state, now_ns: _step_received(step, state, now_ns))
+            arrival = self._journal.stage(lambda state, now_ns: step_received(step, state, now_ns))
             assert isinstance(arrival.event, journal.StepReceived)  # noqa: S101  it was just made
             step.received, step.lsn, step.state, step.log = (
                 arrival.event,
@@ -137,16 +106,16 @@ class Stages:
 
     def look_up_blueprints(self, step: Step) -> None:
         """Take what is known of the blueprints, after waiting for unknown ones within their budget."""
-        with _timed(step, "blueprints_ns"):
+        with timed(step, "blueprints_ns"):
             self._blueprints.refresh(step.observation)
             ids, faults = self._blueprints.candidates(step.observation)
-            step.observed.extend(_fault_event(step, fault, self._settings.metadata_timeout_ms) for fault in faults)
+            step.observed.extend(fault_event(step, fault, self._settings.metadata_timeout_ms) for fault in faults)
             state = self._journal.state
             step.blueprints = [self._blueprint_input(state, blueprint_id) for blueprint_id in ids]
 
     def build_graph(self, step: Step) -> None:
         """Number what is new, then build the graph from the state the step arrived in."""
-        with _timed(step, "graph_ns"):
+        with timed(step, "graph_ns"):
             keys = self._builder.registry_keys(step.observation, step.blueprints)
             known = step.state.registries
             added, overflow = assignments(known, keys)
@@ -159,23 +128,23 @@ class Stages:
                 step.observation, norms=step.state.norms, registries=registries, blueprints=step.blueprints
             )
             host_id = self._blueprints.host_id(step.observation)
-            step.layout, step.graph_event = _graph_observed(step, step.graph, host_id)
+            step.layout, step.graph_event = graph_observed(step, step.graph, host_id)
             step.graph_event.registry_overflow = overflow
 
     def propose(self, step: Step) -> None:
         """Run the policy under its deadline, unless its breaker is open or there is nothing to select."""
-        with _timed(step, "inference_ns"):
+        with timed(step, "inference_ns"):
             step.observed.append(self._inference_event(step))
 
     def decide(self, step: Step) -> None:
         """Decide, fold and queue under the journal's lock."""
-        with _timed(step, "decide_ns"):
+        with timed(step, "decide_ns"):
             step.recorded = self._journal.record(lambda state, now_ns: _decided(step, state, now_ns), log=step.log)
 
     def commit(self, step: Step) -> wal.Commit:
         """Wait for durability within what is left of the commit's budget."""
         assert step.recorded is not None  # noqa: S101  `decide` came before
-        with _timed(step, "commit_ns"):
+        with timed(step, "commit_ns"):
             try:
                 return step.recorded.result(self._clock.patience_s("log", step.commit_left_ns / 1e9))
             except TimeoutError:
@@ -187,7 +156,7 @@ class Stages:
     def sign(self, step: Step, commit: wal.Commit) -> pb.AdaptationCommand:
         """Sign what the log returned as durable."""
         assert step.recorded is not None  # noqa: S101  a commit has a batch
-        with _timed(step, "sign_ns"):
+        with timed(step, "sign_ns"):
             place = _decision_lsn(step.recorded) - commit.first_lsn
             command = signing.release(commit.entries[place], self._key)
         self._journal.note_release()
@@ -240,7 +209,7 @@ class Stages:
             return journal.InferenceTimedOut(
                 step_lsn=step.lsn, identity=message, budget_ms=step.budget_ms, elapsed_ns=outcome.elapsed_ns
             )
-        return _inference_failed(step, message, outcome)
+        return inference_failed(step, message, outcome)
 
     def _ask(self, step: Step, graph: Graph) -> journal.InferenceObserved | journal.InferenceFailed:
         """Ask the policy and judge its answer, on its own thread: whatever is in there is somebody else's code."""
@@ -267,104 +236,21 @@ def _packet_bytes(packet: object) -> bytes:
     raise PacketRejected(f"a {type(packet).__name__} is no packet; give a SystemStatePacket or its bytes")
 
 
-def _step_received(step: Step, state: State, now_ns: int) -> journal.StepReceived:
-    return journal.StepReceived(
-        step_index=state.steps_received + 1,
-        event_time_ns=now_ns,
-        received_unix_ns=step.received_unix_ns,
-        decision_id=step.decision_id,
-        call=step.call,
-        budget_ms=step.budget_ms,
-        packet=step.packet,
-    )
-
-
-def _fault_event(step: Step, fault: Fault, budget_ms: int) -> Event:
-    if fault.error:
-        return journal.MetadataFailed(
-            step_lsn=step.lsn,
-            blueprint_id=fault.blueprint_id,
-            error=printable(fault.error),
-            attempted=fault.attempted,
-        )
-    return journal.MetadataTimedOut(
-        step_lsn=step.lsn, blueprint_id=fault.blueprint_id, budget_ms=budget_ms, elapsed_ns=fault.elapsed_ns
-    )
-
-
-def _graph_observed(step: Step, graph: Graph, host_id: str) -> tuple[GraphLayout, journal.GraphObserved]:
-    """The graph in numbers, and the names they stand for; the journal links the two."""
-    nodes, edges = graph.node_counts(), graph.edge_counts()
-    features = tuple((family, feature) for family, feature, _, _ in graph.coverage)
-    uses = [
-        journal.BlueprintUse(blueprint_id=i.blueprint.blueprint_id, digest=i.blueprint.digest) for i in step.blueprints
-    ]
-    return GraphLayout(features, tuple(nodes), tuple(edges)), journal.GraphObserved(
-        step_lsn=step.lsn,
-        present=[present for _, _, present, _ in graph.coverage],
-        total=[total for _, _, _, total in graph.coverage],
-        node_counts=nodes.values(),
-        edge_counts=edges.values(),
-        norm_inputs=[journal.NormInput(index=index, value=value) for index, value in graph.norm_inputs],
-        blueprints=uses,
-        ignored_inputs=graph.ignored_inputs,
-        host_blueprint_id=host_id,
-    )
-
-
-def _inference_failed(
-    step: Step, identity: journal.PolicyIdentity, outcome: Raised | NotAttempted
-) -> journal.InferenceFailed:
-    failed = journal.InferenceFailed(step_lsn=step.lsn, identity=identity)
-    if isinstance(outcome, NotAttempted):
-        failed.error = f"not attempted: no thread to be had, {outcome.abandoned} earlier calls have not returned"
-        return failed
-    failed.attempted, failed.elapsed_ns = True, outcome.elapsed_ns
-    failed.error = printable(outcome.words)
-    return failed
-
-
 def _decided(step: Step, state: State, now_ns: int) -> list[Event]:
     """The step's whole batch: what was observed, then what follows from it."""
-    observed = [*_linked_graph(step, state), *step.observed]
+    observed = [*linked_graph(step, state), *step.observed]
     state = evolve_all(state, observed)
     inputs = step_inputs(
         step.lsn,
         step.received,
         observed,
         event_time_ns=now_ns,
-        timings=_stage_timings(step.timings),
+        timings=stage_timings(step.timings),
         observation=step.observation,
     )
     return [*observed, *decide(state, inputs).events]
 
 
-def _linked_graph(step: Step, state: State) -> list[Event]:
-    """The graph's event linked to its layout, with the layout before it where the log does not have it yet."""
-    assert step.layout is not None  # noqa: S101  `build_graph` came before
-    known = next((lsn for lsn, layout in state.layouts.items() if layout == step.layout), None)
-    step.graph_event.layout_lsn = state.last_lsn + 1 if known is None else known
-    return [step.graph_event] if known is not None else [step.layout.event(), step.graph_event]
-
-
-def _stage_timings(timings: StepTimings) -> journal.StageTimings:
-    return journal.StageTimings(
-        receive_ns=timings.receive_ns,
-        blueprints_ns=timings.blueprints_ns,
-        graph_ns=timings.graph_ns,
-        inference_ns=timings.inference_ns,
-    )
-
-
 def _decision_lsn(recorded: Recorded) -> int:
     made = next(event for event in recorded.events if isinstance(event, journal.DecisionMade))
     return recorded.lsn_of(made)
-
-
-@contextmanager
-def _timed(step: Step, stage: str) -> Iterator[None]:
-    started_ns = time.perf_counter_ns()
-    try:
-        yield
-    finally:
-        setattr(step.timings, stage, time.perf_counter_ns() - started_ns)

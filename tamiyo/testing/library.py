@@ -7,8 +7,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from tamiyo.blueprints import Library, LibraryRecord
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.library import Library, LibraryRecord
 from tamiyo.testing.faults import Faults
 
 __all__ = ["FaultLibrary", "MemoryLibrary", "MemoryRecord"]

@@ -1,0 +1,70 @@
+"""The blueprint library (Urza) as the controller needs it, and what is taken from its answers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import orjson
+from google.protobuf.message import Message
+
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.leyline import leyline_pb2 as pb
+
+__all__ = ["Library", "LibraryRecord", "checked_id", "content_of"]
+
+
+class LibraryRecord(Protocol):
+    """What a library returns for an id it knows."""
+
+    @property
+    def descriptor(self) -> Message:
+        """A `BlueprintDescriptor`, of our bindings or the host's."""
+        ...
+
+    @property
+    def extras(self) -> Mapping[str, Any]:
+        """Free-form extras; `graph_metadata` and `bsds` are read."""
+        ...
+
+
+class Library(Protocol):
+    """The blueprint library (Urza) as the controller needs it; both calls may be slow, fail or hang."""
+
+    def list(self) -> Sequence[str]:
+        """Every id, the best candidates first."""
+        ...
+
+    def get(self, blueprint_id: str) -> LibraryRecord | None:
+        """One record, None for an unknown id."""
+        ...
+
+
+def content_of(record: LibraryRecord) -> journal.BlueprintContent:
+    """What is journaled of a record. Raises what the record's own code raises, and TypeError for a strange sheet."""
+    metadata, sheet = record.extras.get("graph_metadata"), record.extras.get("bsds")
+    return journal.BlueprintContent(
+        descriptor=record.descriptor.SerializeToString(deterministic=True),
+        safety_sheet=_sheet_bytes(sheet),
+        graph_metadata=orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS) if metadata is not None else b"",
+    )
+
+
+def checked_id(blueprint_id: object) -> bool:
+    """Raises where an id is no text that can be journaled; the lookup then counts as failed."""
+    if not isinstance(blueprint_id, str):
+        raise TypeError(f"the library lists {blueprint_id!r:.50}, which is no text")
+    return bool(blueprint_id.encode())
+
+
+def _sheet_bytes(sheet: object) -> bytes:
+    """A BSDS from a message or from a JSON object with Leyline's field names; ill-typed ones are an error."""
+    if sheet is None:
+        return b""
+    if isinstance(sheet, Message):
+        return sheet.SerializeToString(deterministic=True)
+    if isinstance(sheet, Mapping):
+        from google.protobuf.json_format import ParseDict  # noqa: PLC0415  slow to import, rarely needed
+
+        # Fields of a newer sheet are left out; a hazard band of no known name must not pass for "unspecified".
+        known = {name: value for name, value in sheet.items() if name in pb.BSDS.DESCRIPTOR.fields_by_name}
+        return ParseDict(known, pb.BSDS()).SerializeToString(deterministic=True)
+    raise TypeError(f"extras['bsds'] is a {type(sheet).__name__}, neither a BSDS nor an object")

@@ -1,0 +1,156 @@
+"""One step: what it gathers on its way through the stages, and the events that say so."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import wal
+from tamiyo.blueprints import Fault
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.events import Event
+from tamiyo.core.layout import GraphLayout
+from tamiyo.core.observation import Observation
+from tamiyo.core.state import State
+from tamiyo.graph import BlueprintInput, Graph
+from tamiyo.records import Recorded
+from tamiyo.words import printable
+from tamiyo.workers import NotAttempted, Raised
+
+__all__ = [
+    "Step",
+    "StepTimings",
+    "fault_event",
+    "graph_observed",
+    "inference_failed",
+    "linked_graph",
+    "stage_timings",
+    "step_received",
+    "timed",
+]
+
+
+@dataclass(slots=True)
+class StepTimings:
+    """Where one step's time went, in nanoseconds; `total_ns` is the whole call."""
+
+    receive_ns: int = 0
+    blueprints_ns: int = 0
+    graph_ns: int = 0
+    inference_ns: int = 0
+    decide_ns: int = 0
+    commit_ns: int = 0
+    sign_ns: int = 0
+    total_ns: int = 0
+
+
+@dataclass(slots=True)
+class Step:
+    """What one step gathers on its way; `observed` are its events so far, in the order they will be journaled."""
+
+    observation: Observation
+    packet: bytes
+    call: str
+    budget_ms: int
+    decision_id: str
+    received_unix_ns: int
+    commit_left_ns: int
+    lsn: int = 0
+    log: wal.Log | None = None
+    received: journal.StepReceived = field(default_factory=journal.StepReceived)
+    state: State = field(default_factory=State)
+    blueprints: list[BlueprintInput] = field(default_factory=list)
+    graph: Graph | None = None
+    layout: GraphLayout | None = None
+    graph_event: journal.GraphObserved = field(default_factory=journal.GraphObserved)
+    observed: list[Event] = field(default_factory=list)
+    recorded: Recorded | None = None
+    timings: StepTimings = field(default_factory=StepTimings)
+
+
+def step_received(step: Step, state: State, now_ns: int) -> journal.StepReceived:
+    """The packet has arrived; its number follows those of all steps before it."""
+    return journal.StepReceived(
+        step_index=state.steps_received + 1,
+        event_time_ns=now_ns,
+        received_unix_ns=step.received_unix_ns,
+        decision_id=step.decision_id,
+        call=step.call,
+        budget_ms=step.budget_ms,
+        packet=step.packet,
+    )
+
+
+def fault_event(step: Step, fault: Fault, budget_ms: int) -> Event:
+    """A lookup that went wrong, told by this step."""
+    if fault.error:
+        return journal.MetadataFailed(
+            step_lsn=step.lsn,
+            blueprint_id=fault.blueprint_id,
+            error=printable(fault.error),
+            attempted=fault.attempted,
+        )
+    return journal.MetadataTimedOut(
+        step_lsn=step.lsn, blueprint_id=fault.blueprint_id, budget_ms=budget_ms, elapsed_ns=fault.elapsed_ns
+    )
+
+
+def graph_observed(step: Step, graph: Graph, host_id: str) -> tuple[GraphLayout, journal.GraphObserved]:
+    """The graph in numbers, and the names they stand for; the journal links the two."""
+    nodes, edges = graph.node_counts(), graph.edge_counts()
+    features = tuple((family, feature) for family, feature, _, _ in graph.coverage)
+    uses = [
+        journal.BlueprintUse(blueprint_id=i.blueprint.blueprint_id, digest=i.blueprint.digest) for i in step.blueprints
+    ]
+    return GraphLayout(features, tuple(nodes), tuple(edges)), journal.GraphObserved(
+        step_lsn=step.lsn,
+        present=[present for _, _, present, _ in graph.coverage],
+        total=[total for _, _, _, total in graph.coverage],
+        node_counts=nodes.values(),
+        edge_counts=edges.values(),
+        norm_inputs=[journal.NormInput(index=index, value=value) for index, value in graph.norm_inputs],
+        blueprints=uses,
+        ignored_inputs=graph.ignored_inputs,
+        host_blueprint_id=host_id,
+    )
+
+
+def inference_failed(
+    step: Step, identity: journal.PolicyIdentity, outcome: Raised | NotAttempted
+) -> journal.InferenceFailed:
+    """The policy raised, or could not be asked."""
+    failed = journal.InferenceFailed(step_lsn=step.lsn, identity=identity)
+    if isinstance(outcome, NotAttempted):
+        failed.error = f"not attempted: no thread to be had, {outcome.abandoned} earlier calls have not returned"
+        return failed
+    failed.attempted, failed.elapsed_ns = True, outcome.elapsed_ns
+    failed.error = printable(outcome.words)
+    return failed
+
+
+def linked_graph(step: Step, state: State) -> list[Event]:
+    """The graph's event linked to its layout, with the layout before it where the log does not have it yet."""
+    assert step.layout is not None  # noqa: S101  `build_graph` came before
+    known = next((lsn for lsn, layout in state.layouts.items() if layout == step.layout), None)
+    step.graph_event.layout_lsn = state.last_lsn + 1 if known is None else known
+    return [step.graph_event] if known is not None else [step.layout.event(), step.graph_event]
+
+
+def stage_timings(timings: StepTimings) -> journal.StageTimings:
+    """What a decision records of where the time went."""
+    return journal.StageTimings(
+        receive_ns=timings.receive_ns,
+        blueprints_ns=timings.blueprints_ns,
+        graph_ns=timings.graph_ns,
+        inference_ns=timings.inference_ns,
+    )
+
+
+@contextmanager
+def timed(step: Step, stage: str) -> Iterator[None]:
+    """Put down what a stage took, however it ends."""
+    started_ns = time.perf_counter_ns()
+    try:
+        yield
+    finally:
+        setattr(step.timings, stage, time.perf_counter_ns() - started_ns)
