@@ -42,23 +42,16 @@ def operator_directed(draft: Draft, _: int, event: journal.OperatorDirected) -> 
 
 def await_delivery(draft: Draft, command_id: str, lsn: int) -> None:
     """One more command of which nobody has said anything; the oldest is forgotten where there are too many."""
-    deliveries = draft.deliveries
-    waiting = dict(deliveries.undelivered)
+    waiting = draft.writable("undelivered")
     waiting[command_id] = lsn
-    forgotten = deliveries.forgotten
     if len(waiting) > UNDELIVERED_MAX:
         del waiting[next(iter(waiting))]
-        forgotten += 1
-    draft.deliveries = replace(deliveries, undelivered=MappingProxyType(waiting), forgotten=forgotten)
+        draft.deliveries = replace(draft.deliveries, forgotten=draft.deliveries.forgotten + 1)
 
 
 def forget_delivery(draft: Draft, command_id: str) -> bool:
     """Take a command off the list; False where it is not in there."""
-    waiting = dict(draft.deliveries.undelivered)
-    known = waiting.pop(command_id, None) is not None
-    if known:
-        draft.deliveries = replace(draft.deliveries, undelivered=MappingProxyType(waiting))
-    return known
+    return command_id in draft.undelivered and draft.writable("undelivered").pop(command_id) > 0
 
 
 def command_delivered(draft: Draft, _: int, event: journal.CommandDelivered) -> None:
@@ -75,10 +68,10 @@ def command_delivered(draft: Draft, _: int, event: journal.CommandDelivered) -> 
 
 def field_report_issued(draft: Draft, lsn: int, event: journal.FieldReportIssued) -> None:
     """One more report to publish."""
-    draft.outbox = replace(draft.outbox, issued=draft.outbox.issued + 1)
+    draft.reports_issued += 1
     last = draft.unsettled
     if last is not None and last.step_lsn == event.step_lsn and not event.synthesised:
-        draft.unsettled = replace(last, report_lsn=lsn)
+        draft.unsettled_report_lsn = lsn
 
 
 def publish_attempted(draft: Draft, _: int, event: journal.PublishAttempted) -> None:

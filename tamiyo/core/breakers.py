@@ -97,7 +97,7 @@ TRANSITIONS: Mapping[int, Mapping[str, Transition]] = MappingProxyType(
 def counted(breaker: Breaker, event: str) -> Breaker:
     """The counters after an outcome; the state stays."""
     if event == SUCCESS and breaker.state == CLOSED:
-        return replace(breaker, failures=0)
+        return replace(breaker, failures=0) if breaker.failures else breaker
     if event == SUCCESS and breaker.state == HALF_OPEN:
         return replace(breaker, successes=breaker.successes + 1)
     if event == FAILURE and breaker.state != OPEN:

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.draft import Standing
 from tamiyo.core.options import Options
 from tamiyo.core.risk import RISK_ROWS, Row
-from tamiyo.core.state import Condition, State
+from tamiyo.core.state import Condition
 from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = ["ENDED", "LASTING", "LOG_REASONS", "STARTED", "edges_of_decision", "edges_of_pause"]
@@ -24,7 +25,7 @@ ROWS: Mapping[tuple[str, int], Row] = MappingProxyType({(row.reason, row.level):
 _LOG_ROWS: Mapping[str, Row] = MappingProxyType({row.reason: row for row in RISK_ROWS if row.reason in LOG_REASONS})
 
 
-def edges_of_decision(state: State, triggered: Iterable[Row], step_index: int) -> list[journal.ConditionEdge]:
+def edges_of_decision(state: Standing, triggered: Iterable[Row], step_index: int) -> list[journal.ConditionEdge]:
     """What starts, lasts and ends with a decision: starts and reminders in table order, then ends, oldest first."""
     known = state.conditions
     now = {(row.reason, row.level): row for row in triggered}
@@ -40,7 +41,7 @@ def edges_of_decision(state: State, triggered: Iterable[Row], step_index: int) -
     return edges
 
 
-def edges_of_pause(state: State, cause: str, step_index: int) -> list[journal.ConditionEdge]:
+def edges_of_pause(state: Standing, cause: str, step_index: int) -> list[journal.ConditionEdge]:
     """What a safe PAUSE shows of its cause: the start of the condition, or a reminder."""
     row = _LOG_ROWS.get(cause)
     if row is None:

@@ -7,6 +7,7 @@ types without nodes are not counted at all.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Self
 
 __all__ = ["Count", "Coverage", "average", "by_family"]
@@ -41,36 +42,35 @@ class Coverage:
 
     average: float
     families: Mapping[str, float]
-    partial: Sequence[tuple[float, str]]  # (share, "family.feature"), lowest first, then by name
+    annotations: Mapping[str, str]
+    """What every command says of its inputs: three decimals, JSON with names in order, the map up to 1 KiB."""
 
     @classmethod
     def of(cls, counts: Sequence[Count]) -> Self:
         """Add the counts up."""
-        partial = [(p / t, f"{family}.{feature}") for family, feature, p, t in counts if p < t]
-        partial.sort()
-        return cls(average(counts), by_family(counts), partial)
-
-    def annotations(self) -> dict[str, str]:
-        """What every command says of its inputs: three decimals, JSON with names in order, the map up to 1 KiB."""
-        return {
-            "feature_coverage": f"{self.average:.3f}",
-            "coverage_types": _compact({family: round(self.families[family], 3) for family in sorted(self.families)}),
-            "coverage_map": self._map(),
+        mean, families = average(counts), by_family(counts)
+        partial = sorted((p / t, f"{family}.{feature}") for family, feature, p, t in counts if p < t)
+        notes = {
+            "feature_coverage": f"{mean:.3f}",
+            "coverage_types": _compact({family: round(families[family], 3) for family in sorted(families)}),
+            "coverage_map": _map(partial),
         }
+        return cls(mean, MappingProxyType(families), MappingProxyType(notes))
 
-    def _map(self) -> str:
-        """The features below 1.0, lowest first, as many as fit; the others are counted under "_omitted"."""
-        shown, size = [], len("{}")
-        reserved = len(f'"_omitted":{len(self.partial)}')
-        for place, (share, name) in enumerate(self.partial, start=1):
-            entry = f"{json.dumps(name)}:{min(round(share, 3), BELOW_ONE)!r}"
-            size += len(entry) + len(",")  # json.dumps writes ASCII, so characters are bytes
-            if size + (0 if place == len(self.partial) else reserved) > MAP_BYTES_MAX:
-                break
-            shown.append(entry)
-        if len(shown) < len(self.partial):
-            shown.append(f'"_omitted":{len(self.partial) - len(shown)}')
-        return "{" + ",".join(shown) + "}"
+
+def _map(partial: Sequence[tuple[float, str]]) -> str:
+    """The features below 1.0, lowest first, then by name, as many as fit; the others counted under "_omitted"."""
+    shown, size = [], len("{}")
+    reserved = len(f'"_omitted":{len(partial)}')
+    for place, (share, name) in enumerate(partial, start=1):
+        entry = f"{json.dumps(name)}:{min(round(share, 3), BELOW_ONE)!r}"
+        size += len(entry) + len(",")  # json.dumps writes ASCII, so characters are bytes
+        if size + (0 if place == len(partial) else reserved) > MAP_BYTES_MAX:
+            break
+        shown.append(entry)
+    if len(shown) < len(partial):
+        shown.append(f'"_omitted":{len(partial) - len(shown)}')
+    return "{" + ",".join(shown) + "}"
 
 
 def _compact(value: Mapping[str, float]) -> str:

@@ -5,8 +5,6 @@ the mappings and everything else is immutable and only ever replaced. Only `evol
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
-from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +20,7 @@ from tamiyo.core.state import (
     Condition,
     Conservative,
     Deliveries,
+    Derived,
     ObservedBlueprint,
     Outbox,
     State,
@@ -31,13 +30,10 @@ from tamiyo.core.state import (
 from tamiyo.core.thresholds import Thresholds
 from tamiyo.errors import InvariantViolation
 
-__all__ = ["Draft"]
-
-NAMES = tuple(field.name for field in fields(State))
-_values = attrgetter(*NAMES)
+__all__ = ["Draft", "Standing"]
 
 
-class Draft:
+class Draft(Derived):
     """The fields of `State`, open to be written."""
 
     last_lsn: int
@@ -53,6 +49,7 @@ class Draft:
     decisions: int
     commits_late: int
     unsettled: Unsettled | None
+    unsettled_report_lsn: int
     undecided: tuple[int, ...]
     loss: LossMemory
     norms: tuple[Norm, ...]
@@ -60,7 +57,9 @@ class Draft:
     conservative: Conservative
     conditions: Mapping[tuple[str, int], Condition]
     windows: Windows
+    reports_issued: int
     outbox: Outbox
+    undelivered: Mapping[str, int]
     deliveries: Deliveries
     directives: tuple[str, ...]
     registries: Registries
@@ -69,29 +68,30 @@ class Draft:
     seed_blueprints: Mapping[str, str]
     _own: set[str]
 
-    __slots__ = (*NAMES, "_own")
+    __slots__ = ("__dict__", "_own")
 
     def __init__(self, state: State) -> None:
         """Thaw a state."""
-        for name, value in zip(NAMES, _values(state), strict=True):
-            setattr(self, name, value)
+        self.__dict__.update(state.__dict__)
         self._own = set()
 
     def writable(self, name: str) -> dict[Any, Any]:
         """The mapping of that name, to be changed in place."""
-        if name in self._own:
-            return getattr(self, name)  # type: ignore[no-any-return]  # our own copy
-        copied = dict(getattr(self, name))
-        setattr(self, name, copied)
-        self._own.add(name)
-        return copied
+        held: dict[Any, Any] = getattr(self, name)
+        if name not in self._own:
+            held = held.copy()  # of the mapping behind the proxy: ten times as fast as dict(proxy)
+            setattr(self, name, held)
+            self._own.add(name)
+        return held
 
     def frozen(self) -> State:
         """The state as it is now; the draft may go on."""
         for name in self._own:
             setattr(self, name, MappingProxyType(getattr(self, name)))
         self._own.clear()
-        return State(*_values(self))
+        state = State.__new__(State)
+        state.__dict__.update(self.__dict__)
+        return state
 
     def refusal(self, event: Message, rule: str) -> InvariantViolation:
         """What is raised where an event is illegal here."""
@@ -116,3 +116,7 @@ class Draft:
         entries[key] = value
         while len(entries) > most:
             del entries[next(iter(entries))]
+
+
+Standing = State | Draft
+"""Where the controller stands, for those who only read it: both have the same fields."""

@@ -131,15 +131,10 @@ def _graph_observed(draft: Draft, _: int, event: journal.GraphObserved) -> None:
     layout = draft.layouts.get(event.layout_lsn)
     if layout is None or not layout.fits(event):
         raise draft.refusal(event, f"layout {event.layout_lsn} does not fit it")
-    if not event.norm_inputs:
-        return
-    changed = list(draft.norms)
-    for entry in event.norm_inputs:
-        index = entry.index
-        if index >= len(changed):
-            raise draft.refusal(event, f"there is no norm {index}")
-        changed[index] = norms.updated(changed[index], entry.value)
-    draft.norms = tuple(changed)
+    try:
+        draft.norms = norms.folded(draft.norms, event.norm_inputs)
+    except IndexError as error:
+        raise draft.refusal(event, "it names a norm that there is not") from error
 
 
 def _graph_layout_observed(draft: Draft, lsn: int, event: journal.GraphLayoutObserved) -> None:
@@ -301,7 +296,7 @@ def _commit_late(draft: Draft, lsn: int, event: journal.CommitLate) -> None:
                 for window in draft.windows.open
             ),
         )
-    if last.report_lsn > draft.outbox.reports_lsn:
+    if draft.unsettled_report_lsn > draft.outbox.reports_lsn:
         draft.outbox = replace(draft.outbox, superseded=draft.outbox.superseded + 1)
     draft.unsettled = None
     draft.commits_late += 1

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.choice import Choice, choice_of
 from tamiyo.core.events import Event
 from tamiyo.core.limits import UNLIMITED
 from tamiyo.core.observation import Observation, read_packet
@@ -25,6 +26,7 @@ class Inputs:
     graph: journal.GraphObserved
     inference: Inference
     proposal: Proposal | None
+    choice: Choice | None  # what the proposal comes to
     metadata_faults: tuple[MetadataFault, ...]
     event_time_ns: int
     timings: journal.StageTimings
@@ -52,13 +54,15 @@ def step_inputs(
             f"step {step_lsn} has {len(graphs)} graph and {len(inferences)} inference events, not one of each"
         )
     inference = inferences[0]
+    proposal = proposal_of(inference) if isinstance(inference, journal.InferenceObserved) else None
     return Inputs(
         step_lsn=step_lsn,
         received=received,
         observation=observation,
         graph=graphs[0],
         inference=inference,
-        proposal=proposal_of(inference) if isinstance(inference, journal.InferenceObserved) else None,
+        proposal=proposal,
+        choice=choice_of(proposal) if proposal is not None else None,
         metadata_faults=tuple(event for event in observed if isinstance(event, MetadataFault)),
         event_time_ns=event_time_ns,
         timings=timings,

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.draft import Standing
 from tamiyo.core.inputs import Inference, Inputs
 from tamiyo.core.lifecycle import OPERATION_BY_STAGE
 from tamiyo.core.observation import Seed
-from tamiyo.core.proposal import argmax
 from tamiyo.core.risk import DOWNGRADE, NOTHING, PAUSE, Triggered
-from tamiyo.core.state import State
 from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = ["POLICY_ACTIONS", "RANKS", "Intent", "intend", "reason_of", "restrict"]
@@ -57,12 +56,12 @@ def rank(intent: Intent) -> int:
     return RANKS[_RANK_NAMES[intent.command_type]]
 
 
-def intend(state: State, inputs: Inputs) -> Intent:
+def intend(state: Standing, inputs: Inputs) -> Intent:
     """What the step would do if no row triggered."""
-    proposal = inputs.proposal
-    if proposal is None:
+    proposal, choice = inputs.proposal, inputs.choice
+    if proposal is None or choice is None:
         return Intent(STOP, reason=_skip_reason(inputs.inference))
-    command_type, detail = POLICY_ACTIONS.get(argmax(proposal.action), (STOP, -1))
+    command_type, detail = POLICY_ACTIONS.get(choice.action, (STOP, -1))
     if command_type == SEED:
         return _seed_intent(state, inputs, inputs.observation.seeds[proposal.seed_index], detail)
     if command_type == OPTIMIZER:
@@ -78,7 +77,7 @@ def _skip_reason(inference: Inference) -> str | None:
     return None
 
 
-def _seed_intent(state: State, inputs: Inputs, seed: Seed, detail: int) -> Intent:
+def _seed_intent(state: Standing, inputs: Inputs, seed: Seed, detail: int) -> Intent:
     operation = detail or OPERATION_BY_STAGE[seed.stage]
     blueprint_id = _blueprint_for(state, inputs, seed, operation)
     if operation == pb.SEED_OP_GERMINATE and not blueprint_id:
@@ -87,7 +86,7 @@ def _seed_intent(state: State, inputs: Inputs, seed: Seed, detail: int) -> Inten
     return Intent(SEED, operation=operation, seed=seed, blueprint_id=blueprint_id)
 
 
-def _blueprint_for(state: State, inputs: Inputs, seed: Seed, operation: int) -> str:
+def _blueprint_for(state: Standing, inputs: Inputs, seed: Seed, operation: int) -> str:
     """GERMINATE takes the best-scored candidate; any other operation what the seed grew from, or the host's own."""
     assert inputs.proposal is not None  # noqa: S101  only a proposal leads here
     if operation == pb.SEED_OP_GERMINATE:

@@ -1,6 +1,7 @@
 """The breakers as one batch moves them: outcomes count first, and a move follows where one is due."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from tamiyo.core import breakers
 from tamiyo.core import journal_pb2 as journal
@@ -8,6 +9,12 @@ from tamiyo.core.breakers import Breaker
 from tamiyo.core.thresholds import Thresholds
 
 __all__ = ["Ledger"]
+
+
+@lru_cache(maxsize=2 * len(breakers.BREAKERS))
+def _outcome(name: str, succeeded: bool) -> journal.BreakerOutcome:  # noqa: FBT001  a fact, not an option
+    """The message is shared: it is copied into records, and never written to."""
+    return journal.BreakerOutcome(breaker=name, succeeded=succeeded)
 
 
 class Ledger:
@@ -24,7 +31,7 @@ class Ledger:
 
     def record(self, name: str, *, succeeded: bool, now_ns: int) -> None:
         """Count one outcome of the wrapped call."""
-        self.outcomes.append(journal.BreakerOutcome(breaker=name, succeeded=succeeded))
+        self.outcomes.append(_outcome(name, succeeded))
         self.happened(name, breakers.SUCCESS if succeeded else breakers.FAILURE, now_ns)
 
     def happened(self, name: str, event: str, now_ns: int) -> None:

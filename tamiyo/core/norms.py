@@ -6,11 +6,14 @@ Welford's update (West, 1979), with a = 0.1. A feature is then (x - mean) / sqrt
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
-__all__ = ["EPSILON", "NORM_INDEX", "NORM_INPUTS", "PRIORS", "Norm", "NormInput", "scaled", "updated"]
+__all__ = ["EPSILON", "NORM_INDEX", "NORM_INPUTS", "PRIORS", "Norm", "NormInput", "folded", "scaled", "updated"]
 
 ALPHA = 0.1
+KEPT = 1.0 - ALPHA
 EPSILON = 1e-6
 
 
@@ -39,12 +42,20 @@ NORM_INPUTS = (
 NORM_INDEX = {row.name: index for index, row in enumerate(NORM_INPUTS)}
 
 
-@dataclass(frozen=True, slots=True)
-class Norm:
-    """Mean and variance of one input, in its scaled form."""
+class Norm(NamedTuple):
+    """Mean and variance of one input, in its scaled form. A plain pair: eight new ones are made every step."""
 
     mean: float
     variance: float
+
+
+class _Input(Protocol):
+    """A recorded input, as the journal has it."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def value(self) -> float: ...
 
 
 PRIORS = tuple(Norm(row.mean, row.sd * row.sd) for row in NORM_INPUTS)
@@ -52,8 +63,24 @@ PRIORS = tuple(Norm(row.mean, row.sd * row.sd) for row in NORM_INPUTS)
 
 def updated(norm: Norm, value: float) -> Norm:
     """The norm after one more finite value."""
-    delta = value - norm.mean
-    return Norm(norm.mean + ALPHA * delta, (1.0 - ALPHA) * (norm.variance + ALPHA * delta * delta))
+    mean, variance = norm
+    delta = value - mean
+    return Norm(mean + ALPHA * delta, KEPT * (variance + ALPHA * delta * delta))
+
+
+def folded(norms: tuple[Norm, ...], inputs: Iterable[_Input]) -> tuple[Norm, ...]:
+    """The norms after one step's inputs, each (index, value) finite.
+
+    Raises:
+        IndexError: an index is past the last norm.
+    """
+    changed = list(norms)
+    for entry in inputs:
+        index, value = entry.index, entry.value
+        mean, variance = changed[index]
+        delta = value - mean
+        changed[index] = Norm(mean + ALPHA * delta, KEPT * (variance + ALPHA * delta * delta))
+    return tuple(changed)
 
 
 def scaled(norm: Norm, value: float) -> float:

@@ -60,11 +60,7 @@ class Proposal:
 
 def argmax(values: tuple[float, ...]) -> int:
     """The index of the largest value; ties go to the lowest index."""
-    best = 0
-    for index in range(1, len(values)):
-        if values[index] > values[best]:
-            best = index
-    return best
+    return values.index(max(values))
 
 
 def malformation(proposal: object, observation: Observation, blueprints: int) -> str | None:

@@ -1,11 +1,8 @@
 """One field report for each decision: what was commanded and how the training stood."""
 
 from tamiyo.core.blueprint import Blueprint
-from tamiyo.core.command import blending, param_delta
 from tamiyo.core.inputs import Inputs
-from tamiyo.core.proposal import argmax
 from tamiyo.core.risk import PAUSE, RISK_ROWS
-from tamiyo.core.signals import policy_risk_score
 from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = ["REGRESSION_REASONS", "field_report", "outcome_of", "pause_report"]
@@ -25,28 +22,33 @@ def outcome_of(command: pb.AdaptationCommand, reason: str) -> int:
 
 
 def field_report(
-    inputs: Inputs, command: pb.AdaptationCommand, reason: str, loss_delta: float, named: Blueprint | None
+    inputs: Inputs,
+    command: pb.AdaptationCommand,
+    reason: str,
+    loss_delta: float,
+    named: Blueprint | None,
+    selected: tuple[str, str],
 ) -> pb.FieldReport:
-    """The report `fr-<command_id>` of a decision."""
+    """The report `fr-<command_id>` of a decision. `selected` is the seed and the blueprint that were proposed."""
     report = _shell(command, inputs.observation.training_run_id, reason)
     report.outcome = outcome_of(command, reason)  # type: ignore[assignment]  # a Leyline value
-    report.seed_id = command.annotations.get("selected_seed", "")
-    report.blueprint_id = command.annotations.get("selected_blueprint", "")
+    report.seed_id, report.blueprint_id = selected
     report.tamiyo_policy_version = inputs.inference.identity.version
-    report.metrics["loss_delta"] = loss_delta
-    report.metrics["graph_ms"] = inputs.timings.graph_ns / 1e6
-    report.metrics["inference_ms"] = inputs.timings.inference_ns / 1e6
+    metrics = report.metrics
+    metrics["loss_delta"] = loss_delta
+    metrics["graph_ms"] = inputs.timings.graph_ns / 1e6
+    metrics["inference_ms"] = inputs.timings.inference_ns / 1e6
     if named is not None:
-        report.metrics["blueprint_risk"] = named.risk
-    if inputs.proposal is not None:
-        method, _, start, end = blending(inputs.proposal)
-        report.metrics["param_delta"] = param_delta(inputs.proposal)
-        report.metrics["value_estimate"] = inputs.proposal.value
-        report.metrics["risk_index"] = argmax(inputs.proposal.risk)
-        report.metrics["risk_score"] = policy_risk_score(inputs.proposal)
-        report.metrics["blending_method_index"] = method
-        report.metrics["blending_schedule_start"] = start
-        report.metrics["blending_schedule_end"] = end
+        metrics["blueprint_risk"] = named.risk
+    choice = inputs.choice
+    if choice is not None:
+        metrics["param_delta"] = choice.param_delta
+        metrics["value_estimate"] = choice.value
+        metrics["risk_index"] = choice.risk_index
+        metrics["risk_score"] = choice.risk_score
+        metrics["blending_method_index"] = choice.method
+        metrics["blending_schedule_start"] = choice.schedule_start
+        metrics["blending_schedule_end"] = choice.schedule_end
     return report
 
 

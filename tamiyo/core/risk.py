@@ -17,8 +17,11 @@ only when a step's record is late or impossible, so they are the causes of a saf
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
+from math import nextafter
+from typing import NamedTuple
 
-from tamiyo.core.signals import HANDLING_QUARANTINE, HAZARD_CRITICAL, HAZARD_HIGH
+from tamiyo.core.signals import HANDLING_QUARANTINE, HAZARD_CRITICAL, HAZARD_HIGH, SIGNALS
 from tamiyo.core.thresholds import Thresholds
 from tamiyo.leyline import leyline_pb2 as pb
 
@@ -35,6 +38,8 @@ __all__ = [
 ]
 
 NOTHING, DOWNGRADE, PAUSE = "none", "downgrade", "pause"
+INFINITY = float("inf")
+LARGEST = nextafter(INFINITY, 0.0)
 
 INFO, WARNING, CRITICAL = pb.TELEMETRY_LEVEL_INFO, pb.TELEMETRY_LEVEL_WARNING, pb.TELEMETRY_LEVEL_CRITICAL
 NORMAL, HIGH, URGENT = pb.MESSAGE_PRIORITY_NORMAL, pb.MESSAGE_PRIORITY_HIGH, pb.MESSAGE_PRIORITY_CRITICAL
@@ -133,8 +138,7 @@ RISK_ROWS: tuple[Row, ...] = (
 # fmt: on
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What a row saw: the signal, its value, and what it was compared with."""
 
     signal: str
@@ -152,9 +156,23 @@ class Triggered:
 
 
 def triggered_rows(signals: Mapping[str, float], thresholds: Thresholds) -> tuple[Triggered, ...]:
-    """Walk the table: the rows that trigger on these signals, in table order."""
+    """Walk the table: the rows that trigger on these signals, in table order.
+
+    A row can only trigger through a signal that is loud: not finite, or past a threshold of one of its tests. Most
+    steps have hardly any, so only the rows that read a loud signal are looked at.
+    """
+    table = _table(thresholds)
+    quiet = table.quiet
+    places: set[int] = set()
+    for name, value in signals.items():
+        least, most = quiet[name]
+        if not least <= value <= most:
+            places.update(table.readers[name])
+    if not places:
+        return ()
     found = []
-    for row, groups in _resolved(thresholds):
+    for place in sorted(places):
+        row, groups = table.rows[place]
         readings = _triggering(groups, signals)
         if readings:
             found.append(Triggered(row, readings))
@@ -164,16 +182,42 @@ def triggered_rows(signals: Mapping[str, float], thresholds: Thresholds) -> tupl
 _Group = tuple[tuple[str, str, float], ...]
 
 
+def _narrowed(quiet: tuple[float, float], comparison: str, threshold: float) -> tuple[float, float]:
+    """The part of (least, most) in which a comparison does not hold, or less."""
+    least, most = quiet
+    if comparison == ">":
+        return least, min(most, threshold)
+    if comparison in (">=", "=="):
+        return least, min(most, nextafter(threshold, -INFINITY))
+    if comparison == "<=":
+        return max(least, nextafter(threshold, INFINITY)), most
+    if comparison == "<":
+        return max(least, threshold), most
+    return quiet
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """The rows with their thresholds looked up; by signal the least and most that are quiet, and which rows read it."""
+
+    rows: tuple[tuple[Row, tuple[_Group, ...]], ...]
+    quiet: Mapping[str, tuple[float, float]]
+    readers: Mapping[str, tuple[int, ...]]
+
+
 @lru_cache(maxsize=8)
-def _resolved(thresholds: Thresholds) -> tuple[tuple[Row, tuple[_Group, ...]], ...]:
-    """The table with its thresholds looked up: once for each configuration, not once a step."""
-    return tuple(
-        (
-            row,
-            tuple(tuple((t.signal, t.comparison, _threshold(t, thresholds)) for t in group) for group in row.when),
-        )
-        for row in RISK_ROWS
-    )
+def _table(thresholds: Thresholds) -> _Table:
+    """Made once for each configuration, not once a step."""
+    quiet = dict.fromkeys(SIGNALS, (-LARGEST, LARGEST))
+    readers: dict[str, list[int]] = {name: [] for name in SIGNALS}
+    rows = []
+    for place, row in enumerate(RISK_ROWS):
+        groups = tuple(tuple((t.signal, t.comparison, _threshold(t, thresholds)) for t in group) for group in row.when)
+        rows.append((row, groups))
+        for signal, comparison, threshold in chain.from_iterable(groups):
+            quiet[signal] = _narrowed(quiet[signal], comparison, threshold)
+            readers[signal].append(place)
+    return _Table(tuple(rows), quiet, {signal: tuple(places) for signal, places in readers.items()})
 
 
 def _threshold(test: Test, thresholds: Thresholds) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from hashlib import sha256
 from types import MappingProxyType
+from typing import Protocol
 
 from tamiyo.core.blueprint import Blueprint
 from tamiyo.core.breakers import BREAKERS, Breaker
@@ -133,31 +134,24 @@ class Outbox:
     telemetry_lsn: int = 0
     reports_lsn: int = 0
     retries: Mapping[str, Retry] = field(default_factory=lambda: MappingProxyType({}))  # by report id, oldest first
-    issued: int = 0
     published: int = 0
     retried: int = 0  # attempts after the first
     dropped: int = 0
     superseded: int = 0  # reports of commands that were never released
 
     @property
-    def pending(self) -> int:
-        """Reports that are neither published nor dropped."""
-        return self.issued - self.published - self.dropped - self.superseded
+    def closed(self) -> int:
+        """Reports that are not to be published any more."""
+        return self.published + self.dropped + self.superseded
 
 
 @dataclass(frozen=True, slots=True)
 class Deliveries:
-    """Commands that nobody has said anything of yet: the last ones by id, with the LSN that tells of them."""
+    """What is known of commands that are no longer in the list of the undelivered."""
 
-    undelivered: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    forgotten: int = 0  # older ones, that the list had no room for
+    forgotten: int = 0  # undelivered, and older than the list has room for
     delivered: int = 0
     unmatched: int = 0  # words about a command that is not in the list
-
-    @property
-    def undelivered_total(self) -> int:
-        """Commands without a word, those no longer in the list included."""
-        return len(self.undelivered) + self.forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,16 +175,58 @@ class Unsettled:
     seed_id: str = ""
     blueprint_id: str = ""
     command_id: str = ""
-    report_lsn: int = 0
 
 
 def _breakers() -> Mapping[str, Breaker]:
     return MappingProxyType({name: Breaker() for name in BREAKERS})
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """Everything a decision may depend on, folded from the log up to `last_lsn`."""
+class _Fields(Protocol):
+    """What `Derived` reads."""
+
+    @property
+    def reports_issued(self) -> int: ...
+    @property
+    def outbox(self) -> Outbox: ...
+    @property
+    def undelivered(self) -> Mapping[str, int]: ...
+    @property
+    def deliveries(self) -> Deliveries: ...
+    @property
+    def unsettled(self) -> Unsettled | None: ...
+    @property
+    def seed_blueprints(self) -> Mapping[str, str]: ...
+
+
+class Derived:
+    """What follows from the fields of a state, frozen or under way."""
+
+    __slots__ = ()
+
+    @property
+    def reports_pending(self: _Fields) -> int:
+        """Field reports that are neither published nor given up."""
+        return self.reports_issued - self.outbox.closed
+
+    @property
+    def undelivered_total(self: _Fields) -> int:
+        """Commands without a word, those no longer in the list included."""
+        return len(self.undelivered) + self.deliveries.forgotten
+
+    def blueprint_of(self: _Fields, seed_id: str) -> str:
+        """The blueprint that a seed was grown from, "" where none is journaled."""
+        last = self.unsettled
+        if last is not None and last.seed_id and last.seed_id == seed_id:
+            return last.blueprint_id
+        return self.seed_blueprints.get(seed_id, "")
+
+
+@dataclass(frozen=True)
+class State(Derived):
+    """Everything a decision may depend on, folded from the log up to `last_lsn`.
+
+    Without slots, so that a fold can thaw and freeze its fields as one mapping: that is done every step.
+    """
 
     last_lsn: int = 0
     event_time_ns: int = 0
@@ -205,6 +241,7 @@ class State:
     decisions: int = 0
     commits_late: int = 0
     unsettled: Unsettled | None = None
+    unsettled_report_lsn: int = 0  # of that decision's report
     undecided: tuple[int, ...] = ()  # LSNs of packets without a decision, oldest first
     loss: LossMemory = field(default_factory=LossMemory)
     norms: tuple[Norm, ...] = PRIORS
@@ -212,20 +249,16 @@ class State:
     conservative: Conservative = field(default_factory=Conservative)
     conditions: Mapping[tuple[str, int], Condition] = field(default_factory=lambda: MappingProxyType({}))
     windows: Windows = field(default_factory=Windows)
+    reports_issued: int = 0
     outbox: Outbox = field(default_factory=Outbox)
+    undelivered: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Commands that nobody has said anything of yet: the last ones by id, with the LSN that tells of them."""
     deliveries: Deliveries = field(default_factory=Deliveries)
     directives: tuple[str, ...] = ()  # ids of the last requests taken up, oldest first
     registries: Registries = field(default_factory=initial)
     layouts: Mapping[int, GraphLayout] = field(default_factory=lambda: MappingProxyType({}))  # by LSN
     blueprints: Mapping[str, ObservedBlueprint] = field(default_factory=lambda: MappingProxyType({}))
     seed_blueprints: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-
-    def blueprint_of(self, seed_id: str) -> str:
-        """The blueprint that a seed was grown from, "" where none is journaled."""
-        last = self.unsettled
-        if last is not None and last.seed_id and last.seed_id == seed_id:
-            return last.blueprint_id
-        return self.seed_blueprints.get(seed_id, "")
 
     def digest(self) -> str:
         """SHA-256, hex, of the canonical encoding, behind the digest's version: "2:<hex>"."""

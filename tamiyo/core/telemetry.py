@@ -15,20 +15,17 @@ from dataclasses import dataclass, field
 
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.blueprint import Blueprint
-from tamiyo.core.command import blending
-from tamiyo.core.coverage import average, by_family
-from tamiyo.core.draft import Draft
+from tamiyo.core.choice import choice_of
+from tamiyo.core.draft import Standing
 from tamiyo.core.events import Event
 from tamiyo.core.evolve import Fold
 from tamiyo.core.inputs import Inference, proposal_of
-from tamiyo.core.layout import counts
+from tamiyo.core.layout import coverage_of
 from tamiyo.core.notices import Notice, enum_name, notices_of
-from tamiyo.core.proposal import argmax
-from tamiyo.core.signals import policy_risk_score
 from tamiyo.core.state import State
 from tamiyo.leyline import leyline_pb2 as pb
 
-__all__ = ["SOURCE", "Standing", "StepFacts", "TelemetryReader", "event_packet", "priority_of", "step_packet"]
+__all__ = ["SOURCE", "StepFacts", "TelemetryReader", "event_packet", "priority_of", "step_packet"]
 
 SOURCE = "tamiyo"
 NORMAL = pb.MESSAGE_PRIORITY_NORMAL
@@ -36,9 +33,6 @@ INFO, WARNING, CRITICAL = pb.TELEMETRY_LEVEL_INFO, pb.TELEMETRY_LEVEL_WARNING, p
 HEALTHY, DEGRADED = pb.HEALTH_STATUS_HEALTHY, pb.HEALTH_STATUS_DEGRADED
 LEVELS: Mapping[int, int] = {HEALTHY: INFO, DEGRADED: WARNING, pb.HEALTH_STATUS_CRITICAL: CRITICAL}
 """The level of a packet, by the health that it reports."""
-
-Standing = State | Draft
-"""Where the controller stands after what is told; read here, never written."""
 
 Metric = tuple[str, float, str]
 """Name, value, unit."""
@@ -249,22 +243,22 @@ def _policy_metrics(inference: Inference) -> Iterator[Metric]:
         yield "tamiyo.gnn.inference.latency_ms", inference.elapsed_ns / 1e6, "ms"
     if isinstance(inference, journal.InferenceObserved):
         proposal = proposal_of(inference)
-        method, _, start, end = blending(proposal)
-        yield "tamiyo.policy.value_estimate", proposal.value, "score"
-        yield "tamiyo.policy.risk_index", float(argmax(proposal.risk)), "index"
-        yield "tamiyo.policy.risk_score", policy_risk_score(proposal), "score"
-        yield "tamiyo.blending.method_index", float(method), "index"
-        yield "tamiyo.blending.schedule_start", start, "fraction"
-        yield "tamiyo.blending.schedule_end", end, "fraction"
+        choice = choice_of(proposal)
+        yield "tamiyo.policy.value_estimate", choice.value, "score"
+        yield "tamiyo.policy.risk_index", float(choice.risk_index), "index"
+        yield "tamiyo.policy.risk_score", choice.risk_score, "score"
+        yield "tamiyo.blending.method_index", float(choice.method), "index"
+        yield "tamiyo.blending.schedule_start", choice.schedule_start, "fraction"
+        yield "tamiyo.blending.schedule_end", choice.schedule_end, "fraction"
         yield "tamiyo.selection.seed_index", float(proposal.seed_index), "index"
         yield "tamiyo.selection.seed_score", proposal.seed_score, "score"
         yield "tamiyo.selection.blueprint_index", float(proposal.blueprint_index), "index"
 
 
 def _coverage_metrics(state: Standing, graph: journal.GraphObserved) -> Iterator[Metric]:
-    counted = counts(state.layouts[graph.layout_lsn], graph)
-    yield "tamiyo.gnn.feature_coverage", average(counted), "fraction"
-    for family, share in by_family(counted).items():
+    covered = coverage_of(state.layouts[graph.layout_lsn], graph)
+    yield "tamiyo.gnn.feature_coverage", covered.average, "fraction"
+    for family, share in covered.families.items():
         yield f"tamiyo.gnn.feature_coverage.{family}", share, "fraction"
 
 
@@ -274,7 +268,7 @@ def _standing_metrics(state: Standing) -> Iterator[Metric]:
         yield f"tamiyo.breaker.{name}_state", float(breaker.state), "state"
         yield f"tamiyo.breaker.{name}_failures", float(breaker.failures), "count"
     outbox = state.outbox
-    yield "tamiyo.field_reports.pending_total", float(outbox.pending), "count"
+    yield "tamiyo.field_reports.pending_total", float(state.reports_pending), "count"
     yield "tamiyo.field_reports.published_total", float(outbox.published), "count"
     yield "tamiyo.field_reports.retries_total", float(outbox.retried), "count"
     yield "tamiyo.field_reports.dropped_total", float(outbox.dropped), "count"

@@ -6,6 +6,7 @@ A change of a threshold is a change of one line here, or of one setting. What is
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
 
 __all__ = ["Thresholds"]
 
@@ -20,9 +21,9 @@ LEAST: Mapping[str, float] = {
 """Lower bounds, where one makes sense; a threshold that is never or always met is a way to switch a row."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Thresholds:
-    """Defaults as in the requirements' risk table."""
+    """Defaults as in the requirements' risk table. Its hash is kept: it is the key of the table made for it."""
 
     max_loss_spike: float = 0.15  # loss units from one validation to the next
     loss_warning_fraction: float = 0.5  # of max_loss_spike
@@ -61,6 +62,14 @@ class Thresholds:
             if value < LEAST.get(field.name, value):
                 raise ValueError(f"threshold {field.name} is {value}, below {LEAST[field.name]}")
 
+    def __hash__(self) -> int:
+        """Of the numbers, computed once."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(self.as_map().values()))
+
     def as_map(self) -> dict[str, float]:
         """By field name, as `ServiceOpened` stores it."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -69,4 +78,10 @@ class Thresholds:
     def from_map(cls, stored: Mapping[str, float]) -> "Thresholds":
         """Back from `ServiceOpened`; a name that an older version did not store keeps its default."""
         names = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in stored.items() if name in names})
+        return _interned(tuple(sorted((name, value) for name, value in stored.items() if name in names)))
+
+
+@lru_cache(maxsize=8)
+def _interned(values: tuple[tuple[str, float], ...]) -> Thresholds:
+    """One object for equal numbers, so that looking its table up compares none."""
+    return Thresholds(**dict(values))

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.draft import Standing
 from tamiyo.core.events import Event
-from tamiyo.core.state import WINDOWS_MAX, Sample, State, Window, Windows
+from tamiyo.core.state import WINDOWS_MAX, Sample, Window, Windows
 from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = ["Observed", "observe", "windows_closed"]
@@ -60,7 +61,7 @@ def observe(samples: Sequence[Sample]) -> Observed:
 
 
 def windows_closed(
-    state: State, made: journal.DecisionMade, command: pb.AdaptationCommand, *, step_lsn: int
+    state: Standing, made: journal.DecisionMade, command: pb.AdaptationCommand, *, step_lsn: int
 ) -> tuple[Event, ...]:
     """The windows that a decision closes, each with its report; the decision's own is not among them."""
     number = state.decisions + 1

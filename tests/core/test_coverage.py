@@ -13,11 +13,11 @@ counts = st.dictionaries(st.tuples(names, names), shares, max_size=80).map(
 
 
 def coverage_map(found: list[Count]) -> str:
-    return Coverage.of(found).annotations()["coverage_map"]
+    return Coverage.of(found).annotations["coverage_map"]
 
 
 def types_json(found: list[Count]) -> str:
-    return Coverage.of(found).annotations()["coverage_types"]
+    return Coverage.of(found).annotations["coverage_types"]
 
 
 def test_the_average_weighs_every_feature_by_what_applies() -> None:

@@ -86,10 +86,10 @@ def deliver(bench: Bench, command_id: str) -> None:
 def test_a_decision_is_undelivered_until_somebody_says_what_became_of_it() -> None:
     bench = Bench()
     command = bench.step(packet()).command
-    assert list(bench.state.deliveries.undelivered) == [command.command_id]
+    assert list(bench.state.undelivered) == [command.command_id]
     deliver(bench, command.command_id)
     deliveries = bench.state.deliveries
-    assert (deliveries.undelivered_total, deliveries.delivered, deliveries.unmatched) == (0, 1, 0)
+    assert (bench.state.undelivered_total, deliveries.delivered, deliveries.unmatched) == (0, 1, 0)
     deliver(bench, command.command_id)
     assert bench.state.deliveries.unmatched == 1
 
@@ -100,9 +100,9 @@ def test_the_list_of_undelivered_commands_is_bounded_and_the_forgotten_are_count
         bench.fold(journal.StepReceived(step_index=index + 1, event_time_ns=bench.state.event_time_ns + 1))
         bench.fold(journal.DecisionMade(step_lsn=bench.state.last_lsn, command_id=f"c-{index}"))
     deliveries = bench.state.deliveries
-    assert len(deliveries.undelivered) == UNDELIVERED_MAX
-    assert (deliveries.forgotten, deliveries.undelivered_total) == (3, UNDELIVERED_MAX + 3)
-    assert "c-2" not in deliveries.undelivered
+    assert len(bench.state.undelivered) == UNDELIVERED_MAX
+    assert (deliveries.forgotten, bench.state.undelivered_total) == (3, UNDELIVERED_MAX + 3)
+    assert "c-2" not in bench.state.undelivered
 
 
 def test_a_late_commit_leaves_the_released_pause_to_be_delivered() -> None:
@@ -110,6 +110,6 @@ def test_a_late_commit_leaves_the_released_pause_to_be_delivered() -> None:
     decision = bench.step(packet())
     step_lsn = next(iter(e for e in decision.events if isinstance(e, journal.DecisionMade))).step_lsn
     bench.fold(journal.CommitLate(step_lsn=step_lsn, decision_lsn=5, released_command_id="pause", cause="timeout_wal"))
-    assert list(bench.state.deliveries.undelivered) == ["pause"]
-    assert bench.state.outbox.pending == 0, "the report of a command that was never released"
+    assert list(bench.state.undelivered) == ["pause"]
+    assert bench.state.reports_pending == 0, "the report of a command that was never released"
     assert decision.command.command_type == pb.COMMAND_SEED

@@ -155,7 +155,7 @@ def test_a_norm_moves_a_tenth_of_the_way(row: object) -> None:
 
 @given(COUNTS)
 def test_the_coverage_map_fits_and_loses_nothing(counts: list[tuple[str, str, int, int]]) -> None:
-    text = coverage.Coverage.of(counts).annotations()["coverage_map"]
+    text = coverage.Coverage.of(counts).annotations["coverage_map"]
     shown = json.loads(text)
     omitted = shown.pop("_omitted", 0)
     assert len(text.encode()) <= 1024

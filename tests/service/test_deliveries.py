@@ -29,13 +29,13 @@ def told(live: Live) -> list[tuple[str, str, str]]:
 def test_a_delivery_rides_with_the_next_step_s_batch() -> None:
     live = Live(policy=FixedPolicy(1))
     command = live.step(packet())
-    assert list(live.service.state.deliveries.undelivered) == [command.command_id]
+    assert list(live.service.state.undelivered) == [command.command_id]
     last = live.service.log.next_lsn
     assert live.service.record_delivery(command.command_id, "applied", "COMMAND_OPTIMIZER")
     assert live.service.log.next_lsn == last, "it waits"
     following = live.step(packet())
     assert told(live) == [(command.command_id, "applied", "COMMAND_OPTIMIZER")]
-    assert list(live.service.state.deliveries.undelivered) == [following.command_id]
+    assert list(live.service.state.undelivered) == [following.command_id]
     kinds = [type(decode(entry.kind, entry.payload)) for entry in live.entries() if entry.lsn >= last]
     assert kinds[:2] == [journal.StepReceived, journal.CommandDelivered], "first in the batch of the decision"
     live.check()
@@ -46,7 +46,7 @@ def test_a_delivery_goes_alone_when_no_step_takes_it_along() -> None:
     live = Live()
     command = live.step(packet())
     live.service.record_delivery(command.command_id, "applied")
-    while live.service.state.deliveries.undelivered:
+    while live.service.state.undelivered:
         threading.Event().wait(0.001)
     live.check()
     live.close()
@@ -74,8 +74,8 @@ def test_what_nobody_delivered_stays_to_be_seen_across_restarts() -> None:
     live.service.record_delivery(ids[1], "applied")
     live.service.flush()
     live.reopen()
-    assert list(live.service.state.deliveries.undelivered) == [ids[0], *ids[2:]]
-    assert live.service.state.deliveries.undelivered_total == 4
+    assert list(live.service.state.undelivered) == [ids[0], *ids[2:]]
+    assert live.service.state.undelivered_total == 4
     live.check()
     live.close()
 
@@ -90,7 +90,7 @@ def test_the_released_pause_of_a_late_commit_is_what_is_delivered() -> None:
     live.clock.late.clear()
     live.service.record_delivery(paused.command_id, "applied", "COMMAND_PAUSE")
     following = live.step(packet())
-    assert list(live.service.state.deliveries.undelivered) == [following.command_id]
+    assert list(live.service.state.undelivered) == [following.command_id]
     live.check()
     live.close()
 
@@ -184,6 +184,6 @@ def test_many_threads_may_deliver_while_steps_run() -> None:
         thread.join()
     assert live.service.flush()
     assert sorted(command_id for command_id, _, _ in told(live)) == sorted(ids)
-    assert len(live.service.state.deliveries.undelivered) == 20
+    assert len(live.service.state.undelivered) == 20
     live.check()
     live.close()

@@ -74,7 +74,7 @@ def test_everything_goes_in_order_and_once_and_then_there_is_nothing() -> None:
     assert publish(live, bus)
     assert publish(live, bus)
     assert (live.service.log.next_lsn, len(bus.messages)) == (last, 6 * PORTION_MAX), "an idle flush writes nothing"
-    assert live.service.state.outbox.pending == 0
+    assert live.service.state.reports_pending == 0
     live.check()
     live.close()
 
@@ -171,7 +171,7 @@ def test_a_report_is_tried_again_with_backoff_and_dropped_after_its_retries() ->
     assert retried == [1, 2, 3, 4]
     assert [event.report_ids[0] for event in live.events(journal.FieldReportsDropped)] == [report_id]
     outbox = live.service.state.outbox
-    assert (outbox.pending, outbox.retried, outbox.dropped) == (0, 3, 1)
+    assert (live.service.state.reports_pending, outbox.retried, outbox.dropped) == (0, 3, 1)
     names = [e.description for m in bus.messages for e in _events(m)]
     assert names.count("field_report_retry") == 3
     assert names.count("field_report_drop") == 1
@@ -388,7 +388,7 @@ def test_requests_and_deliveries_are_written_before_anything_goes() -> None:
     command = live.step(packet())
     live.service.record_delivery(command.command_id, "applied")
     assert publish(live, bus)
-    assert live.service.state.deliveries.undelivered == {}
+    assert live.service.state.undelivered == {}
     live.check()
     live.close()
 
@@ -424,7 +424,7 @@ def test_a_word_that_the_log_lost_is_said_again_or_sent_again_and_the_audit_agre
     assert set(bus.ids(TELEMETRY) + bus.ids(EMERGENCY)) == set(told(live))
     decided = [entry.lsn for entry in live.entries() if entry.kind == KINDS[journal.DecisionMade]]
     assert live.service.state.outbox.telemetry_lsn > decided[-1]
-    assert live.service.state.outbox.pending == 0
+    assert live.service.state.reports_pending == 0
     live.check()
     live.close()
 
