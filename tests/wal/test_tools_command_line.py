@@ -152,14 +152,23 @@ def test_on_a_terminal_that_goes_away_too(tmp_path: Path) -> None:
 def test_ctrl_c_ends_a_follower_with_its_own_status_and_no_traceback(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log")
     with subprocess.Popen(
-        python_m_wal("tail", "-f", "-n", "1", log, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as follower:
+        python_m_wal("tail", "-f", "-n", "1", log, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=listen_to_ctrl_c,  # noqa: PLW1509  it sets a signal and takes no lock
+    ) as follower:  # fmt: skip
         assert follower.stdout is not None
         assert follower.stderr is not None
         assert json.loads(follower.stdout.readline())["lsn"] == COUNT
         follower.send_signal(signal.SIGINT)
-        assert follower.wait(60) == INTERRUPTED
+        try:
+            assert follower.wait(60) == INTERRUPTED
+        finally:
+            follower.kill()
         assert follower.stderr.read() == "\n"
+
+
+def listen_to_ctrl_c() -> None:
+    """A background job of a shell ignores ctrl-C, and its children with it; a follower at a terminal does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_log_of_another_format_gives_status_3_and_says_what_to_do(tmp_path: Path) -> None:
