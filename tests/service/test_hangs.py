@@ -15,7 +15,7 @@ from tamiyo.core.proposal import PolicyIdentity, Proposal
 from tamiyo.errors import ServiceClosed
 from tamiyo.graph import Graph
 from tamiyo.leyline import leyline_pb2 as pb
-from tamiyo.testing import FixedPolicy
+from tamiyo.testing import FixedPolicy, ManualClock
 
 THREADS_MAX = 4 + 4 + 3
 """Calls out to the policy, lookups out to the library, the log's writer and its trial, the upkeep."""
@@ -292,5 +292,48 @@ def test_the_plan_of_a_blueprint_is_made_off_the_step_s_path(monkeypatch: pytest
     assert made == ["tamiyo-lookups", "MainThread"], "while it opens"
     live.step(packet())
     assert len(made) == 2
+    live.check()
+    live.close()
+
+
+@dataclass(slots=True)
+class BudgetClock(ManualClock):
+    """Waits for nothing that hangs, and keeps how long each wait of a step was meant to be at most."""
+
+    asked: list[tuple[str, float]] = field(default_factory=list)
+
+    def patience_s(self, call: str, budget_s: float) -> float:
+        self.asked.append((call, budget_s))
+        return 0.0
+
+
+def test_no_step_asks_for_more_patience_than_its_budgets_whatever_hangs() -> None:
+    """What a step waits in all is the sum of these waits; nothing else in it waits for anybody."""
+    policy, library, clock = Jam(), Jam(), BudgetClock()
+    live = Live(
+        policy=JammedPolicy(policy), urza=jammed_library(library), clock=clock,
+        step_timeout_ms=5, metadata_timeout_ms=10, commit_timeout_ms=5,
+    )  # fmt: skip
+    live.disk.hang("fdatasync")
+    seen: set[str] = set()
+    for _ in range(60):
+        clock.asked.clear()
+        live.clock.advance(0.3)
+        live.step(packet())
+        waits = {
+            name: [budget_s for call, budget_s in clock.asked if call == name] for name in ("policy", "library", "log")
+        }
+        assert len(waits["policy"]) <= 1
+        assert len(waits["log"]) <= 2, "for the packet, and for the batch out of what is left"
+        assert max(waits["policy"], default=0.0) <= 0.005
+        assert max(waits["library"], default=0.0) <= 0.010
+        assert waits["log"] == sorted(waits["log"], reverse=True)
+        assert max(waits["log"], default=0.0) <= 0.005
+        seen |= {call for call, _ in clock.asked}
+    assert seen == {"policy", "library", "log"}, "nobody else is waited for"
+    policy.free_all()
+    library.free_all()
+    live.disk.release()
+    live.durable()
     live.check()
     live.close()
