@@ -1,6 +1,6 @@
 """What a proposal comes to, worked out once: the classes it prefers, the numbers that commands and reports name."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tamiyo.core.proposal import Proposal, argmax
 from tamiyo.core.signals import policy_risk_score
@@ -8,8 +8,7 @@ from tamiyo.core.signals import policy_risk_score
 __all__ = ["Choice", "choice_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """Schedule and alpha from 0 to 1; `risk_score` is the expected risk class, 0 safe and 1 critical."""
 
     action: int

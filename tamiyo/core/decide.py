@@ -7,7 +7,7 @@ windows that end with their reports, and the decision's own report.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tamiyo.core import breakers
 from tamiyo.core import journal_pb2 as journal
@@ -36,8 +36,7 @@ from tamiyo.leyline import leyline_pb2 as pb
 __all__ = ["Decision", "blueprint_observed", "decide", "log_trial", "pause_released", "signals_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What follows from one step: the events to journal, and the unsigned command among them."""
 
     events: tuple[Event, ...]

@@ -102,7 +102,7 @@ class Draft(Derived):
         """Count an outcome on a breaker; its state stays."""
         record = self.breakers[breaker]
         counted_record = counted(record, outcome)
-        if counted_record != record:
+        if counted_record is not record and counted_record != record:
             self.writable("breakers")[breaker] = counted_record
 
     def advance(self, event_time_ns: int) -> None:

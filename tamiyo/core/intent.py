@@ -1,7 +1,7 @@
 """From proposal to command: what the policy wants, and what the risk rows leave of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.draft import Standing
@@ -14,8 +14,7 @@ from tamiyo.leyline import leyline_pb2 as pb
 __all__ = ["POLICY_ACTIONS", "RANKS", "Intent", "intend", "reason_of", "restrict"]
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(NamedTuple):
     """One command to be: its type and, for a SEED, the seed, operation and blueprint; for a breaker, the state."""
 
     command_type: int

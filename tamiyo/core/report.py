@@ -30,10 +30,10 @@ def field_report(
     selected: tuple[str, str],
 ) -> pb.FieldReport:
     """The report `fr-<command_id>` of a decision. `selected` is the seed and the blueprint that were proposed."""
-    report = _shell(command, inputs.observation.training_run_id, reason)
+    seed_id, blueprint_id = selected
+    report = _shell(command, inputs.observation.training_run_id, inputs.inference.identity.version, reason)
     report.outcome = outcome_of(command, reason)  # type: ignore[assignment]  # a Leyline value
-    report.seed_id, report.blueprint_id = selected
-    report.tamiyo_policy_version = inputs.inference.identity.version
+    report.seed_id, report.blueprint_id = seed_id, blueprint_id
     metrics = report.metrics
     metrics["loss_delta"] = loss_delta
     metrics["graph_ms"] = inputs.timings.graph_ns / 1e6
@@ -56,17 +56,18 @@ def pause_report(
     command: pb.AdaptationCommand, training_run_id: str, policy_version: str, reason: str
 ) -> pb.FieldReport:
     """The NEUTRAL report of a safe PAUSE; it takes the place of its step's own report."""
-    report = _shell(command, training_run_id, reason)
+    report = _shell(command, training_run_id, policy_version, reason)
     report.outcome = pb.FIELD_REPORT_OUTCOME_NEUTRAL
-    report.tamiyo_policy_version = policy_version
     return report
 
 
-def _shell(command: pb.AdaptationCommand, training_run_id: str, reason: str) -> pb.FieldReport:
+def _shell(command: pb.AdaptationCommand, training_run_id: str, policy_version: str, reason: str) -> pb.FieldReport:
+    command_id = command.command_id
     report = pb.FieldReport(
         version=1,
-        report_id=f"fr-{command.command_id}",
-        command_id=command.command_id,
+        report_id=f"fr-{command_id}",
+        command_id=command_id,
+        tamiyo_policy_version=policy_version,
         training_run_id=training_run_id,
         observation_window_epochs=1,
         notes=reason,

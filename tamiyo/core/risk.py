@@ -147,8 +147,7 @@ class Reading(NamedTuple):
     threshold: float
 
 
-@dataclass(frozen=True, slots=True)
-class Triggered:
+class Triggered(NamedTuple):
     """A row that triggered, with every signal it read."""
 
     row: Row

@@ -4,7 +4,7 @@ This is the whole list: a row that names another one fails a test.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tamiyo.core.blueprint import Blueprint
 from tamiyo.core.observation import Observation
@@ -64,8 +64,7 @@ SIGNALS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class LossMemory:
+class LossMemory(NamedTuple):
     """The last two present, finite validation losses of one run; a new run id starts afresh."""
 
     training_run_id: str = ""
@@ -81,12 +80,14 @@ class LossMemory:
 
 def loss_delta(memory: LossMemory, observation: Observation) -> float:
     """The difference of the run's last two validation losses, else the packet's own `loss_delta`, else 0."""
+    previous, last = memory.previous, memory.last
+    if memory.training_run_id != observation.training_run_id:
+        previous = last = None
     loss = finite_validation_loss(observation)
     if loss is not None:
-        memory = memory.after(observation.training_run_id, loss)
-    same_run = memory.training_run_id == observation.training_run_id
-    if same_run and memory.previous is not None and memory.last is not None:
-        return memory.last - memory.previous
+        previous, last = last, loss
+    if previous is not None and last is not None:
+        return last - previous
     return observation.metrics.get("loss_delta", 0.0)
 
 

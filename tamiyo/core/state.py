@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tamiyo.core.blueprint import Blueprint
 from tamiyo.core.breakers import BREAKERS, Breaker
@@ -167,8 +167,7 @@ class ObservedBlueprint:
     withdrawn: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Unsettled:
+class Unsettled(NamedTuple):
     """The last decision, until its commit has been judged; a germination counts only if it was released."""
 
     step_lsn: int

@@ -1,7 +1,8 @@
 """What the decision core costs on a typical step: `pytest tests/bench/test_core_speed.py --benchmark-only`.
 
-The step is taken from the journal of a real service: the small graph, four seeds, a known blueprint with a safety
-sheet, nothing triggered but that the sheet is there. Compare within one run; never asserted.
+The step is taken from the journal of a real service: the small graph, four seeds, a known blueprint, no row triggered,
+nothing delivered so far. A second one has a blueprint with a safety sheet, so that a row is recorded with it. Compare
+within one run; never asserted.
 """
 
 from collections.abc import Callable
@@ -28,11 +29,12 @@ Benchmark = Callable[..., Any]
 STEPS = 200
 
 
-def history(**settings: Any) -> list[wal.Entry]:
+def history(*, sheet: bool = False, **settings: Any) -> list[wal.Entry]:
     library = small_library()
-    descriptor = library.records["run-1"].descriptor
-    sheet = pb.BSDS(risk_score=0.2, hazard_band=pb.HAZARD_BAND_LOW, handling_class=pb.HANDLING_CLASS_STANDARD)
-    library.records["run-1"] = Record(descriptor, {**library.records["run-1"].extras, "bsds": sheet})
+    if sheet:
+        known = library.records["run-1"]
+        safe = pb.BSDS(risk_score=0.2, hazard_band=pb.HAZARD_BAND_LOW, handling_class=pb.HANDLING_CLASS_STANDARD)
+        library.records["run-1"] = Record(known.descriptor, {**known.extras, "bsds": safe})
     live = Live(urza=library, **settings)
     for index in range(STEPS):
         live.clock.advance(0.1)
@@ -93,6 +95,10 @@ def whole(step: Typical) -> State:
 
 def test_decide_and_evolve_of_a_typical_step(benchmark: Benchmark, step: Typical) -> None:
     assert benchmark(whole, step).decisions == step.before.decisions + 1
+
+
+def test_decide_and_evolve_with_a_safety_sheet(benchmark: Benchmark) -> None:
+    benchmark(whole, typical(history(sheet=True)))
 
 
 def test_decide_alone(benchmark: Benchmark, step: Typical) -> None:
