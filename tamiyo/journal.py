@@ -20,7 +20,7 @@ from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.breakers import OPEN
 from tamiyo.core.decide import log_trial
 from tamiyo.core.events import Event, decode, encode
-from tamiyo.core.evolve import Fold, evolve, evolve_all
+from tamiyo.core.evolve import Fold, Folded, evolve, evolve_all
 from tamiyo.core.state import State
 from tamiyo.errors import TamiyoError
 from tamiyo.owed import Owed, ReleasedPause
@@ -240,8 +240,9 @@ class Journal:
         after, now_ns, events = self._state, self.now_ns(), list[Event]()
         for make in makers:
             made = make(after, now_ns)
-            after = evolve_all(after, made)
-            events += made
+            folded = made if isinstance(made, Folded) else Folded(tuple(made), evolve_all(after, made))
+            after = folded.state
+            events += folded.events
         first_lsn = self._state.last_lsn + 1
         ridden = self._riders.queued(riders, after.last_lsn, self._log.durable_lsn) if riders else self._riders
         if not events:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from tamiyo.core.events import Event
+from tamiyo.core.evolve import Folded
 from tamiyo.core.state import State
 
 __all__ = ["RIDERS_MAX", "RIDERS_PER_BATCH", "Make", "Riders"]
 
-Make = Callable[[State, int], Sequence[Event]]
+Make = Callable[[State, int], Sequence[Event] | Folded]
 """The events of a batch, from the state just before them and the event time."""
 
 RIDERS_MAX = 1_024

@@ -21,7 +21,7 @@ from tamiyo.core.breakers import admits
 from tamiyo.core.command import safe_pause
 from tamiyo.core.decide import decide
 from tamiyo.core.events import Event
-from tamiyo.core.evolve import evolve_all
+from tamiyo.core.evolve import Fold, Folded
 from tamiyo.core.inputs import identity_message, inference_message, step_inputs
 from tamiyo.core.observation import read_packet
 from tamiyo.core.proposal import PolicyIdentity
@@ -236,10 +236,11 @@ def _packet_bytes(packet: object) -> bytes:
     raise PacketRejected(f"a {type(packet).__name__} is no packet; give a SystemStatePacket or its bytes")
 
 
-def _decided(step: Step, state: State, now_ns: int) -> list[Event]:
+def _decided(step: Step, state: State, now_ns: int) -> Folded:
     """The step's whole batch: what was observed, then what follows from it."""
     observed = [*linked_graph(step, state), *step.observed]
-    state = evolve_all(state, observed)
+    fold = Fold(state)
+    fold.follow(observed)
     inputs = step_inputs(
         step.lsn,
         step.received,
@@ -248,7 +249,9 @@ def _decided(step: Step, state: State, now_ns: int) -> list[Event]:
         timings=stage_timings(step.timings),
         observation=step.observation,
     )
-    return [*observed, *decide(state, inputs).events]
+    decided = decide(fold.standing, inputs).events
+    fold.follow(decided)
+    return Folded((*observed, *decided), fold.state())
 
 
 def _decision_lsn(recorded: Recorded) -> int:

@@ -10,6 +10,7 @@ from tamiyo.blueprints import Fault
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import Event
 from tamiyo.core.layout import GraphLayout
+from tamiyo.core.norms import packed
 from tamiyo.core.observation import Observation
 from tamiyo.core.state import State
 from tamiyo.graph import BlueprintInput, Graph
@@ -99,6 +100,7 @@ def graph_observed(step: Step, graph: Graph, host_id: str) -> tuple[GraphLayout,
     """The graph in numbers, and the names they stand for; the journal links the two."""
     nodes, edges = graph.node_counts(), graph.edge_counts()
     features = tuple((family, feature) for family, feature, _, _ in graph.coverage)
+    norms_present, norm_values = packed(graph.norm_inputs)
     uses = [
         journal.BlueprintUse(blueprint_id=i.blueprint.blueprint_id, digest=i.blueprint.digest) for i in step.blueprints
     ]
@@ -108,7 +110,8 @@ def graph_observed(step: Step, graph: Graph, host_id: str) -> tuple[GraphLayout,
         total=[total for _, _, _, total in graph.coverage],
         node_counts=nodes.values(),
         edge_counts=edges.values(),
-        norm_inputs=[journal.NormInput(index=index, value=value) for index, value in graph.norm_inputs],
+        norms_present=norms_present,
+        norm_values=norm_values,
         blueprints=uses,
         ignored_inputs=graph.ignored_inputs,
         host_blueprint_id=host_id,

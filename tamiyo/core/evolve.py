@@ -6,7 +6,7 @@ Rule 3: nothing here looks at packets, commands or reports: what the state needs
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -36,7 +36,7 @@ from tamiyo.core.state import (
 from tamiyo.core.thresholds import Thresholds
 from tamiyo.errors import InvariantViolation, JournalUnreadable
 
-__all__ = ["FOLDS", "Fold", "evolve", "evolve_all"]
+__all__ = ["FOLDS", "Fold", "Folded", "evolve", "evolve_all"]
 
 
 def evolve(state: State, lsn: int, event: Event) -> State:
@@ -54,9 +54,16 @@ def evolve(state: State, lsn: int, event: Event) -> State:
 def evolve_all(state: State, events: Iterable[Event]) -> State:
     """The state after several more events, in order. Raises as `evolve`."""
     fold = Fold(state)
-    for event in events:
-        fold.take(fold.last_lsn + 1, event)
+    fold.follow(events)
     return fold.state()
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """Events with the state after them, where they had to be folded to be made."""
+
+    events: tuple[Event, ...]
+    state: State
 
 
 class Fold:
@@ -83,6 +90,14 @@ class Fold:
             raise InvariantViolation(f"event {lsn} follows {draft.last_lsn}: LSNs are dense; the log was misread")
         FOLDS[type(event)](draft, lsn, event)
         draft.last_lsn = lsn
+
+    def follow(self, events: Iterable[Event]) -> None:
+        """Fold several more events, one LSN after the other. Raises as `evolve`."""
+        draft = self._draft
+        for event in events:
+            lsn = draft.last_lsn + 1
+            FOLDS[type(event)](draft, lsn, event)
+            draft.last_lsn = lsn
 
     def state(self) -> State:
         """The state after everything taken so far."""
@@ -132,9 +147,9 @@ def _graph_observed(draft: Draft, _: int, event: journal.GraphObserved) -> None:
     if layout is None or not layout.fits(event):
         raise draft.refusal(event, f"layout {event.layout_lsn} does not fit it")
     try:
-        draft.norms = norms.folded(draft.norms, event.norm_inputs)
-    except IndexError as error:
-        raise draft.refusal(event, "it names a norm that there is not") from error
+        draft.norms = norms.folded(draft.norms, norms.recorded(event))
+    except (IndexError, ValueError) as error:
+        raise draft.refusal(event, "its norm inputs are not one value for each row that it names") from error
 
 
 def _graph_layout_observed(draft: Draft, lsn: int, event: journal.GraphLayoutObserved) -> None:

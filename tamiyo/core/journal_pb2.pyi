@@ -123,7 +123,7 @@ class BlueprintUse(_message.Message):
     def __init__(self, blueprint_id: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class GraphObserved(_message.Message):
-    __slots__ = ("step_lsn", "layout_lsn", "present", "total", "node_counts", "edge_counts", "norm_inputs", "blueprints", "ignored_inputs", "registry_overflow", "host_blueprint_id")
+    __slots__ = ("step_lsn", "layout_lsn", "present", "total", "node_counts", "edge_counts", "norm_inputs", "norms_present", "norm_values", "blueprints", "ignored_inputs", "registry_overflow", "host_blueprint_id")
     STEP_LSN_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_LSN_FIELD_NUMBER: _ClassVar[int]
     PRESENT_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +131,8 @@ class GraphObserved(_message.Message):
     NODE_COUNTS_FIELD_NUMBER: _ClassVar[int]
     EDGE_COUNTS_FIELD_NUMBER: _ClassVar[int]
     NORM_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    NORMS_PRESENT_FIELD_NUMBER: _ClassVar[int]
+    NORM_VALUES_FIELD_NUMBER: _ClassVar[int]
     BLUEPRINTS_FIELD_NUMBER: _ClassVar[int]
     IGNORED_INPUTS_FIELD_NUMBER: _ClassVar[int]
     REGISTRY_OVERFLOW_FIELD_NUMBER: _ClassVar[int]
@@ -142,11 +144,13 @@ class GraphObserved(_message.Message):
     node_counts: _containers.RepeatedScalarFieldContainer[int]
     edge_counts: _containers.RepeatedScalarFieldContainer[int]
     norm_inputs: _containers.RepeatedCompositeFieldContainer[NormInput]
+    norms_present: int
+    norm_values: _containers.RepeatedScalarFieldContainer[float]
     blueprints: _containers.RepeatedCompositeFieldContainer[BlueprintUse]
     ignored_inputs: int
     registry_overflow: int
     host_blueprint_id: str
-    def __init__(self, step_lsn: _Optional[int] = ..., layout_lsn: _Optional[int] = ..., present: _Optional[_Iterable[int]] = ..., total: _Optional[_Iterable[int]] = ..., node_counts: _Optional[_Iterable[int]] = ..., edge_counts: _Optional[_Iterable[int]] = ..., norm_inputs: _Optional[_Iterable[_Union[NormInput, _Mapping]]] = ..., blueprints: _Optional[_Iterable[_Union[BlueprintUse, _Mapping]]] = ..., ignored_inputs: _Optional[int] = ..., registry_overflow: _Optional[int] = ..., host_blueprint_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, step_lsn: _Optional[int] = ..., layout_lsn: _Optional[int] = ..., present: _Optional[_Iterable[int]] = ..., total: _Optional[_Iterable[int]] = ..., node_counts: _Optional[_Iterable[int]] = ..., edge_counts: _Optional[_Iterable[int]] = ..., norm_inputs: _Optional[_Iterable[_Union[NormInput, _Mapping]]] = ..., norms_present: _Optional[int] = ..., norm_values: _Optional[_Iterable[float]] = ..., blueprints: _Optional[_Iterable[_Union[BlueprintUse, _Mapping]]] = ..., ignored_inputs: _Optional[int] = ..., registry_overflow: _Optional[int] = ..., host_blueprint_id: _Optional[str] = ...) -> None: ...
 
 class BlueprintObserved(_message.Message):
     __slots__ = ("blueprint_id", "digest", "event_time_ns", "content", "late")

@@ -8,9 +8,24 @@ Welford's update (West, 1979), with a = 0.1. A feature is then (x - mean) / sqrt
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from functools import lru_cache
+from typing import NamedTuple
 
-__all__ = ["EPSILON", "NORM_INDEX", "NORM_INPUTS", "PRIORS", "Norm", "NormInput", "folded", "scaled", "updated"]
+from tamiyo.core import journal_pb2 as journal
+
+__all__ = [
+    "EPSILON",
+    "NORM_INDEX",
+    "NORM_INPUTS",
+    "PRIORS",
+    "Norm",
+    "NormInput",
+    "folded",
+    "packed",
+    "recorded",
+    "scaled",
+    "updated",
+]
 
 ALPHA = 0.1
 KEPT = 1.0 - ALPHA
@@ -49,15 +64,6 @@ class Norm(NamedTuple):
     variance: float
 
 
-class _Input(Protocol):
-    """A recorded input, as the journal has it."""
-
-    @property
-    def index(self) -> int: ...
-    @property
-    def value(self) -> float: ...
-
-
 PRIORS = tuple(Norm(row.mean, row.sd * row.sd) for row in NORM_INPUTS)
 
 
@@ -68,19 +74,43 @@ def updated(norm: Norm, value: float) -> Norm:
     return Norm(mean + ALPHA * delta, KEPT * (variance + ALPHA * delta * delta))
 
 
-def folded(norms: tuple[Norm, ...], inputs: Iterable[_Input]) -> tuple[Norm, ...]:
-    """The norms after one step's inputs, each (index, value) finite.
+def folded(norms: tuple[Norm, ...], inputs: Iterable[tuple[int, float]]) -> tuple[Norm, ...]:
+    """The norms after one step's inputs, (row, value) each; the values are finite.
 
     Raises:
-        IndexError: an index is past the last norm.
+        IndexError: a row is past the last norm.
     """
     changed = list(norms)
-    for entry in inputs:
-        index, value = entry.index, entry.value
+    for index, value in inputs:
         mean, variance = changed[index]
         delta = value - mean
         changed[index] = Norm(mean + ALPHA * delta, KEPT * (variance + ALPHA * delta * delta))
     return tuple(changed)
+
+
+def packed(inputs: Iterable[tuple[int, float]]) -> tuple[int, list[float]]:
+    """Inputs, (row, value) in the order of their rows, as they are journaled: which rows, and their values."""
+    present, values = 0, []
+    for index, value in inputs:
+        present |= 1 << index
+        values.append(value)
+    return present, values
+
+
+def recorded(event: journal.GraphObserved) -> Iterable[tuple[int, float]]:
+    """The inputs that an event holds, (row, value) each.
+
+    Raises:
+        ValueError: it has not one value for each row that it names.
+    """
+    if event.norm_inputs:
+        return [(entry.index, entry.value) for entry in event.norm_inputs]
+    return zip(_rows(event.norms_present), event.norm_values[:], strict=True)
+
+
+@lru_cache(maxsize=512)
+def _rows(present: int) -> tuple[int, ...]:
+    return tuple(index for index in range(present.bit_length()) if present >> index & 1)
 
 
 def scaled(norm: Norm, value: float) -> float:

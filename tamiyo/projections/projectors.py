@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import Event
-from tamiyo.core.norms import NORM_INPUTS, PRIORS, Norm, updated
+from tamiyo.core.norms import NORM_INPUTS, PRIORS, Norm, recorded, updated
 from tamiyo.errors import JournalUnreadable
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.projections import models
@@ -76,9 +76,9 @@ def _step_received(draft: Draft, lsn: int, event: journal.StepReceived) -> None:
 
 
 def _graph_observed(draft: Draft, _: int, event: journal.GraphObserved) -> None:
-    for entry in event.norm_inputs:
-        if entry.index < len(NORM_INPUTS):  # a row that a newer version knows is not ours to fold
-            draft.norms[entry.index] = updated(draft.norms[entry.index], entry.value)
+    for index, value in recorded(event):
+        if index < len(NORM_INPUTS):  # a row that a newer version knows is not ours to fold
+            draft.norms[index] = updated(draft.norms[index], value)
     step = draft.waiting.get(event.step_lsn)
     if step is not None:
         draft.waiting[event.step_lsn] = replace(step, coverage=_coverage(event))

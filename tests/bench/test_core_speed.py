@@ -86,10 +86,8 @@ def step(entries: list[wal.Entry]) -> Typical:
 def whole(step: Typical) -> State:
     """Everything a step folds and decides: the observations, the decision, what follows from it."""
     fold = Fold(step.before)
-    for event in step.observed:
-        fold.take(fold.last_lsn + 1, event)
-    for event in decide(fold.standing, step.inputs).events:
-        fold.take(fold.last_lsn + 1, event)
+    fold.follow(step.observed)
+    fold.follow(decide(fold.standing, step.inputs).events)
     return fold.state()
 
 

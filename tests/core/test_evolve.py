@@ -6,7 +6,7 @@ from rig import Bench, packet, skipped
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import MESSAGES
 from tamiyo.core.evolve import FOLDS, evolve
-from tamiyo.core.norms import PRIORS, updated
+from tamiyo.core.norms import PRIORS, packed, recorded, updated
 from tamiyo.core.state import UNDECIDED_MAX, State
 from tamiyo.errors import InvariantViolation
 from tamiyo.leyline import leyline_pb2 as pb
@@ -35,6 +35,12 @@ ILLEGAL = {
     "steps before were counted": journal.StepsUnrecorded(first_step_index=5, last_step_index=6, count=2),
     "the layout is unknown": journal.GraphObserved(layout_lsn=44),
     "the graph does not fit its layout": journal.GraphObserved(layout_lsn=2, present=[1, 1]),
+    "a norm has no value": journal.GraphObserved(
+        layout_lsn=2, present=[1], total=[1], norms_present=5, norm_values=[1.0]
+    ),
+    "there is no such norm": journal.GraphObserved(
+        layout_lsn=2, present=[1], total=[1], norms_present=256, norm_values=[1]
+    ),
     "content is missing": journal.BlueprintObserved(blueprint_id="b", digest="d", event_time_ns=9),
 }
 
@@ -73,6 +79,14 @@ def test_norms_move_once_for_each_recorded_input() -> None:
     )
     assert bench.state.norms[2] == updated(PRIORS[2], 5000.0)
     assert bench.state.norms[:2] == PRIORS[:2]
+
+
+def test_norm_inputs_are_read_in_either_form() -> None:
+    given = ((0, 0.5), (2, 5000.0), (7, 0.25))
+    old = journal.GraphObserved(norm_inputs=[journal.NormInput(index=index, value=value) for index, value in given])
+    present, values = packed(given)
+    new = journal.GraphObserved(norms_present=present, norm_values=values)
+    assert tuple(recorded(old)) == tuple(recorded(new)) == given
 
 
 def test_opening_again_restarts_the_cool_downs() -> None:
