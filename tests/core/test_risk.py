@@ -154,3 +154,37 @@ def test_adding_a_signal_never_untriggers_a_row(signals: dict[str, float], name:
     before = rows_for(signals)
     after = rows_for(signals | {name: value})
     assert all(row in after for row in before)
+
+
+def holds(test: Test, value: float) -> bool:
+    threshold = limit(test)
+    return {
+        ">": value > threshold, "<": value < threshold, ">=": value >= threshold, "<=": value <= threshold,
+        "==": value == threshold, "finite": False,
+    }[test.comparison]  # fmt: skip
+
+
+def walked(signals: dict[str, float]) -> list[Row]:
+    """The table read plainly: every row, every test."""
+    found = []
+    for row in RISK_ROWS:
+        tests = [test for group in row.when for test in group]
+        broken = any(not math.isfinite(signals.get(test.signal, 0.0)) for test in tests)
+        met = any(all(t.signal in signals and holds(t, signals[t.signal]) for t in group) for group in row.when)
+        if broken or met:
+            found.append(row)
+    return found
+
+
+NEAR_LIMITS = sorted({
+    value
+    for row in RISK_ROWS
+    for group in row.when
+    for test in group
+    for value in (limit(test), math.nextafter(limit(test), math.inf), math.nextafter(limit(test), -math.inf))
+})  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(SIGNALS), st.floats(width=64) | st.sampled_from(NEAR_LIMITS)))
+def test_looking_at_loud_signals_alone_finds_what_the_whole_table_does(signals: dict[str, float]) -> None:
+    assert rows_for(signals) == walked(signals)
