@@ -153,8 +153,8 @@ class _Teller:
         if packets >= PORTION_MAX:
             return
         for lsn, event in self._follower.entries(upto_lsn):
-            packet = self._reader.take(lsn, event)
-            if packet is not None and lsn > drained_lsn:
+            packet = self._reader.take(lsn, event, told=lsn <= drained_lsn)
+            if packet is not None:
                 self._letters.append(telemetry_letter(packet))
                 packets += 1
             if self._letters and self._reader.boundary_lsn == lsn:

@@ -36,9 +36,12 @@ def by_family(counts: Iterable[Count]) -> dict[str, float]:
     return {family: present / total for family, (present, total) in families.items() if total}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Coverage:
-    """A graph's coverage, added up once: on average, by family, and the features that fall short."""
+    """A graph's coverage, added up once: on average, by family, and the features that fall short.
+
+    Told apart by identity: whoever sums up keeps one object for equal counts, and it is a key of what follows.
+    """
 
     average: float
     families: Mapping[str, float]

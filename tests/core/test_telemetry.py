@@ -283,3 +283,21 @@ def test_a_reader_that_begins_again_at_any_boundary_gives_the_same_packets(histo
     assert before[len(before) - len(later) :] == later
     assert len({made.packet_id for made in teller.packets}) == len(teller.packets)
     assert all(int(made.packet_id.rsplit("-", 1)[1]) <= boundary for made in teller.packets[: len(before) - len(later)])
+
+
+@settings(max_examples=30)
+@given(HISTORIES, st.integers(0, 200))
+def test_a_reader_that_is_told_what_was_published_gives_the_rest(history: list[str], place: int) -> None:
+    teller = live(history)
+    plain, reader = TelemetryReader(), TelemetryReader()
+    published = place % (len(teller.journal) + 1)
+    expected, found = [], []
+    for lsn, event in enumerate(teller.journal, start=1):
+        whole = plain.take(lsn, event)
+        rest = reader.take(lsn, event, told=lsn <= published)
+        assert plain.boundary_lsn == reader.boundary_lsn
+        if whole is not None and lsn > published:
+            expected.append(whole)
+        if rest is not None:
+            found.append(rest)
+    assert found == expected
