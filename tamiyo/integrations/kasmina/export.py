@@ -9,9 +9,9 @@
                     mixed pass: d / (d + |h|) with d = alpha |s - h|, 0.5 for a change as large as the
                     features themselves; 0 while it has no say
 
-In `metrics`: alpha, alpha_steps (of its blend so far), alpha_total_steps, alpha_temperature and
-alpha_schedule_index once a blend was ordered; risk_tolerance; blend_allowed and, for every method,
-blend_allowed_<method>: 1 when START_GRAFTING would pass the gate now or the seed is blended already, else 0.
+In `metrics`: alpha; channels, of its graft point; alpha_steps (of its blend so far), alpha_total_steps,
+alpha_temperature and alpha_schedule_index once a blend was ordered; risk_tolerance; blend_allowed and, for every
+method, blend_allowed_<method>: 1 when START_GRAFTING would pass the gate now or the seed is blended already, else 0.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ def _metrics(manager: SeedManager, slot: SeedSlot) -> dict[str, float]:
     allowed = float(_blend_allowed(manager, slot))
     metrics = {
         "alpha": slot.point.alpha,
+        "channels": float(slot.point.channels),
         "risk_tolerance": manager.settings.risk_tolerance,
         "blend_allowed": allowed,
     }

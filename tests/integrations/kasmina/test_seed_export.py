@@ -8,7 +8,13 @@ from tamiyo.core.proposal import BLENDING_METHODS
 from tamiyo.integrations.kasmina.lifecycle import LIVE, name_of_stage
 from tamiyo.leyline import leyline_pb2 as pb
 
-ALWAYS = {"alpha", "risk_tolerance", "blend_allowed", *(f"blend_allowed_{name}" for name in BLENDING_METHODS)}
+ALWAYS = {
+    "alpha",
+    "channels",
+    "risk_tolerance",
+    "blend_allowed",
+    *(f"blend_allowed_{name}" for name in BLENDING_METHODS),
+}
 ONCE_BLENDED = {"alpha_steps", "alpha_total_steps", "alpha_temperature", "alpha_schedule_index"}
 BLENDED = (pb.SEED_STAGE_BLENDING, pb.SEED_STAGE_SHADOWING, pb.SEED_STAGE_PROBATIONARY, pb.SEED_STAGE_FOSSILIZED)
 
