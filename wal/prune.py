@@ -48,10 +48,10 @@ def prune(path: Path | str, before_lsn: int, *, keep_heads: Iterable[Head] = (),
 
 def drop_segments(path: Path, disk: Disk, before_lsn: int, keep_heads: Sequence[Head]) -> Pruned:
     """Do it, never to the last segment. The caller holds the lock. Raises as `prune`."""
+    settle(disk, path / BASE_NAME)  # an earlier attempt's slot may be in memory alone; the next goes over the other one
     segments = read_segments(path, disk)
     first = _first_kept(disk, segments, before_lsn)
     going, kept = segments[:first], segments[first].header
-    settle(disk, path / BASE_NAME)  # an earlier attempt's slot may be in memory alone; the next goes over the other one
     old = read_base(path, disk)
     if old is None:
         raise LogCorrupt(f"{BASE_NAME} is damaged; open the log again to mend it", segment=0, offset_bytes=0)
