@@ -115,13 +115,21 @@ def write_base(path: Path, disk: Disk, base: Base) -> None:
 
 
 def create_base(path: Path, disk: Disk) -> None:
-    """Reserve the file, unless it is there; its name is durable with the next sync of the directory."""
-    if BASE_NAME not in disk.list_dir(path):
+    """Reserve the file, unless it is there; its name is durable with the next sync of the directory.
+
+    One that a crash left shorter than it must be, with nothing in it, is made anew.
+    """
+    if BASE_NAME not in disk.list_dir(path) or (_is_short(path, disk) and read_base(path, disk) is None):
         fd = allocate(disk, path / BASE_NAME, SLOTS * SLOT_BYTES)
         try:
             disk.fdatasync(fd)
         finally:
             disk.close(fd)
+
+
+def _is_short(path: Path, disk: Disk) -> bool:
+    with opened(disk, path / BASE_NAME) as fd:
+        return disk.size(fd) < SLOTS * SLOT_BYTES
 
 
 def _encode(base: Base) -> bytes:
