@@ -111,7 +111,7 @@ def _carry_out(path: Path, disk: Disk, findings: Findings) -> Path | None:
     stop, last = findings.stop, findings.segments[-1]
     if findings.unsealed is not None:
         reseal(disk, findings.segments[-2].path, findings.unsealed.cursor, findings.tree)
-    elif stop.last_type is None and len(findings.segments) > 1:
+    elif stop.last_type is None and stop.torn_bytes == 0 and len(findings.segments) > 1:
         _write_again(disk, findings.segments[-2].path, *seal_span(findings.segments[-2].header, last.header))
     quarantine = _quarantine(path, disk, last, stop) if stop.case.action == CUT else None
     if findings.clean_close:
