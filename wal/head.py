@@ -14,7 +14,9 @@ from wal.frames import Frame
 from wal.leaves import beginning, frames_from, tree_at
 from wal.lock import is_locked
 from wal.merkle import consistent
+from wal.segment import genesis
 from wal.shelf import segment_paths
+from wal.tree import EMPTY_ROOT
 
 CONFIRMED, CONTRADICTED, UNPROVABLE = "confirmed", "contradicted", "unprovable"
 _PREFIX = "wal-head-2"
@@ -110,6 +112,9 @@ def standing(path: Path, disk: Disk, expected: Head, log_id: bytes) -> str:
 def by_steps(base: Base | None, expected: Head) -> str:
     """Say what the proofs kept by pruning make of a head that is older than the first record left."""
     size, root = expected.size, expected.root
+    if size == 0:
+        nothing = (EMPTY_ROOT, genesis(expected.log_id))
+        return CONFIRMED if (root, expected.chain) == nothing else CONTRADICTED
     while base is not None and size < base.first_lsn - 1:
         steps = [step for step in base.steps if step.old_size == size]
         if not steps:
