@@ -8,7 +8,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -171,12 +171,16 @@ class OsDisk:
 
 @contextmanager
 def opened(disk: Disk, path: Path, *, write: bool = False) -> Iterator[int]:
-    """Open a file for the length of a `with` block."""
+    """Open a file for the length of a `with` block.
+
+    An error of closing is passed over: what was to be durable was synced before, and the descriptor is gone (close(2)).
+    """
     fd = disk.open(path, write=write)
     try:
         yield fd
     finally:
-        disk.close(fd)
+        with suppress(OSError):
+            disk.close(fd)
 
 
 def settle(disk: Disk, path: Path) -> None:
