@@ -6,11 +6,11 @@ whose page cache shows what the medium does not have, and after a power loss, wh
 
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from log_rig import PATH, abandon, entries, open_log, segments
-from sim_rig import Judge, Player, Promise
+from sim_rig import Found, Judge, Player, Promise, Script, held_by
 
 import wal
 from wal.testing import EXT4_DATA, SYNC_MODELS, MemoryDisk, SyncModel, crash_states
@@ -38,10 +38,35 @@ def script(player: Player) -> None:
     player.close()
 
 
-class Failed:
-    """The script on a disk whose n-th sync fails, and what it had promised: by then, and in all."""
+def maintained(player: Player) -> None:
+    player.append(2300)
+    player.head()
+    player.append(300, 1400)
+    player.append(2300)
+    at_the_second_try(lambda: player.redact(1, 3))
+    at_the_second_try(lambda: player.prune(4))
+    player.head()
+    player.append(1400)
+    player.append(2300)
+    at_the_second_try(lambda: player.redact(4))
+    at_the_second_try(lambda: player.prune(6))
+    player.append(10)
+    player.close()
 
-    def __init__(self, model: SyncModel, nth: int, lost: Callable[[int], bool], *, keeps_cache: bool) -> None:
+
+def at_the_second_try(step: Callable[[], None]) -> None:
+    try:
+        step()
+    except wal.LogError:
+        step()
+
+
+class Failed:
+    """A script on a disk whose n-th sync fails, and what it had promised: by then, and in all."""
+
+    def __init__(
+        self, script: Script, model: SyncModel, nth: int, lost: Callable[[int], bool], *, keeps_cache: bool
+    ) -> None:
         self.disk = MemoryDisk(record=True)
         self.disk.keeps_cache = keeps_cache
         self.disk.fail_sync(model, nth, lost)
@@ -54,26 +79,35 @@ class Failed:
             abandon(self.log)
         operations = self.disk.trace.operations
         failed_at = [number for number, operation in enumerate(operations) if operation.model is not None]
-        self.failed = bool(failed_at)
-        self.promise = Promise(operation.note for operation in operations)
-        self.acked_before = Promise(operation.note for operation in operations[: max(failed_at, default=0)]).acked
+        self.failed_file = self._names()[operations[failed_at[0]].file] if failed_at else ""
+        self.promise = Promise([operation.note for operation in operations])
+        self.acked_before = Promise([operation.note for operation in operations[: max(failed_at, default=0)]]).acked
+
+    def _names(self) -> dict[int, str]:
+        """The name that each file was made under."""
+        names: dict[int, str] = {}
+        for operation in self.disk.trace.operations:
+            names = {number: path for path, number in operation.names.items() if number is not None} | names
+        return names
 
 
-def failures(model: SyncModel, *, keeps_cache: bool) -> list[Failed]:
+def failures(
+    model: SyncModel, *, keeps_cache: bool = False, script: Script = script, losses: Sequence[str] = tuple(LOST)
+) -> list[Failed]:
     found = []
     for nth in itertools.count(1):
-        found += [Failed(model, nth, lost, keeps_cache=keeps_cache) for lost in LOST.values()]
-        if not found[-1].failed:
-            return found[: -len(LOST)]
+        found += [Failed(script, model, nth, LOST[lost], keeps_cache=keeps_cache) for lost in losses]
+        if not found[-1].failed_file:
+            return found[: -len(losses)]
     raise AssertionError
 
 
-def reopened(disk: MemoryDisk) -> tuple[wal.Entry, ...]:
-    """What the log holds when it is opened, after it was appended to once more and closed."""
+def reopened(disk: MemoryDisk) -> Found:
+    """What the log holds when it is opened; it is appended to once more after that, and closed."""
+    open_log(disk).close()
+    found = held_by(disk)
     with open_log(disk) as log:
-        found = tuple(log.read())
         log.append([(9, b"after")])
-    assert wal.verify(PATH, disk=disk).status == "intact"
     return found
 
 
@@ -90,19 +124,30 @@ def test_a_log_whose_sync_failed_takes_nothing_more_and_keeps_what_it_promised(
         seen = tuple(entries(run.disk))
         found = reopened(run.disk)
         run.promise.check(found)
-        assert seen == found[: len(seen)], "a reader saw what was not durable"
-        assert said <= len(found), "a head covers what was not durable"
+        assert seen == found.entries[: len(seen)], "a reader saw what was not durable"
+        assert said <= found.last_lsn, "a head covers what was not durable"
         # The power fails after all: nothing of what was opened on rested in the page cache alone.
         after = tuple(entries(run.disk.crash(lambda _: 0)))
-        assert after == (*found, wal.Entry(len(found) + 1, 9, b"after"))
+        assert after == (*found.entries, wal.Entry(found.last_lsn + 1, 9, b"after"))
 
 
 @told_at_once
 def test_a_power_loss_after_a_failed_sync_loses_nothing_promised(model: SyncModel) -> None:
-    judge, runs = Judge(), failures(model, keeps_cache=False)
+    judge, runs = Judge(), failures(model)
     for run in runs:
         judge.check(crash_states(run.disk.trace, sectors_max=1, samples=4))
     assert judge.states > 10 * len(runs)
+
+
+@models
+def test_a_sync_that_fails_under_a_prune_or_a_redaction_leaves_the_old_log_or_the_new_one(model: SyncModel) -> None:
+    judge, files = Judge(), set()
+    for run in failures(model, script=maintained, losses=("all", "none")):
+        if run.failed_file in {"/log/BASE", "/log/redact.tmp"} or not model.late:
+            files.add(run.failed_file)
+            judge.check(crash_states(run.disk.trace, sectors_max=1, samples=2))
+            run.promise.check(reopened(run.disk))
+    assert {"/log/BASE", "/log/redact.tmp"} <= files
 
 
 @caches
@@ -113,13 +158,14 @@ def test_a_sync_that_lied_costs_at_most_its_own_group_and_is_refused_where_anyth
         try:
             with contextlib.suppress(wal.LogFailed):  # the late error may be the first thing that opening hears
                 abandon(open_log(run.disk))
-            found = reopened(run.disk)
+            open_log(run.disk).close()
+            found = held_by(run.disk)
         except wal.LogCorrupt:
             refused += 1
             continue
-        assert found == run.promise.entries[: len(found)]
-        assert len(found) >= run.acked_before
-        lost += len(found) < run.promise.acked
+        assert found.entries == run.promise.entries[: found.last_lsn]
+        assert found.last_lsn >= run.acked_before
+        lost += found.last_lsn < run.promise.acked
     if keeps_cache:
         assert (lost, refused) == (0, 0), "what the cache still had was written again"
     else:
