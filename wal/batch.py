@@ -2,34 +2,71 @@
 
 from collections.abc import Callable, Sequence
 
-from wal.entries import Appended, Pending, Staged
+from wal.entries import Appended, Pending, Records, Staged
 from wal.errors import BatchTooLarge, RecordTooLarge
-from wal.frames import RECORD_HEAD_BYTES, SALT_BYTES, frame_bytes, pack_records
+from wal.frames import (
+    DATA,
+    RECORD_HEAD_BYTES,
+    SALT_BYTES,
+    encode_fields,
+    frame_bytes,
+    link,
+    pack_records,
+    with_promise,
+)
 from wal.segment import Limits
+from wal.tree import leaf_hashes
 
 KIND_MAX = 0xFFFF
 
 
 class Batch:
-    """A packed batch on its way to the file.
+    """A packed batch on its way to the file. Lengths and offsets in bytes.
 
-    `inners` are its records' (kind, H(salt, payload)); `segment`, `first_lsn` and `waiter` are set when it is
-    queued. Lengths in bytes.
+    `kind` is DATA or STAGED. When it is queued it gets its place (`segment`, `offset`, `first_lsn`), its `waiter`, and
+    then its `frame`, which promises what was durable at that moment, with the `leaves` of the tree and the `chain`
+    that follow from it.
     """
 
-    __slots__ = ("body", "emergency", "first_lsn", "inners", "length", "offset", "records", "segment", "waiter")
+    __slots__ = (
+        "_body", "_inners", "chain", "emergency", "first_lsn", "frame", "kind", "leaves", "length", "offset", "promise",
+        "records", "segment", "waiter",
+    )  # fmt: skip
 
     segment: int
     offset: int
     first_lsn: int
     waiter: Appended | Pending | Staged
+    promise: tuple[int, int]
+    leaves: list[bytes]
+    chain: bytes
+    frame: bytes
 
-    def __init__(self, records: tuple[tuple[int, bytes], ...], salts: bytes) -> None:
+    def __init__(self, records: Records, salts: bytes) -> None:
         """Pack records that `pack` has checked."""
         self.records = records
-        self.body, self.inners = pack_records(records, salts)
+        self._body, self._inners = pack_records(records, salts)
+        self.length = frame_bytes(len(self._body))
+        self.kind = DATA
         self.emergency = False
-        self.length = frame_bytes(len(self.body))
+
+    def build(self, log_id: bytes, epoch: int, prev: bytes, promise: tuple[int, int]) -> None:
+        """Build the frame for the place it was given, on the caller's time and while the caller's caches are warm.
+
+        `prev` is the chain before it, `promise` the durable LSN and offset.
+        """
+        self.promise = promise
+        self.leaves = leaves = leaf_hashes(self.first_lsn, self._inners)
+        self.chain = link(prev, self.first_lsn, leaves)
+        self.frame = encode_fields(
+            self.kind, self.length, len(leaves), log_id, self.segment, self.offset, epoch, self.first_lsn, *promise,
+            prev, self._body, self.chain,
+        )  # fmt: skip
+        self._body = b""
+
+    def frame_with(self, promise: tuple[int, int]) -> bytes:
+        """Return the frame with this promise: more may have become durable while the batch was queued."""
+        return self.frame if promise == self.promise else with_promise(self.frame, *promise)
 
 
 def pack(records: Sequence[tuple[int, bytes]], limits: Limits, entropy: Callable[[int], bytes]) -> Batch:

@@ -205,12 +205,14 @@ def read_fully(disk: Disk, fd: int, length: int, offset: int) -> bytes:
 
 def write_fully(disk: Disk, fd: int, data: bytes, offset: int) -> None:
     """Write all of `data`; the kernel may take it in pieces. A piece of nothing is an error, not a wait."""
-    rest = memoryview(data)
+    rest: bytes | memoryview = data
     while rest:
         done = disk.pwrite(fd, rest, offset)
+        if done == len(rest):
+            return
         if done <= 0:
             raise OSError(errno.EIO, "pwrite took no bytes")
-        rest = rest[done:]
+        rest = memoryview(rest)[done:]
         offset += done
 
 

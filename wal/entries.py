@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from wal.errors import LogError
 
+Records = tuple[tuple[int, bytes], ...]
+
 
 class Entry(NamedTuple):
     """One record of the log: its number (dense, from 1), its kind (0..65535) and its bytes."""
@@ -35,10 +37,10 @@ class Commit:
 
     first_lsn: int
     last_lsn: int
-    _records: tuple[tuple[int, bytes], ...]
+    _records: Records
     _entries: tuple[Entry, ...] | None
 
-    def __init__(self, records: tuple[tuple[int, bytes], ...], first_lsn: int = 0, maker: object = None) -> None:
+    def __init__(self, records: Records, first_lsn: int = 0, maker: object = None) -> None:
         """Refuse every maker but the log; raise TypeError."""
         if maker is not _MAKER:
             raise TypeError("a Commit is made by the log alone: append a batch to get one")
@@ -80,7 +82,7 @@ class Commit:
         return f"Commit(first_lsn={self.first_lsn}, last_lsn={self.last_lsn})"
 
 
-def make_commit(first_lsn: int, records: tuple[tuple[int, bytes], ...]) -> Commit:
+def make_commit(first_lsn: int, records: Records) -> Commit:
     """Make the commit of a durable batch. For the writer alone."""
     return Commit(records, first_lsn, _MAKER)
 
@@ -88,9 +90,9 @@ def make_commit(first_lsn: int, records: tuple[tuple[int, bytes], ...]) -> Commi
 class _Awaited:
     """Something that the writer's thread settles once, and any number of callers wait for.
 
-    A bare lock for each that waits: a Condition or an Event costs an append several times as much as the
-    hand-over itself. Any step may be interrupted: a bell that nobody waits for any more does no harm, and one
-    that is hung up too late is never waited for, because `settled` is looked at after that.
+    A bare lock, a bell, for each that waits: a Condition or an Event costs an append several times as much as the
+    hand-over itself. Any step may be interrupted: a bell that nobody waits for any more does no harm, and one that is
+    hung up too late is never waited for, because `settled` is looked at after that.
     """
 
     def __init__(self) -> None:
@@ -107,45 +109,61 @@ class _Awaited:
         bell = threading.Lock()
         bell.acquire()
         self._bells.append(bell)
-        if self.settled or bell.acquire(timeout=_lock_timeout(timeout_s)):
+        if self.settled or bell.acquire(timeout=lock_timeout(timeout_s)):
             return True
         with contextlib.suppress(ValueError):  # being rung just now
             self._bells.remove(bell)
         return False
 
-    def settle(self, error: LogError | None = None) -> None:
-        """Say that it is done, or why nobody knows; the first word stands. For the writer alone."""
+    def settle(self, error: LogError | None = None) -> list[threading.Lock]:
+        """Say that it is done, or why nobody knows; the first word stands. Returns the bells, for `ring`.
+
+        For the writer alone, which rings when it has nothing else left to do: a thread that wakes up while another
+        still runs has to wait for it, and that costs more than the wake-up itself.
+        """
         if not self.settled:
             self.error = error
             self.settled = True
-        bells = self._bells
-        while bells:
-            bells.pop().release()
+        return self._bells
 
 
-def _lock_timeout(timeout_s: float | None) -> float:
+def ring(bells: list[threading.Lock]) -> None:
+    """Let go of everyone who waits for something that is settled; doing it again does nothing."""
+    while bells:
+        bells.pop().release()
+
+
+def lock_timeout(timeout_s: float | None) -> float:
+    """Return what a lock takes for this many seconds, or for no limit."""
     return -1 if timeout_s is None else min(max(timeout_s, 0.0), threading.TIMEOUT_MAX)
 
 
-class Appended(_Awaited):
-    """What `Log.append` itself waits for: no Future, because nobody else ever sees it."""
+class Appended:
+    """What `Log.append` itself waits for: one bell and no Future, because nobody else ever sees it."""
 
-    def __init__(self) -> None:
+    __slots__ = ("_bells", "_pending", "bell", "error", "settled")
+
+    def __init__(self, _first_lsn: int, _records: Records) -> None:
         """Wait for a batch that is about to be queued."""
-        super().__init__()
+        self.settled = False
+        self.error: LogError | None = None
+        self.bell = threading.Lock()
+        self.bell.acquire()
+        self._bells = [self.bell]
         self._pending: Pending | None = None
 
     def become(self, pending: "Pending") -> None:
         """Let a Pending tell the rest of the story, to a caller who waits no longer."""
         self._pending = pending
         if self.settled:
-            pending.settle(self.error)
+            ring(pending.settle(self.error))
 
-    def settle(self, error: LogError | None = None) -> None:
-        """Say that it is done, or why nobody knows."""
-        super().settle(error)
-        if self._pending is not None:
-            self._pending.settle(self.error)
+    def settle(self, error: LogError | None = None) -> list[threading.Lock]:
+        """Say that it is done, or why nobody knows; the first word stands. Returns the bells, for `ring`."""
+        if not self.settled:
+            self.error = error
+            self.settled = True
+        return self._bells if self._pending is None else self._pending.settle(self.error)
 
 
 class Pending(_Awaited, Future[Commit]):
@@ -155,7 +173,7 @@ class Pending(_Awaited, Future[Commit]):
     passed first. Callbacks run on the writer's thread: they must be short.
     """
 
-    def __init__(self, first_lsn: int, records: tuple[tuple[int, bytes], ...]) -> None:
+    def __init__(self, first_lsn: int, records: Records) -> None:
         """Name the batch; made by the log."""
         super().__init__()
         self.first_lsn = first_lsn
@@ -168,11 +186,7 @@ class Pending(_Awaited, Future[Commit]):
 
     def running(self) -> bool:
         """Whether the outcome is still awaited."""
-        return not self.settled
-
-    def done(self) -> bool:
-        """Whether the outcome is known."""
-        return self.settled
+        return not self.done()
 
     def result(self, timeout: float | None = None) -> Commit:
         """Wait for the commit; `timeout` is in seconds. Raises OutcomeUnknown, or TimeoutError."""
@@ -189,22 +203,25 @@ class Pending(_Awaited, Future[Commit]):
             )
         return self.error
 
-    def settle(self, error: LogError | None = None) -> None:
-        """Say that it is done, or why nobody knows. For the writer alone."""
-        super().settle(error)
-        # Those who wait for the result are on their way. Now what else a Future is for: callbacks, `wait`, asyncio.
-        if super().done():
-            return
-        if self.error is None:
-            self.set_result(self._commit)
-        else:
-            self.set_exception(self.error)
+    def done(self) -> bool:
+        """Whether the outcome is known."""
+        return self.settled
+
+    def settle(self, error: LogError | None = None) -> list[threading.Lock]:
+        """Say that it is done, or why nobody knows, and call back whoever asked for that. Returns the bells."""
+        bells = super().settle(error)
+        if not super().done():  # what else a Future is for: callbacks, `wait`, asyncio
+            if self.error is None:
+                self.set_result(self._commit)
+            else:
+                self.set_exception(self.error)
+        return bells
 
 
 class Staged(_Awaited):
     """A record that is written ahead of its batch; it is durable only with the batch that follows it."""
 
-    def __init__(self, lsn: int) -> None:
+    def __init__(self, lsn: int, _records: Records) -> None:
         """Name the record's LSN; made by `Log.stage`."""
         super().__init__()
         self.lsn = lsn

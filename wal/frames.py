@@ -29,6 +29,9 @@ _TAIL = struct.Struct("<32sI")
 _RECORD = struct.Struct("<HHI16s")
 _UNSALTED = struct.Struct("<HHI")
 _LINK = struct.Struct("<B32sQI32s")
+_PROMISE = struct.Struct("<QQ")
+_PROMISE_AT = struct.calcsize("<4sBBHII16sQQQQ")
+_PROMISE_END = _PROMISE_AT + _PROMISE.size
 HEAD_BYTES = _HEAD.size
 RECORD_HEAD_BYTES = _RECORD.size
 SALT_BYTES = 16
@@ -42,6 +45,10 @@ _tuple = tuple.__new__
 _crc32c = google_crc32c.value
 _sha256 = hashlib.sha256
 _pack_link = _LINK.pack
+_pack_crc = _CRC.pack
+_pack_promise = _PROMISE.pack
+_pack_fields = _FIELDS.pack
+_TAIL_BYTES = _TAIL.size
 
 Fields = tuple[bytes, int, int, int, int, int, bytes, int, int, int, int, int, int, bytes, int, int]
 
@@ -119,13 +126,33 @@ def frontier(buffer: bytes, at: int, seal: Frame) -> list[bytes] | None:
 
 def encode(frame: Frame, body: bytes) -> bytes:
     """Return the frame's bytes, both checksums filled in."""
-    head = _FIELDS.pack(
-        MAGIC, frame.type, 0, VERSION, frame.length, frame.records, frame.log_id, frame.segment, frame.offset,
-        frame.epoch, frame.first_lsn, frame.durable_lsn, frame.durable_offset, frame.prev, frame.body_bytes,
+    (kind, length, count, log_id, segment, offset, epoch, first_lsn, durable_lsn, durable_offset, prev, _,
+     chain) = frame  # fmt: skip
+    return encode_fields(
+        kind, length, count, log_id, segment, offset, epoch, first_lsn, durable_lsn, durable_offset, prev, body, chain
+    )
+
+
+def encode_fields(
+    kind: int, length: int, count: int, log_id: bytes, segment: int, offset: int, epoch: int, first_lsn: int,
+    durable_lsn: int, durable_offset: int, prev: bytes, body: bytes, chain: bytes,
+) -> bytes:  # fmt: skip
+    """Return the bytes of the frame with these fields, both checksums filled in; they are those of `Frame`."""
+    body_bytes = len(body)
+    head = _pack_fields(
+        MAGIC, kind, 0, VERSION, length, count, log_id, segment, offset, epoch, first_lsn, durable_lsn,
+        durable_offset, prev, body_bytes,
     )  # fmt: skip
-    padding = bytes(frame.length - HEAD_BYTES - len(body) - _TAIL.size)
-    covered = b"".join((head, _CRC.pack(google_crc32c.value(head)), body, padding, frame.chain))
-    return covered + _CRC.pack(google_crc32c.value(covered))
+    padding = bytes(length - HEAD_BYTES - body_bytes - _TAIL_BYTES)
+    covered = b"".join((head, _pack_crc(_crc32c(head)), body, padding, chain))
+    return covered + _pack_crc(_crc32c(covered))
+
+
+def with_promise(frame: bytes, durable_lsn: int, durable_offset: int) -> bytes:
+    """Return an encoded frame with another promise, and both checksums made right for it."""
+    head = frame[:_PROMISE_AT] + _pack_promise(durable_lsn, durable_offset) + frame[_PROMISE_END : _FIELDS.size]
+    covered = b"".join((head, _pack_crc(_crc32c(head)), frame[HEAD_BYTES : -_CRC.size]))
+    return covered + _pack_crc(_crc32c(covered))
 
 
 def read_head(buffer: bytes, at: int) -> Fields | None:

@@ -10,13 +10,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from wal.batch import Batch
-from wal.entries import Appended, Commit, Pending, Staged, make_commit
+from wal.entries import Appended, Commit, Pending, Records, Staged, lock_timeout, make_commit, ring
 from wal.errors import Late, LogBusy, LogClosed, LogFailed, LogFull
-from wal.frames import CONTROL_BYTES
+from wal.frames import CONTROL_BYTES, STAGED
 from wal.room import MAKING, Room
+from wal.scan import Cursor
 
 W = TypeVar("W", Appended, Pending, Staged)
 
@@ -24,8 +25,12 @@ W = TypeVar("W", Appended, Pending, Staged)
 class Handover:
     """The queue between callers and the writer's thread."""
 
-    def __init__(self, room: Room, queue_batches: int) -> None:
-        """Begin with nothing queued; `queue_batches` may wait at a time."""
+    def __init__(self, room: Room, cursor: Cursor, queue_batches: int) -> None:
+        """Begin with nothing queued, at the log's end; `queue_batches` may wait at a time."""
+        self.promise = cursor.lsn - 1, cursor.offset  # durable LSN and offset, as the thread last knew them
+        self._log_id = cursor.log_id
+        self._epoch = cursor.epoch
+        self._chain = cursor.chain
         self.failure: LogFailed | None = None
         self.closing = False
         self._room = room
@@ -39,7 +44,7 @@ class Handover:
         self._bell.acquire()
         self._rung = False
         self._more = False
-        self._resting = False
+        self._idle = False
         self._pid = os.getpid()
 
     # For callers.
@@ -53,7 +58,7 @@ class Handover:
         """Queue a batch without waiting. Raises LogBusy, LogFull, LogFailed or LogClosed; then nothing happened."""
         self._refuse_in_child()
         with self._mutex:
-            return self._enqueue(batch, _pending)
+            return self._enqueue(batch, Pending)
 
     def append(self, batch: Batch, timeout_s: float | None) -> Commit:
         """Queue a batch, waiting for a place while there is none, and return once it is durable.
@@ -66,8 +71,10 @@ class Handover:
         with self._mutex:
             appended = self._enqueue_patiently(batch, deadline)
         commit = make_commit(batch.first_lsn, batch.records)  # while the thread wakes up; it is given out when true
-        if not appended.wait_settled(None if deadline is None else deadline - time.monotonic()):
-            pending = _pending(batch)
+        if deadline is None:
+            appended.bell.acquire()
+        elif not appended.bell.acquire(timeout=lock_timeout(deadline - time.monotonic())):
+            pending = Pending(batch.first_lsn, batch.records)
             appended.become(pending)
             raise Late(pending, timeout_s or 0.0)
         if appended.error is not None:
@@ -78,7 +85,7 @@ class Handover:
         asked = self._attempts
         while True:
             try:
-                return self._enqueue(batch, _appended)
+                return self._enqueue(batch, Appended)
             except (LogBusy, LogFull) as refusal:
                 left_s = None if deadline is None else deadline - time.monotonic()
                 tried_in_vain = isinstance(refusal, LogFull) and self._attempts > asked
@@ -89,8 +96,9 @@ class Handover:
     def stage(self, batch: Batch) -> Staged:
         """Queue one record to be written ahead of its batch, unsynced. Raises as `submit`."""
         self._refuse_in_child()
+        batch.kind = STAGED
         with self._mutex:
-            return self._enqueue(batch, _staged)
+            return self._enqueue(batch, Staged)
 
     def close(self) -> None:
         """Take nothing more; what is queued is still written."""
@@ -99,9 +107,9 @@ class Handover:
             self._wake()
 
     @property
-    def idle(self) -> bool:
-        """Whether the thread has done all that there was to do, and waits."""
-        return self._resting and not self._rung
+    def quiet(self) -> bool:
+        """Whether the thread has done all that there was to do, and waits for more."""
+        return self._idle and not self._rung
 
     @property
     def in_child(self) -> bool:
@@ -111,13 +119,13 @@ class Handover:
     def refuse_unless_open(self) -> None:
         """Raise LogFailed or LogClosed unless batches are taken here."""
         self._refuse_in_child()
-        self._refuse_unless_open()
+        if self.closing:
+            self._refuse()
 
-    def _refuse_unless_open(self) -> None:
+    def _refuse(self) -> NoReturn:
         if self.failure is not None:
             raise type(self.failure)(str(self.failure)) from self.failure
-        if self.closing:
-            raise LogClosed("the log is closed and takes nothing more. Open it again.")
+        raise LogClosed("the log is closed and takes nothing more. Open it again.")
 
     def _refuse_in_child(self) -> None:
         if os.getpid() != self._pid:
@@ -132,19 +140,23 @@ class Handover:
         finally:
             self._waiters -= 1
 
-    def _enqueue(self, batch: Batch, waiter: Callable[[Batch], W]) -> W:
+    def _enqueue(self, batch: Batch, waiter: Callable[[int, Records], W]) -> W:
         """Give the batch its place and queue it; or raise, and nothing happened. The mutex is held."""
-        self._refuse_unless_open()
+        if self.closing:
+            self._refuse()
         if len(self._queue) >= self._queue_batches:
             raise LogBusy(f"{len(self._queue)} batches are waiting for the disk; nothing was written. Try again later.")
-        room = self._room
+        room, prev = self._room, self._chain
         mark = room.mark()
         try:
-            room.place(batch.length, len(batch.records), emergency=batch.emergency)
+            records = batch.records
+            room.place(batch.length, len(records), emergency=batch.emergency)
             batch.segment = room.segment
             batch.offset = room.offset - batch.length
-            batch.first_lsn = room.next_lsn - len(batch.records)
-            made = batch.waiter = waiter(batch)
+            batch.first_lsn = room.next_lsn - len(records)
+            made = batch.waiter = waiter(batch.first_lsn, records)
+            batch.build(self._log_id, self._epoch, prev, self.promise)
+            self._chain = batch.chain
             self._queue.append(batch)
             self._wake()
         except (LogBusy, LogFull):
@@ -155,6 +167,7 @@ class Handover:
                 self._wake()
             else:
                 room.back_to(mark)
+                self._chain = prev
             raise
         return made
 
@@ -169,27 +182,32 @@ class Handover:
 
     # For the writer's thread.
 
-    def take(self, group: list[Batch], room_bytes: int, timeout_s: float) -> None:
-        """Move to `group` what may share one sync: batches of one segment, together at most `room_bytes` long.
+    def rest(self, timeout_s: float, bells: list[threading.Lock]) -> bool:
+        """Wait until something was handed over, or nothing more will come; False when `timeout_s` passed first.
 
-        Waits until there is something, or `timeout_s` passed, or nothing more will come.
+        `bells` are rung as the very last thing before that: a caller who wakes up while this thread still runs would
+        have to wait for the interpreter, and be put to sleep and woken once more.
         """
-        self._resting = True
-        rung = self._more or self.closing or self._bell.acquire(timeout=timeout_s)
-        self._resting = False
+        ring(bells)
+        return self._more or self.closing or self._bell.acquire(timeout=timeout_s)
+
+    def idle(self, timeout_s: float) -> None:
+        """Rest, with nothing left to do."""
+        self._idle = True
+        self.rest(timeout_s, [])
+        self._idle = False
+
+    def take(self, group: list[Batch], room_bytes: int) -> None:
+        """Move to `group` what may share one sync: batches of one segment, together at most `room_bytes` long."""
         with self._mutex:
-            if not rung or self.closing:
-                self._bell.acquire(blocking=False)  # it may have been rung just now
+            if not self._more:
+                self._bell.acquire(blocking=False)  # rung while nobody rested, or it was a timeout that ended the rest
             waiting = self._queue
             while waiting and waiting[0].length <= room_bytes and (not group or waiting[0].segment == group[0].segment):
                 room_bytes -= waiting[0].length
                 group.append(waiting.popleft())
             self._more = self._rung = bool(waiting)
-
-    def encourage(self) -> None:
-        """Let those who wait for room or a place in the queue look again."""
-        if self._waiters:
-            with self._mutex:
+            if self._waiters:
                 self._progress.notify_all()
 
     def place_heartbeat(self) -> bool:
@@ -210,6 +228,7 @@ class Handover:
         with self._mutex:
             self._room.spare, self._room.refusal = state, refusal
             self._attempts += 1
+            self._progress.notify_all()
 
     def end(self, cause: LogFailed | None) -> list[Batch]:
         """Take nothing more, let everyone who waits look again, and return what is queued."""
@@ -219,15 +238,3 @@ class Handover:
             waiting, self._queue = list(self._queue), deque()
             self._progress.notify_all()
         return waiting
-
-
-def _appended(_: Batch) -> Appended:
-    return Appended()
-
-
-def _pending(batch: Batch) -> Pending:
-    return Pending(batch.first_lsn, batch.records)
-
-
-def _staged(batch: Batch) -> Staged:
-    return Staged(batch.first_lsn)

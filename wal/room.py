@@ -6,7 +6,7 @@ segment in use, and one spare. So a full disk is met here, before anything is wr
 
 from wal.errors import LogBusy, LogFull
 from wal.segment import HEADER_BYTES, Limits
-from wal.tail import emergency_bytes, reserve_bytes
+from wal.tail import RESERVE_BYTES_MAX, emergency_bytes, reserve_bytes
 
 READY, MAKING, REFUSED = "ready", "making", "refused"
 
@@ -25,8 +25,13 @@ class Room:
         self.next_lsn = next_lsn
         self.spare = MAKING
         self.refusal = ""
-        self._segment_bytes = segment_bytes
         self._limits = limits
+        self._set_segment_bytes(segment_bytes)
+
+    def _set_segment_bytes(self, segment_bytes: int) -> None:
+        self._segment_bytes = segment_bytes
+        # A frame that ends before this has a place however many records there are: no need to ask how long a seal is.
+        self._plenty_until = segment_bytes - emergency_bytes(segment_bytes) - RESERVE_BYTES_MAX
 
     def place(self, length: int, records: int, *, emergency: bool = False) -> None:
         """Take the next place for a frame; afterwards `segment`, `offset` and `next_lsn` are those past it.
@@ -34,11 +39,12 @@ class Room:
         An emergency may use what is kept for one, when there is no other room. Raises LogFull, or LogBusy while the
         spare is being made; then nothing was taken.
         """
-        end = self.offset + length + reserve_bytes(self.next_lsn - 1 + records)
-        if end + emergency_bytes(self._segment_bytes) > self._segment_bytes:
-            in_reserve = emergency and end <= self._segment_bytes
-            if not in_reserve or self.spare == READY:
-                self._next_segment()
+        if self.offset + length > self._plenty_until:
+            end = self.offset + length + reserve_bytes(self.next_lsn - 1 + records)
+            if end + emergency_bytes(self._segment_bytes) > self._segment_bytes:
+                in_reserve = emergency and end <= self._segment_bytes
+                if not in_reserve or self.spare == READY:
+                    self._next_segment()
         self.offset += length
         self.next_lsn += records
 
@@ -48,7 +54,8 @@ class Room:
 
     def back_to(self, mark: tuple[int, int, int, str, int]) -> None:
         """Take back every place given since `mark`."""
-        self.segment, self.offset, self.next_lsn, self.spare, self._segment_bytes = mark
+        self.segment, self.offset, self.next_lsn, self.spare, segment_bytes = mark
+        self._set_segment_bytes(segment_bytes)
 
     def heartbeat(self, length: int) -> None:
         """Take a heartbeat's place: every frame left one free behind it."""
@@ -66,4 +73,4 @@ class Room:
         self.spare = MAKING
         self.segment += 1
         self.offset = HEADER_BYTES
-        self._segment_bytes = self._limits.segment_bytes
+        self._set_segment_bytes(self._limits.segment_bytes)

@@ -8,6 +8,7 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
+from wal.batch import Batch
 from wal.disk import Disk, opened, write_fully, write_zeros
 from wal.errors import TakenOver
 from wal.frames import (
@@ -21,19 +22,21 @@ from wal.frames import (
     body_room,
     encode,
     frame_bytes,
-    link,
     seal_bytes,
 )
 from wal.scan import Cursor, start_of
 from wal.segment import HEADER_BYTES, SECTOR_BYTES, SPARE_NAME, Header, Limits, encode_header, file_name, genesis
-from wal.tree import EMPTY_ROOT, Tree, leaf_hashes
+from wal.tree import EMPTY_ROOT, LazyTree, Tree
 
 # A sync into allocated but never written extents must also journal the extents' state: on ext4 that took
 # 0.76 ms against 0.16 ms. So zeros are written a step ahead of the end, in between groups.
 ZERO_STEP_BYTES = 512 << 10
 ZERO_LOW_BYTES = 256 << 10
+# How many records may wait to be hashed into the tree while batches keep coming: a third of a millisecond's work.
+FOLD_LEAVES = 256
 # The longest seal: a log of 2**48 records would take a year of them at ten million a second.
 SEAL_BYTES_MAX = seal_bytes(2**48 - 1)
+RESERVE_BYTES_MAX = 2 * CONTROL_BYTES + SEAL_BYTES_MAX
 # A stop, its reason and a few reopenings, when there is no room for anything else; much less than one percent.
 EMERGENCY_BYTES_MAX = 64 << 10
 _EMERGENCY_SHARE = 64
@@ -111,8 +114,8 @@ def control_frame(cursor: Cursor, kind: int, durable_offset: int, body_bytes: in
 class Tail:
     """The open last segment. `cursor` is where the next frame goes; offsets are in bytes.
 
-    `cursor.durable_offset` is the end of what is synced, `durable_lsn` its last record, and `durable_head` the
-    tree's size and frontier there, with the chain. `tree` is over everything built.
+    `cursor.durable_offset` is the end of what is synced, `durable_lsn` its last record, `promise` both for the next
+    frame.
     """
 
     def __init__(self, disk: Disk, directory: Path, fd: int, header: Header, cursor: Cursor, tree: Tree) -> None:
@@ -122,7 +125,7 @@ class Tail:
         self._fd = fd
         self.header = header
         self.cursor = cursor
-        self.tree = tree
+        self._tree = LazyTree(tree)
         self._mark_durable()
         self._zeroed_to = cursor.offset
 
@@ -131,25 +134,20 @@ class Tail:
         """How many written bytes no sync has covered."""
         return self.cursor.offset - self.cursor.durable_offset
 
-    def frame(self, kind: int, body: bytes, inners: list[tuple[int, bytes]], length: int) -> bytes:
-        """Build the frame for a batch and step over its place; `write` must follow, with no sync in between.
-
-        `inners` are its records' (kind, H(salt, payload)).
-        """
+    def frame(self, batch: Batch) -> bytes:
+        """Return a batch's frame and step over its place; `write` must follow, with no sync in between."""
         cursor = self.cursor
-        leaves = leaf_hashes(cursor.lsn, inners)
-        frame = Frame(
-            type=kind, length=length, records=len(leaves), log_id=cursor.log_id, segment=cursor.segment,
-            offset=cursor.offset, epoch=cursor.epoch, first_lsn=cursor.lsn, durable_lsn=self.durable_lsn,
-            durable_offset=cursor.durable_offset, prev=cursor.chain, body_bytes=len(body),
-            chain=link(cursor.chain, cursor.lsn, leaves),
-        )  # fmt: skip
-        self.tree.extend(leaves)
-        self._step(frame)
-        return encode(frame, body)
+        if (batch.segment, batch.offset, batch.first_lsn) != (cursor.segment, cursor.offset, cursor.lsn):
+            raise RuntimeError(f"batch for LSN {batch.first_lsn} has no place at {cursor}")
+        self._tree.add(batch.leaves)
+        cursor.offset += batch.length
+        cursor.lsn += len(batch.leaves)
+        cursor.chain = batch.chain
+        return batch.frame_with(self.promise)
 
-    def write(self, data: bytes) -> None:
+    def write(self, frames: list[bytes]) -> None:
         """Write built frames where they belong: just before the cursor. Nothing is synced."""
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
         write_fully(self._disk, self._fd, data, self.cursor.offset - len(data))
 
     def sync(self) -> None:
@@ -172,10 +170,24 @@ class Tail:
             )
 
     def _mark_durable(self) -> None:
-        cursor, tree = self.cursor, self.tree
+        cursor = self.cursor
         cursor.durable_offset = cursor.offset
-        self.durable_head = tree.size, tuple(tree.nodes), cursor.chain
-        self.durable_lsn = tree.size
+        self.durable_lsn = cursor.lsn - 1
+        self.promise = self.durable_lsn, cursor.offset
+        self._durable = self.durable_lsn, cursor.chain
+
+    def durable_head(self) -> tuple[int, tuple[bytes, ...], bytes]:
+        """Return what is durable: the number of records, the tree's frontier over them, the chain. For any thread."""
+        while True:
+            size, chain = self._durable
+            tree = self._tree.at(size)
+            if tree is not None:  # else more became durable, and was folded, since the line before
+                return size, tuple(tree.nodes), chain
+
+    def fold(self, least: int = 1) -> None:
+        """Fold the durable records into the tree, when at least so many wait."""
+        if self._tree.waiting >= least:
+            self._tree.fold(self.durable_lsn)
 
     def heartbeat(self) -> None:
         """Prove, durably, that everything before is durable."""
@@ -192,31 +204,37 @@ class Tail:
     def fits(self, length: int) -> bool:
         """Whether a frame of that length, and what must follow it, has a place in this segment."""
         end = self.cursor.offset + length
-        return end + reserve_bytes(self.tree.size) <= self.header.limits.segment_bytes
+        return end + reserve_bytes(self.cursor.lsn - 1) <= self.header.limits.segment_bytes
 
     def rotate(self, spare_fd: int, limits: Limits) -> None:
         """Go on in a new segment: name it durably first, then seal this one, and only then write there."""
         if self.unsynced_bytes:
             self.sync()
         self.refuse_if_taken_over()  # before a name is given away that may be the other writer's
-        cursor = self.cursor
+        cursor, tree = self.cursor, self._tree.fold(self.durable_lsn)
         header = Header(
             cursor.log_id, cursor.segment + 1, cursor.epoch, cursor.lsn, limits,
-            prev_end=cursor.offset + seal_bytes(self.tree.size),
-            prev_records=cursor.lsn - self.header.first_lsn, chain=cursor.chain, root=self.tree.root(),
+            prev_end=cursor.offset + seal_bytes(tree.size),
+            prev_records=cursor.lsn - self.header.first_lsn, chain=cursor.chain, root=tree.root(),
         )  # fmt: skip
         install(self._disk, self._directory, spare_fd, header)
-        self._control(SEAL, b"".join(self.tree.nodes))
+        self._control(SEAL, b"".join(tree.nodes))
         full, self._fd = self._fd, spare_fd  # exchanged first: what is closed is never closed a second time
         self._disk.close(full)
         self.header = header
         self.cursor = start_of(header)
+        self._mark_durable()
         self._zeroed_to = self.cursor.offset
 
     @property
     def low_on_zeros(self) -> bool:
         """Whether few written zeros are left past the end, and there is room for more."""
         return self._zeroed_to - self.cursor.offset < ZERO_LOW_BYTES and self._zeroed_to < self._segment_bytes
+
+    @property
+    def wants_care(self) -> bool:
+        """Whether `zero_ahead` or `fold` have something to do that should not wait."""
+        return self._tree.waiting >= FOLD_LEAVES or self.low_on_zeros
 
     def zero_ahead(self) -> None:
         """Write and sync zeros past the end when few are left, so that the next syncs are fast ones."""
@@ -240,7 +258,7 @@ class Tail:
             self.sync()
         frame = control_frame(self.cursor, kind, self.cursor.durable_offset, len(body))
         self._step(frame)
-        self.write(encode(frame, body))
+        self.write([encode(frame, body)])
         self.sync()
 
     def _step(self, frame: Frame) -> None:

@@ -66,6 +66,48 @@ class Tree:
         return Tree(self.size, self.nodes)
 
 
+class LazyTree:
+    """A tree that one thread adds leaves to and folds when it has the time; any thread may ask for it as it was.
+
+    What is folded and what waits stand in one tuple, which is replaced and never changed but at its end, so a reader
+    sees both sides of one moment, and an interrupt leaves one or the other.
+    """
+
+    __slots__ = ("_state",)
+
+    def __init__(self, tree: Tree) -> None:
+        """Begin where a tree is."""
+        waiting: list[bytes] = []
+        self._state = tree.size, tuple(tree.nodes), waiting
+
+    def add(self, leaves: Iterable[bytes]) -> None:
+        """Add leaves at the end; they wait to be folded."""
+        self._state[2].extend(leaves)
+
+    @property
+    def waiting(self) -> int:
+        """How many leaves wait."""
+        return len(self._state[2])
+
+    def fold(self, size: int) -> Tree:
+        """Fold what is within the first `size` leaves, and return the tree over them."""
+        tree = self.at(size)
+        if tree is None:
+            raise ValueError(f"the tree was folded beyond {size} leaves, or has fewer")
+        folded, _, waiting = self._state
+        self._state = size, tuple(tree.nodes), waiting[size - folded :]
+        return tree
+
+    def at(self, size: int) -> Tree | None:
+        """Return the tree over the first `size` leaves, or None when it was folded beyond them, or has fewer."""
+        folded, nodes, waiting = self._state
+        if not folded <= size <= folded + len(waiting):
+            return None
+        tree = Tree(folded, nodes)
+        tree.extend(waiting[: size - folded])
+        return tree
+
+
 def bag(nodes: Sequence[bytes]) -> bytes:
     """Return the root that a frontier hashes to."""
     if not nodes:

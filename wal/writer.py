@@ -15,18 +15,21 @@ from pathlib import Path
 
 from wal.batch import Batch
 from wal.disk import NO_ROOM, Disk
-from wal.entries import Staged
+from wal.entries import ring
 from wal.errors import LogFailed, OutcomeUnknown, TakenOver
-from wal.frames import DATA, STAGED, frame_bytes
+from wal.frames import STAGED, frame_bytes
 from wal.handover import Handover
 from wal.room import READY, REFUSED, Room
 from wal.segment import SPARE_NAME, Limits
-from wal.tail import Tail, allocate, remove
+from wal.tail import FOLD_LEAVES, Tail, allocate, remove
 
 # A spare that cannot be made now is no damage: the log stays usable up to the end of its segment.
 _NO_SPARE = NO_ROOM | {errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EROFS}
 # The longest sleep: an interrupt between queueing and waking can cost this much, never the batch.
 _SLEEP_MAX_S = 1.0
+# What need not be done at once waits until nothing came for so long: longer than a caller takes from one append to
+# its next, and much shorter than anyone would notice.
+_LULL_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,13 @@ class Writer:
         self._options = options
         cursor = tail.cursor
         room = Room(cursor.segment, cursor.offset, cursor.lsn, tail.header.limits.segment_bytes, limits)
-        self.handover = Handover(room, options.queue_batches)
+        self.handover = Handover(room, cursor, options.queue_batches)
         self._group: list[Batch] = []
+        self._bells: list[threading.Lock] = []
         self._unproven = False
         self._busy_since: float | None = None
         self._last_write = 0.0
+        self._patience_s = min(options.heartbeat_s, _SLEEP_MAX_S)
         self._spare_fd: int | None = None
         self._ended = threading.Event()
         self._size_bytes = size_bytes
@@ -82,7 +87,7 @@ class Writer:
     @property
     def durable_head(self) -> tuple[int, tuple[bytes, ...], bytes]:
         """What is durable: how many records, the frontier of the tree over them, and the chain."""
-        return self._tail.durable_head
+        return self._tail.durable_head()
 
     @property
     def failure(self) -> LogFailed | None:
@@ -122,48 +127,42 @@ class Writer:
             self._end(cause)
 
     def _loop(self) -> None:
-        handover, group = self.handover, self._group
-        self._upkeep()
+        handover, tail, group, bells = self.handover, self._tail, self._group, self._bells
         while True:
-            handover.take(group, self._group_max_bytes, self._patience_s())
+            if self._spare_fd is None or tail.wants_care:
+                ring(bells)
+                self._prepare()
+            if not handover.rest(_LULL_S, bells):
+                tail.fold()
+                handover.idle(self._patience_s if self._unproven else _SLEEP_MAX_S)
+            handover.take(group, self._group_max_bytes)
             if group:
                 self._write(group)
             elif handover.closing:
                 break
-            else:
-                self._rest()
-            self._upkeep()
-        self._tail.finish()
+            elif self._unproven and time.monotonic() >= self._last_write + self._options.heartbeat_s:
+                self._heartbeat()
+        tail.finish()
 
     def _write(self, group: list[Batch]) -> None:
-        self._busy_since = time.monotonic()
+        """Write and sync a group and settle its batches. Those who wait are let go a little later, by `rest`."""
+        self._busy_since = self._last_write = time.monotonic()
         tail = self._tail
         if group[0].segment != tail.cursor.segment:
             self._rotate()
-        if tail.unsynced_bytes + sum([batch.length for batch in group]) > self._group_max_bytes:
+        if tail.unsynced_bytes and tail.unsynced_bytes + sum([batch.length for batch in group]) > self._group_max_bytes:
             tail.sync()  # staged frames alone must not outgrow what recovery allows to be in doubt
-        tail.write(b"".join([self._frame(batch) for batch in group]))
+        tail.write([tail.frame(batch) for batch in group])
         self._unproven = True
-        for batch in group:
-            if isinstance(batch.waiter, Staged):
-                batch.waiter.settle()
-        if not all(isinstance(batch.waiter, Staged) for batch in group):
+        staged = [batch for batch in group if batch.kind == STAGED]
+        for batch in staged:
+            ring(batch.waiter.settle())
+        if len(staged) < len(group):
             tail.sync()
-        self._last_write = time.monotonic()
-        self._acknowledge(group)
-
-    def _frame(self, batch: Batch) -> bytes:
-        cursor = self._tail.cursor
-        if (cursor.segment, cursor.offset, cursor.lsn) != (batch.segment, batch.offset, batch.first_lsn):
-            raise RuntimeError(f"batch for LSN {batch.first_lsn} has no place at {cursor}")
-        kind = STAGED if isinstance(batch.waiter, Staged) else DATA
-        return self._tail.frame(kind, batch.body, batch.inners, batch.length)
-
-    def _acknowledge(self, group: list[Batch]) -> None:
-        """Settle every batch; it leaves the group only then, so that nothing that stops this forgets one."""
-        while group:
-            group[0].waiter.settle()
-            del group[0]
+            self.handover.promise = tail.promise
+        for batch in group:
+            self._bells += batch.waiter.settle()
+        group.clear()  # only now: nothing that stops this thread before may forget one
         self._busy_since = None
 
     def _rotate(self) -> None:
@@ -173,32 +172,21 @@ class Writer:
         self._tail.rotate(spare, self._limits)
         self.shrink(-self._limits.segment_bytes)
 
-    def _patience_s(self) -> float:
-        """How long there is nothing to do unless somebody comes."""
-        if not self._unproven:
-            return _SLEEP_MAX_S
-        return min(max(self._last_write + self._options.heartbeat_s - time.monotonic(), 0.0), _SLEEP_MAX_S)
-
-    def _rest(self) -> None:
-        self._busy_since = None
-        if self._unproven and time.monotonic() >= self._last_write + self._options.heartbeat_s:
-            self._heartbeat()
-
     def _heartbeat(self) -> None:
         if self.handover.place_heartbeat():
             self._busy_since = time.monotonic()
             self._tail.heartbeat()
             self._unproven = False
+            self._busy_since = None
 
-    def _upkeep(self) -> None:
-        """Prepare what the next groups need, and tell those who wait for room. Usually there is nothing to do."""
-        make_spare = self.handover.wants_spare and self._spare_fd is None
-        if make_spare or self._tail.low_on_zeros:
-            self._busy_since = time.monotonic()
-            if make_spare:
-                self._make_spare()
-            self._tail.zero_ahead()
-        self.handover.encourage()
+    def _prepare(self) -> None:
+        """Make what the next groups need: a file for the next segment, zeros to write on, a short way to the head."""
+        self._busy_since = time.monotonic()
+        if self._spare_fd is None and self.handover.wants_spare:
+            self._make_spare()
+        self._tail.zero_ahead()
+        self._tail.fold(FOLD_LEAVES)
+        self._busy_since = None
 
     def _make_spare(self) -> None:
         self._tail.refuse_if_taken_over()  # the name of the spare may be the other writer's
@@ -216,6 +204,7 @@ class Writer:
         waiting = [*self._group, *self.handover.end(cause)]
         self._group = []
         self._busy_since = None
+        ring(self._bells)
         for batch in waiting:
             _abandon(batch, str(cause))
         with contextlib.suppress(OSError):  # all that matters was synced, or has been reported as unknown
@@ -243,4 +232,5 @@ class Writer:
 
 def _abandon(batch: Batch, cause: str) -> None:
     """Tell whoever waits for a batch that its outcome is unknown; what was told before stands."""
-    batch.waiter.settle(OutcomeUnknown(batch.first_lsn, batch.first_lsn + len(batch.records) - 1, cause))
+    last_lsn = batch.first_lsn + len(batch.records) - 1
+    ring(batch.waiter.settle(OutcomeUnknown(batch.first_lsn, last_lsn, cause)))

@@ -184,7 +184,7 @@ class Player:
 
     def _settle(self) -> None:
         writer, proves = self.log._writer, "heartbeat_ms" in self._options
-        wait_until(lambda: writer.failure is not None or (writer.handover.idle and not (proves and writer._unproven)))
+        wait_until(lambda: writer.failure is not None or (writer.handover.quiet and not (proves and writer._unproven)))
 
 
 Script = Callable[[Player], None]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from log_rig import (
+    NEVER_MS,
     PATH,
     abandon,
     contents,
@@ -326,6 +327,47 @@ def test_batches_queued_together_share_one_sync() -> None:
     assert disk.calls["fdatasync"] == before + 1
     assert disk.calls["pwrite"] == writes + 1, "no byte of the next group goes before this group is durable"
     log.close()
+
+
+def test_a_batch_queued_during_a_sync_promises_what_that_sync_made_durable() -> None:
+    disk, memory = faulty()
+    log = open_log(disk, segment_bytes=1 << 20, heartbeat_ms=NEVER_MS)
+    log.append([(0, b"")])
+    disk.hang("fdatasync")
+    first = log.submit([(1, b"acknowledged before the second is written")])
+    assert disk.wait_until_hung("fdatasync")
+    second = log.submit([(2, b"")])
+    disk.release()
+    first.result(LONG_S)
+    second.result(LONG_S)
+    image = memory.kill()
+    abandon(log)
+    overwrite(image, segment(), 1536 + 130, b"\xff")
+    with pytest.raises(wal.LogCorrupt, match="acknowledged"):
+        open_log(image, segment_bytes=1 << 20)
+
+
+def test_the_head_is_that_of_all_that_was_acknowledged_at_any_moment_beside_a_working_writer() -> None:
+    disk, memory = faulty()
+    log = open_log(disk, segment_bytes=1 << 20)
+    heads: list[wal.Head] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            heads.append(log.head())
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for n in range(600):
+        before = log.append([(n % 7, b"%d" % n)] * (n % 3 + 1)).last_lsn
+        assert log.head().size == before
+    done.set()
+    asking.join(LONG_S)
+    log.close()
+    assert [head.size for head in heads] == sorted(head.size for head in heads)
+    for head in {head.size: head for head in heads[:: len(heads) // 10 + 1]}.values():
+        assert wal.verify(PATH, head, disk=memory).expected == "confirmed"
 
 
 def test_a_slow_sync_is_told_while_it_lasts_and_once() -> None:

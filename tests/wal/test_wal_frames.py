@@ -19,6 +19,7 @@ from wal.frames import (
     link,
     pack_records,
     read_head,
+    with_promise,
 )
 from wal.tree import leaf_hashes
 
@@ -56,6 +57,16 @@ def test_a_frame_comes_back_as_it_was_built(records: list[tuple[int, bytes]]) ->
     assert parse(data) == frame
     assert entries(data, 0, frame) == [Entry(lsn, *record) for lsn, record in enumerate(records, 7)]
     assert leaves_of(data, 0, frame) is not None
+
+
+@given(RECORDS, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+def test_a_frame_with_another_promise_is_the_frame_that_was_built_with_it(
+    records: list[tuple[int, bytes]], durable_lsn: int, durable_offset: int
+) -> None:
+    frame, data = make(records)
+    promised = parse(with_promise(data, durable_lsn, durable_offset))
+    assert promised == frame._replace(durable_lsn=durable_lsn, durable_offset=durable_offset)
+    assert with_promise(data, frame.durable_lsn, frame.durable_offset) == data
 
 
 def test_no_frame_survives_the_flip_of_any_of_its_bits() -> None:

@@ -12,7 +12,7 @@ import pytest
 import wal
 from wal.testing import MemoryDisk
 
-WATCHED = ("handover.py", "room.py", "entries.py", "batch.py")
+WATCHED = ("handover.py", "room.py", "entries.py", "batch.py", "frames.py", "tree.py")
 
 
 class _Interrupter:

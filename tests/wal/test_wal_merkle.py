@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wal.merkle import consistency_ranges, consistent, included, inclusion_ranges
-from wal.tree import EMPTY_ROOT, Tree, bag, leaf_hashes, parent
+from wal.tree import EMPTY_ROOT, LazyTree, Tree, bag, leaf_hashes, parent
 
 LEAVES = [hashlib.sha256(bytes([0, number])).digest() for number in range(70)]
 
@@ -75,6 +75,34 @@ def test_a_tree_goes_on_from_its_frontier(cut: int, size: int) -> None:
 def test_a_frontier_of_another_size_is_refused(size: int, nodes: int) -> None:
     with pytest.raises(ValueError, match="frontier hashes"):
         Tree(size, [b"x" * 32] * nodes)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["add", "fold"]), st.integers(0, 9)), max_size=30), st.integers(0, 40))
+def test_a_lazy_tree_is_the_tree_at_every_size_that_it_still_knows(steps: list[tuple[str, int]], begun: int) -> None:
+    leaves = [bytes([n]) * 32 for n in range(255)] * 2
+    size = folded = begun
+    lazy = LazyTree(tree_of(leaves[:begun]))
+    for step, count in steps:
+        if step == "add":
+            lazy.add(leaves[size : size + count])
+            size += count
+        else:
+            folded = min(folded + count, size)
+            assert lazy.fold(folded).root() == tree_of(leaves[:folded]).root()
+        assert lazy.waiting == size - folded
+        for at in range(begun, size + 2):
+            tree = lazy.at(at)
+            known = folded <= at <= size
+            assert (None if tree is None else tree.root()) == (tree_of(leaves[:at]).root() if known else None)
+    for unknown in (folded - 1, size + 1):
+        with pytest.raises(ValueError, match="folded beyond"):
+            lazy.fold(unknown)
+
+
+def tree_of(leaves: list[bytes]) -> Tree:
+    tree = Tree()
+    tree.extend(leaves)
+    return tree
 
 
 def test_a_leaf_commits_to_number_kind_and_digest() -> None:
