@@ -40,12 +40,15 @@ def checked_frames(window: Window, cursor: Cursor, tree: Tree | None = None) -> 
         last_type = frame.type
         if tree is not None:
             tree.extend(leaves)
-            at = window.locate(frame.offset, frame.length)
-            if last_type == SEAL and frontier(window.buffer, at, frame) != tree.nodes:
+            if last_type == SEAL and _frontier(window, frame) != tree.nodes:
                 problem = "the seal does not state the tree that the records make"
                 raise LogTampered(problem, segment=frame.segment, offset_bytes=frame.offset, lsn=frame.first_lsn)
         cursor.advance(frame)
         yield frame, leaves
+
+
+def _frontier(window: Window, seal: Frame) -> list[bytes] | None:
+    return frontier(window.buffer, window.locate(seal.offset, seal.length), seal)
 
 
 def judge_end(

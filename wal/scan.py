@@ -78,7 +78,13 @@ def start_of(header: Header) -> Cursor:
 
 def next_frame(window: Window, cursor: Cursor) -> Frame | str:
     """Return the frame at the cursor, or BLANK, UNSOUND or FOREIGN for what stands there instead."""
-    frame = frame_at(window, cursor.offset)
+    offset = cursor.offset
+    at = offset - window.start
+    head = read_head(window.buffer, at) if at >= 0 else None
+    if head is not None and at + head[4] <= len(window.buffer):
+        frame = decode(window.buffer, at, head)  # nearly always
+    else:
+        frame = frame_at(window, offset)
     if frame is None:
         at = window.locate(cursor.offset, SECTOR_BYTES)
         return UNSOUND if window.buffer[at : at + SECTOR_BYTES].strip(b"\0") else BLANK

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Sequence
 HASH_BYTES = 32
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 
-_LEAF = struct.Struct("<BQH32s")
+# What a leaf hashes: 0, the record's number, its kind, H(salt, payload).
+LEAF = struct.Struct("<BQH32s")
 
 
 def leaf_hashes(first_lsn: int, inners: Iterable[tuple[int, bytes]]) -> list[bytes]:
     """Return the leaves of consecutive records, from each one's (kind, H(salt, payload))."""
-    pack, digest = _LEAF.pack, hashlib.sha256
+    pack, digest = LEAF.pack, hashlib.sha256
     return [digest(pack(0, lsn, kind, inner)).digest() for lsn, (kind, inner) in enumerate(inners, first_lsn)]
 
 

@@ -1,6 +1,6 @@
 """Checking a whole log, read-only: every frame, every record's digest, every link between segments, the tree."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from wal.base import read_base
@@ -104,7 +104,8 @@ class _Survey:
         self._redacted = 0
         self._segments = 0
         self._clean_close = False
-        self._head: Head | None = None
+        self._begins: Head | None = None
+        self._chain = b""
         self._expected = expected
         self._standing: str | None = None
         self._progress = progress
@@ -133,7 +134,7 @@ class _Survey:
         last_lsn = self._tree.size
         records = last_lsn + 1 - self._first_lsn
         return Verdict(
-            status, records, self._first_lsn if records else 0, last_lsn, self._segments, self._redacted, self._head,
+            status, records, self._first_lsn if records else 0, last_lsn, self._segments, self._redacted, self._head(),
             self._standing, problem, segment, offset_bytes, live=self._live, clean_close=self._clean_close,
         )  # fmt: skip
 
@@ -157,7 +158,8 @@ class _Survey:
         if before is None or end is None:
             self._tree = first_tree(self._path, self._disk, header)
             self._first_lsn = header.first_lsn
-            self._head = Head(header.log_id, self._tree.size, self._tree.root(), header.chain)
+            self._chain = header.chain
+            self._begins = Head(header.log_id, self._tree.size, self._tree.root(), header.chain)
             self._meet_at_the_beginning()
             return segment
         check_end(before.header, end, self._tree, header)
@@ -180,18 +182,22 @@ class _Survey:
             self._meter.add(HEADER_BYTES + window.size - cursor.offset)
             return stop
 
+    def _head(self) -> Head | None:
+        """The head of what was read so far."""
+        return None if self._begins is None else Head(
+            self._begins.log_id, self._tree.size, self._tree.root(), self._chain
+        )  # fmt: skip
+
     def _meet(self, frame: Frame, leaves: list[bytes]) -> None:
         """Follow the log's head over a frame that is in the tree, and meet the expected one where it is passed."""
+        self._chain = frame.chain
         expected, size = self._expected, self._tree.size
-        if leaves:
-            self._head = Head(frame.log_id, size, b"", frame.chain)
         if expected is not None and size - len(leaves) < expected.size <= size:
-            found = Head(frame.log_id, size, self._tree.root(), frame.chain)
-            self._standing = CONFIRMED if found == expected else CONTRADICTED
+            self._standing = CONFIRMED if self._head() == expected else CONTRADICTED
 
     def _meet_at_the_beginning(self) -> None:
         """Hold the expected head against where the log begins, or against the proofs that a prune kept."""
-        expected, begins = self._expected, self._head
+        expected, begins = self._expected, self._begins
         if expected is None or begins is None or expected.size > begins.size:
             return
         if expected.log_id != begins.log_id:
@@ -202,16 +208,15 @@ class _Survey:
             self._standing = by_steps(read_base(self._path, self._disk), expected)
 
     def _ending(self, stop: Stop | None) -> Verdict:
-        if stop is None or self._head is None:
+        if stop is None or self._begins is None:
             return self.verdict(EMPTY)
-        self._head = replace(self._head, root=self._tree.root())
         self._clean_close = stop.last_type == CLOSE
         self._live = self._live or is_locked(self._disk, self._path)  # one may have come meanwhile
         torn = stop.case.action == CUT and not self._live
         self._clean_close = self._clean_close and not torn
         place = (stop.cursor.segment, stop.cursor.offset)
         expected = self._expected
-        if self._standing == CONTRADICTED or (expected is not None and expected.log_id != self._head.log_id):
+        if self._standing == CONTRADICTED or (expected is not None and expected.log_id != self._begins.log_id):
             self._standing = CONTRADICTED
             return self.verdict(TAMPERED, f"the log contradicts the head that was expected: {expected}")
         if expected is not None and self._standing is None:

@@ -116,9 +116,9 @@ def reading(folder: Path, *, total_bytes: int = 48 << 20, repeats: int = 3) -> l
         write_log(path, record_bytes, batch_records, min(total_bytes, record_bytes << 17)).close()
         seconds = {
             name: min(_cpu_s(lambda action=action, path=path: action(path)) for _ in range(repeats))
-            for name, action in {"walk": _walk, "read": _read, "verify": wal.verify}.items()
+            for name, action in {"walk": walk, "read": read, "verify": wal.verify}.items()
         }
-        frames_bytes = _walk(path)
+        frames_bytes = walk(path)
         records = sum(1 for _ in wal.read(path))
         rows.append(
             {"record_bytes": record_bytes, "batch_records": batch_records, "frames_mb": round(frames_bytes / 1e6, 1)}
@@ -135,7 +135,7 @@ def _cpu_s(action: Callable[[], object]) -> float:
     return time.thread_time() - start
 
 
-def _walk(path: Path) -> int:
+def walk(path: Path) -> int:
     from wal.recovery import walk
     from wal.scan import Window, start_of
     from wal.shelf import read_segment, segment_paths
@@ -151,7 +151,7 @@ def _walk(path: Path) -> int:
     return total
 
 
-def _read(path: Path) -> None:
+def read(path: Path) -> None:
     for _ in wal.read(path):
         pass
 
