@@ -30,6 +30,7 @@ __all__ = [
     "Move",
     "admits",
     "after",
+    "awaits_trial",
     "counted",
     "move_after",
     "moved",
@@ -129,6 +130,11 @@ def after(breaker: Breaker, event: str, now_ns: int, thresholds: Thresholds) -> 
 def admits(breaker: Breaker, now_ns: int, thresholds: Thresholds) -> bool:
     """Whether the wrapped call may be attempted now; an OPEN breaker lets a trial through after its cool-down."""
     return breaker.state != OPEN or move_after(breaker, REQUEST, now_ns, thresholds) is not None
+
+
+def awaits_trial(breaker: Breaker) -> bool:
+    """Whether it was let half open and nothing has come of that yet."""
+    return breaker.state == HALF_OPEN and breaker.successes == 0
 
 
 def _holds(when: str, breaker: Breaker, now_ns: int, thresholds: Thresholds) -> bool:

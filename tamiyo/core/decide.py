@@ -188,12 +188,20 @@ def _brought_on(
 def log_trial(
     state: Standing, unrecorded: journal.StepsUnrecorded, *, writer_failed_at_ns: int | None = None
 ) -> tuple[Event, ...]:
-    """The batch that tries the log after a fault; durable, it is the first of the successes that close its breaker."""
+    """The batch that says which steps are missing.
+
+    The one that tries the log after a fault, and is waited for, is the first of the successes that close its breaker;
+    of any other the next step's commit says whether it was in time.
+    """
     ledger = Ledger(state.breakers, state.thresholds, 0)
     if writer_failed_at_ns is not None:
         ledger.happened("log", breakers.WRITER_FAILED, writer_failed_at_ns)
     ledger.happened("log", breakers.REQUEST, unrecorded.event_time_ns)
-    return (*ledger.moves, *ledger.trials, unrecorded, *_brought_on(state, ledger, 0, unrecorded.event_time_ns))
+    before, brought_on = (*ledger.moves, *ledger.trials), _brought_on(state, ledger, 0, unrecorded.event_time_ns)
+    ledger.moves = []
+    if breakers.awaits_trial(ledger.records["log"]):
+        ledger.happened("log", breakers.SUCCESS, unrecorded.event_time_ns)
+    return (*before, unrecorded, *ledger.moves, *brought_on)
 
 
 def blueprint_observed(state: Standing, observed: journal.BlueprintObserved) -> tuple[Event, ...]:

@@ -340,7 +340,8 @@ def _steps_unrecorded(draft: Draft, _: int, event: journal.StepsUnrecorded) -> N
         raise draft.refusal(event, f"step {event.first_step_index} follows {draft.steps_received}")
     draft.steps_received = event.last_step_index
     draft.steps_unrecorded += event.count
-    draft.count("log", breakers.SUCCESS)  # it is durable, so the log takes records again
+    if breakers.awaits_trial(draft.breakers["log"]):  # any other is queued on a step's way, whose commit is judged
+        draft.count("log", breakers.SUCCESS)
 
 
 def _unchanged(_draft: Draft, _lsn: int, _event: Event) -> None:
