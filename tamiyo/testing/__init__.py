@@ -1,8 +1,8 @@
 """For tests of embedders and our own: collaborators that go wrong on demand, clocks to turn by hand, strategies.
 
     faults                 the vocabulary: fail, hang, late, garble, heal, release
-    policies, library,     a policy, a library and a clock that speak it, and well-behaved ones
-    clock
+    policies, library,     a policy, a library, a bus and a clock that speak it, and well-behaved ones
+    bus, clock
     strategies             Hypothesis strategies for whatever a controller is fed
 
 docs/testing.md shows how a host uses them. What is named here needs nothing but Tamiyo; `strategies` needs
@@ -11,7 +11,7 @@ Hypothesis, and where that is installed importing this package registers them fo
 
 from importlib.util import find_spec
 
-from tamiyo.testing.bus import MemoryBus, Message
+from tamiyo.testing.bus import FaultBus, MemoryBus, Message
 from tamiyo.testing.clock import FaultClock, ManualClock
 from tamiyo.testing.faults import Faults
 from tamiyo.testing.library import FaultLibrary, MemoryLibrary, MemoryRecord
@@ -22,6 +22,7 @@ if find_spec("hypothesis") is not None:
 
 __all__ = [
     "FailingPolicy",
+    "FaultBus",
     "FaultClock",
     "FaultLibrary",
     "FaultPolicy",

@@ -1,15 +1,12 @@
-"""A bus in memory that keeps what it was given, and goes wrong on demand.
+"""A bus in memory that keeps what it was given, and a bus that goes wrong on demand (`tamiyo.testing.faults`)."""
 
-The words are those of `tamiyo.testing.faults`; a call that waits does so on its event loop, and ends when it is
-cancelled, unless the bus is `stubborn`.
-"""
-
-import asyncio
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-__all__ = ["MemoryBus", "Message"]
+from tamiyo.bus import Bus
+from tamiyo.testing.faults import Faults
+
+__all__ = ["FaultBus", "MemoryBus", "Message"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,65 +19,52 @@ class Message:
     attributes: Mapping[str, str]
 
 
-@dataclass
-class MemoryBus:
-    """`messages` has what was taken, in order, repeats included; `calls` counts every call, refused ones too.
+class FaultBus(Faults):
+    """Does what another bus does, until it is told not to (`Faults`, method "publish").
 
-    Args:
-        stubborn: a call that waits does not end when it is cancelled, only when it is released.
+    A call that waits does so on its event loop, and ends when it is cancelled; of a `stubborn` bus it ends only when
+    it is released.
     """
 
-    stubborn: bool = False
-    messages: list[Message] = field(default_factory=list)
-    calls: int = 0
-    _error: BaseException | None = None
-    _failing: int | None = 0
-    _refused: frozenset[str] = frozenset()
-    _open: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        """Nothing waits."""
-        self._open.set()
+    def __init__(self, inner: Bus, *, stubborn: bool = False) -> None:
+        super().__init__("publish")
+        self.inner = inner
+        self.stubborn = stubborn
+        self._refused: frozenset[str] = frozenset()
 
     async def publish(self, stream: str, message_id: str, payload: bytes, attributes: Mapping[str, str]) -> None:
-        """Take a message, or do what the bus was told to."""
-        self.calls += 1
-        await self._pass()
-        if message_id in self._refused or self._failing is None or self._failing > 0:
-            if self._failing:
-                self._failing -= 1
-            raise self._error or OSError("the bus was told to fail")
-        self.messages.append(Message(stream, message_id, payload, dict(attributes)))
-
-    def fail(self, error: BaseException | None = None, *, times: int | None = None) -> None:
-        """Refuse every message, or the next `times`."""
-        self._error, self._failing = error, times
+        """Hand a message on, or do what the bus was told to."""
+        handed = await self._perform_async("publish", lambda: True, stubborn=self.stubborn)
+        if message_id in self._refused:
+            raise OSError(f"the bus was told to refuse {message_id}")
+        if handed is True:  # a garbled bus took it and lost it
+            await self.inner.publish(stream, message_id, payload, attributes)
 
     def refuse(self, *message_ids: str) -> None:
         """Refuse these messages, and no others."""
         self._refused = frozenset(message_ids)
 
-    def hang(self) -> None:
-        """Let calls wait until `release`."""
-        self._open.clear()
-
-    def release(self) -> None:
-        """Let every call go that waits."""
-        self._open.set()
-
-    def heal(self) -> None:
+    def heal(self, op: str | None = None) -> None:
         """Take messages again."""
-        self._error, self._failing, self._refused = None, 0, frozenset()
+        self._refused = frozenset()
+        super().heal(op)
+
+
+class MemoryBus(FaultBus):
+    """`messages` has what was taken, in order, repeats included."""
+
+    def __init__(self, *, stubborn: bool = False) -> None:
+        self.messages: list[Message] = []
+        super().__init__(_Shelf(self.messages), stubborn=stubborn)
 
     def ids(self, stream: str | None = None) -> list[str]:
         """The ids of what was taken, in order, of one stream when asked."""
         return [message.message_id for message in self.messages if stream in (None, message.stream)]
 
-    async def _pass(self) -> None:
-        """Wait while the bus hangs; any thread may release it."""
-        while not self._open.is_set():
-            try:
-                await asyncio.sleep(0.001)
-            except asyncio.CancelledError:
-                if not self.stubborn:
-                    raise
+
+@dataclass(frozen=True, slots=True)
+class _Shelf:
+    messages: list[Message]
+
+    async def publish(self, stream: str, message_id: str, payload: bytes, attributes: Mapping[str, str]) -> None:
+        self.messages.append(Message(stream, message_id, payload, dict(attributes)))

@@ -1,5 +1,6 @@
 """Clocks that move when they are told to."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from tamiyo.testing.faults import Faults
@@ -49,12 +50,13 @@ class FaultClock(Faults, ManualClock):
     """A manual clock whose deadlines are turned by hand too, and whose readings can go wrong (`Faults`).
 
     A wait lasts until what is awaited comes, however slow the machine is; for a call that was named to `expire` it
-    is over at once.
+    is over at once. `waits` counts them by call, as they begin.
     """
 
     def __init__(self, wall: int = ManualClock().wall) -> None:
         Faults.__init__(self, "wall_ns", "monotonic_ns")
         ManualClock.__init__(self, wall)
+        self.waits: Counter[str] = Counter()
         self._expired: frozenset[str] = frozenset()
 
     def expire(self, *calls: str) -> None:
@@ -74,4 +76,5 @@ class FaultClock(Faults, ManualClock):
 
     def patience_s(self, call: str, budget_s: float) -> float:
         """Nothing where the deadline of `call` has passed, else as long as it takes."""
+        self.waits[call] += 1
         return 0.0 if call in self._expired else max(budget_s, PATIENCE_S)

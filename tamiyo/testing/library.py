@@ -58,11 +58,17 @@ class FaultLibrary(Faults):
         """Wrap `inner`, or an empty library."""
         super().__init__("list", "get")
         self.inner: Library = MemoryLibrary() if inner is None else inner
+        self.listed: tuple[str, ...] = ()
+        """What it last listed, when it was asked and answered."""
 
     def list(self) -> builtins.list[str]:
         """What `inner` lists."""
-        return self._perform("list", lambda: list(self.inner.list()))
+        return self._perform("list", self._list)
 
     def get(self, blueprint_id: str) -> LibraryRecord | None:
         """What `inner` has."""
         return self._perform("get", lambda: self.inner.get(blueprint_id))
+
+    def _list(self) -> builtins.list[str]:
+        self.listed = tuple(self.inner.list())
+        return list(self.listed)

@@ -115,16 +115,16 @@ def test_a_bus_that_fails_loses_nothing_and_its_breaker_is_real() -> None:
     bus.fail()
     assert not publish(live, bus)
     assert live.service.state.breakers["publishing"].state == OPEN
-    calls = bus.calls
+    calls = bus.calls["publish"]
     assert calls == 3
     for _ in range(5):
         assert not publish(live, bus)
-    assert bus.calls == calls, "an open breaker's bus is not called"
+    assert bus.calls["publish"] == calls, "an open breaker's bus is not called"
     assert not live.service.state.conservative.active
     assert reason(live.step(packet())) == "policy"
     live.clock.advance(1.5)
     assert not publish(live, bus)
-    assert bus.calls == calls + 1, "one trial"
+    assert bus.calls["publish"] == calls + 1, "one trial"
     bus.heal()
     drain(live, bus)
     assert live.service.state.breakers["publishing"].state == CLOSED
@@ -164,9 +164,9 @@ def test_a_report_is_tried_again_with_backoff_and_dropped_after_its_retries() ->
     attempts = []
     for wait_s in (0.0, 0.9, 0.2, 1.9, 0.2, 3.9, 0.2, 100.0):
         live.clock.advance(wait_s)
-        before = bus.calls
+        before = bus.calls["publish"]
         publish(live, bus)
-        attempts.append(bus.calls - before - (1 if not attempts else 0))
+        attempts.append(bus.calls["publish"] - before - (1 if not attempts else 0))
     retried = [event.attempt for event in live.events(journal.PublishAttempted) if report_id in event.report_ids]
     assert retried == [1, 2, 3, 4]
     assert [event.report_ids[0] for event in live.events(journal.FieldReportsDropped)] == [report_id]
@@ -240,7 +240,7 @@ def test_a_bus_that_hangs_only_degrades_publishing(stubborn: bool) -> None:
         return went
 
     assert asyncio.run(flush()) == [False] * 10
-    assert bus.calls <= 4 if stubborn else bus.calls >= 4
+    assert bus.calls["publish"] <= 4 if stubborn else bus.calls["publish"] >= 4
     causes = {event.cause for event in live.events(journal.PublishAttempted)}
     assert any(cause.startswith("no answer within") for cause in causes)
     assert any(cause.startswith("not attempted") for cause in causes) == stubborn
@@ -262,7 +262,7 @@ def test_calls_that_never_returned_on_a_loop_that_is_gone_do_not_count_for_ever(
             task._log_destroy_pending = False
         loop.close()
         live.clock.advance(1.5)
-    assert bus.calls > 4
+    assert bus.calls["publish"] > 4
     bus.release()
     live.clock.late.clear()
     drain(live, bus)
@@ -298,7 +298,7 @@ def test_a_step_runs_while_the_bus_is_awaited() -> None:
 
     async def both() -> bool:
         flushing = asyncio.ensure_future(live.service.publish_history(bus))
-        while not bus.calls:
+        while not bus.calls["publish"]:
             await asyncio.sleep(0)
         for _ in range(5):
             assert live.step(packet()).command_id
@@ -320,7 +320,7 @@ def test_one_flush_at_a_time() -> None:
 
     async def twice() -> tuple[bool, bool]:
         first = asyncio.ensure_future(live.service.publish_history(bus))
-        while not bus.calls:
+        while not bus.calls["publish"]:
             await asyncio.sleep(0)
         second = await live.service.publish_history(bus)
         bus.release()
@@ -338,7 +338,7 @@ def test_a_flush_that_is_cancelled_may_be_called_again() -> None:
 
     async def give_up() -> None:
         flushing = asyncio.ensure_future(live.service.publish_history(bus))
-        while not bus.calls:
+        while not bus.calls["publish"]:
             await asyncio.sleep(0)
         flushing.cancel()
         with pytest.raises(asyncio.CancelledError):

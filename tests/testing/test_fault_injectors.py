@@ -38,6 +38,13 @@ def in_background(call: Callable[[], object]) -> tuple[threading.Thread, list[ob
     return thread, found
 
 
+def outcome(call: Callable[[], object]) -> object:
+    try:
+        return call()
+    except OSError as error:
+        return error
+
+
 def test_it_answers_until_told_otherwise_and_counts_its_calls() -> None:
     adder = Adder()
     assert (adder.add(1, 2), adder.negate(3)) == (3, -3)
@@ -75,12 +82,31 @@ def test_a_call_that_hangs_waits_for_its_release_even_when_healed() -> None:
     assert adder.wait_until_hung("add")
     assert not adder.is_stuck(), "only one call was to hang"
     adder.heal()
-    assert (adder.waiting, found) == (1, [])
+    assert (adder.waiting, found) == ((thread,), [])
     adder.release("negate")
-    assert adder.waiting == 1
+    assert adder.waiting == (thread,)
     adder.release()
     thread.join()
-    assert (adder.waiting, found) == (0, [3])
+    assert (adder.waiting, found) == ((), [3])
+
+
+def test_calls_that_wait_are_let_go_one_by_one_and_may_fail_in_the_end() -> None:
+    adder = Adder()
+    assert adder.release_one() is None
+    adder.hang(op="add")
+    first, found = in_background(lambda: adder.add(1, 2))
+    assert adder.wait_until_hung()
+    second, failed = in_background(lambda: outcome(lambda: adder.add(3, 4)))
+    while len(adder.waiting) < 2:
+        pass
+    assert adder.release_one() is first
+    first.join()
+    assert found == [3]
+    assert adder.is_stuck("add"), "the door is still shut"
+    adder.fail(op="add")
+    assert adder.release_one() is second
+    second.join()
+    assert [type(error) for error in failed] == [OSError]
 
 
 def test_a_late_call_answers_when_the_next_one_begins() -> None:

@@ -72,6 +72,12 @@ class FaultDisk:
             self._hanging -= {op} if op is not None else set(self._hanging)
             self._changed.notify_all()
 
+    @property
+    def hanging(self) -> frozenset[str]:
+        """The operations whose calls wait."""
+        with self._changed:
+            return frozenset(self._hanging)
+
     def wait_until_hung(self, op: str, timeout_s: float = 30) -> bool:
         """Wait until a call of `op` hangs; False when none did within `timeout_s`."""
         with self._changed:
