@@ -1,0 +1,291 @@
+"""A controller under test: what is done to it, what it acknowledged, and the checks after each deed."""
+
+import errno
+from contextlib import suppress
+
+import wal
+from tamiyo.audit import replay
+from tamiyo.bus import NORMAL
+from tamiyo.errors import NotRecorded, PacketRejected
+from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.signing import signature_of
+from tamiyo.testing.machine.commands import check_command, is_bare, unsigned
+from tamiyo.testing.machine.law import LawBroken, require
+from tamiyo.testing.machine.monotone import CHAINS, check_monotone
+from tamiyo.testing.machine.shadow import Shadow
+from tamiyo.testing.machine.world import Factory, World
+from wal.testing import MemoryDisk
+
+__all__ = ["Subject"]
+
+SURVIVES = "what was acknowledged survives"
+SIGNALS = tuple(CHAINS)
+WHOLE = ("intact", "torn")  # what is torn was never acknowledged
+RECOVERY_STEPS = 6
+RECOVERY_PAUSE_S = 1.5
+RETRY_PAUSE_S = 10.0
+REFRESH_S = 301.0
+TICK_SLACK_NS = 1_000_000
+"""What readings of the clock may add to event time within one step."""
+
+
+class Subject:
+    """A service in its world, and the second controller that follows its log.
+
+    `acknowledged` are the commands given out on the log's word, unsigned, by id; `released` the ids of the safe PAUSEs;
+    `answered` counts steps, as far as a log that lost power can know of them; `directed` are the reasons of directives,
+    `delivered` the (command id, outcome) of deliveries, that were said to be durable.
+    """
+
+    def __init__(self, world: World, factory: Factory) -> None:
+        self.world = world
+        self.acknowledged: dict[str, bytes] = {}
+        self.released: set[str] = set()
+        self.answered = 0
+        self.directed: set[str] = set()
+        self.delivered: set[tuple[str, str]] = set()
+        self._told: set[tuple[str, str]] = set()  # and perhaps not durable yet
+        self._asked = 0
+        self._signal = 0  # of SIGNALS
+        self._checked = 0  # messages of the bus
+        self._payloads: dict[str, bytes] = {}
+        self._factory = factory
+        self._open()
+        self.settle()
+
+    def _open(self) -> None:
+        """Open, or open again; whatever the disk has been through, it must come up."""
+        try:
+            self.service = self.world.open(self._factory)
+        except wal.LogError as error:
+            raise LawBroken("a log opens again after its process or machine died", str(error)) from error
+        self.shadow = Shadow(self.world)
+        self._opened_lsn = self.service.state.last_lsn
+
+    # What happens to it.
+
+    def answer(self, data: bytes, *, epoch: bool = False) -> pb.AdaptationCommand:
+        """One step, after which the log is folded from its first record. Raises as `_answer`."""
+        command = self._answer(data, epoch=epoch)
+        self.shadow.rebuild(self.service)
+        return command
+
+    def _answer(self, data: bytes, *, epoch: bool = False) -> pb.AdaptationCommand:
+        """One step. Raises `PacketRejected` as the service does; it must then have left no trace."""
+        asked = self.world.policy.calls["propose"], sum(self.world.library.calls.values())
+        may_ask = [self._may_ask(name) for name in ("inference", "metadata")]
+        try:
+            command = self.world.answer(self.service, data, epoch=epoch)
+        except PacketRejected:
+            require(self.service.journal.steps_seen == self.answered, "a rejected packet is no step")
+            raise
+        self.answered += 1
+        self._take(command)
+        self.settle()
+        law = "while a breaker is open its call is not attempted"
+        proposals = self.world.policy.calls["propose"] - asked[0]
+        require(may_ask[0] or not proposals, law, "the policy was asked")
+        require(may_ask[1] or sum(self.world.library.calls.values()) == asked[1], law, "the library was asked")
+        require(proposals <= 1, "a step asks its policy once", proposals)
+        if command.command_id in self.acknowledged:
+            self._require_told()
+        self._check_monotone()
+        return command
+
+    def settle(self) -> None:
+        """Wait for what goes on in the background, then check everything."""
+        self.world.settle(self.service)
+        self.shadow.follow(self.service)
+        self.shadow.compare(self.service)
+        require(self.service.journal.steps_seen == self.answered, "every answered step is counted", self.answered)
+        told = self.shadow.decisions.released
+        require(told <= self.released, "the log tells of no PAUSE that was not released", told - self.released)
+        late = self.shadow.decisions.superseded & self.acknowledged.keys()
+        require(not late, "a command that was given out is superseded by nothing", late)
+        self._check_messages()
+
+    def _check_monotone(self) -> None:
+        """Decide the step just recorded again, with more and more of one signal: another one each time.
+
+        Where it was commanded to PAUSE there is nothing to see.
+        """
+        step, self.shadow.last_step = self.shadow.last_step, None
+        if step is None or step.inputs is None or step.is_pause:
+            return
+        self._signal = (self._signal + 1) % len(SIGNALS)
+        check_monotone(step.state, step.inputs, SIGNALS[self._signal])
+
+    def refresh(self, data: bytes) -> None:
+        """Let so much time pass that every blueprint is looked up again."""
+        self.world.clock.advance(REFRESH_S)
+        self.answer(data)
+
+    def direct(self, directive: str) -> None:
+        """An operator asks for something."""
+        self._asked += 1
+        reason = f"reason {self._asked}"
+        try:
+            durable = self.service.direct(directive, operator="ada", reason=reason, timeout_s=self._patience_s)
+        except NotRecorded:
+            return
+        if durable:
+            self.directed.add(reason)
+        self.settle()
+
+    def deliver(self, outcome: str, *, flush: bool) -> None:
+        """Somebody says what became of the last command that was given out."""
+        command_id = next(reversed(self.acknowledged), "of nobody")
+        if self.service.record_delivery(command_id, outcome):
+            self._told.add((command_id, outcome))
+        if flush and self.service.flush(self._patience_s):
+            self.delivered |= self._told
+            self._told = set()
+        self.settle()
+
+    def publish(self) -> bool:
+        """Hand over to the bus what is due; not while the disk hangs, which is up to the machine's speed."""
+        if self.world.disk.hanging:
+            return False
+        asked, may_ask = self.world.bus.calls["publish"], self._may_ask("publishing")
+        complete = self.world.publish(self.service)
+        law = "while a breaker is open its call is not attempted"
+        require(may_ask or self.world.bus.calls["publish"] == asked, law, "the bus was asked")
+        self.settle()
+        return complete
+
+    @property
+    def _patience_s(self) -> float:
+        """How long to wait for the disk, in the machine's time: not at all where it hangs."""
+        return 0.0 if self.world.disk.hanging else 60.0
+
+    def be_calm(self, data: bytes, *, steps: int, seconds: float) -> None:
+        """Several steps of the same kind, so much time apart."""
+        for _ in range(steps):
+            self.world.clock.advance(seconds)
+            self._answer(data)
+        self.shadow.rebuild(self.service)
+
+    def recover(self, data: bytes) -> None:
+        """End every fault: within a few calm steps the controller must be back by itself, and all of it published."""
+        self.world.heal()
+        self.world.calm()
+        self.settle()
+        for _ in range(RECOVERY_STEPS):
+            self.world.clock.advance(RECOVERY_PAUSE_S)
+            last = self._answer(data)
+        self.shadow.rebuild(self.service)
+        law = "it recovers by itself when the fault ends"
+        require(last.command_id in self.acknowledged, law, last)
+        state = self.service.state
+        closed = {name: breaker.state for name, breaker in state.breakers.items() if name in ("inference", "log")}
+        require(set(closed.values()) == {pb.CIRCUIT_STATE_CLOSED}, law, closed)
+        by_operator = bool(state.conservative.operator)
+        require(state.conservative.active == by_operator, law, state.conservative)
+        self._publish_everything()
+
+    def _require_told(self) -> None:
+        """What was answered since the service opened is in the log, or the log says what was released in its place."""
+        law = "the log is told of every step and every PAUSE once it takes records again"
+        book = self.shadow.decisions
+        require(self.service.state.steps_received == self.answered, law, self.answered)
+        decided = [command_id for lsn, command_id in book.decided if lsn > self._opened_lsn]
+        untold = [name for name in decided if name not in self.acknowledged and name not in book.superseded]
+        require(not untold, law, f"decided, and neither given out nor superseded: {untold}")
+        waiting = [lsn for lsn in book.undecided if lsn > self._opened_lsn]
+        require(not waiting, law, f"received, and neither decided nor paused: {waiting}")
+
+    def _publish_everything(self) -> None:
+        """At least once: every report is taken by the bus in the end, unless it was dropped; none before its time."""
+        for _ in range(RECOVERY_STEPS):
+            if self.publish():
+                break
+            self.world.clock.advance(RETRY_PAUSE_S)
+        state, book = self.service.state, self.shadow.decisions
+        law = "what is issued is published in the end, at least once"
+        require(not state.outbox.retries, law, state.outbox)
+        taken = set(self.world.bus.ids())
+        late = {f"fr-{command_id}" for command_id in book.superseded}
+        missing = book.reports.keys() - taken - book.dropped - late
+        require(not missing, law, missing)
+
+    def restart(self, *, failing: str = "") -> None:
+        """Close, and open again; the first attempt meets an error in the disk operation `failing`, if one is named."""
+        self.world.release_disk()
+        self.settle()
+        with suppress(wal.LogFailed):
+            self.service.close()
+        self.world.release_calls()
+        if failing:
+            self.world.disk.fail(failing, errno.EIO)
+            with suppress(wal.LogError):
+                self.world.open(self._factory).close()
+            self.world.disk.heal()
+        self._reopened()
+
+    def die(self, image: MemoryDisk) -> None:
+        """The process is gone; `image` is what its disk holds when it comes up again."""
+        self.world.abandon(self.service, image)
+        self._reopened()
+
+    def finish(self) -> None:
+        """Close in peace, and audit the log from its first byte."""
+        self.world.heal()
+        self.settle()
+        with suppress(wal.LogFailed):
+            self.service.close()
+        path, disk = self.world.log_path, self.world.memory
+        verdict = wal.verify(path, disk=disk)
+        require(verdict.status in WHOLE, "the log is intact (audit level 1)", verdict)
+        found = replay(wal.read(path, disk=disk))
+        require(found.divergence is None, "every decision follows from its record (audit level 2)", found.divergence)
+
+    def discard(self) -> None:
+        """Let go of everything, whatever state it is in."""
+        self.world.abandon(self.service, self.world.memory.kill())
+
+    # What must hold.
+
+    def _take(self, command: pb.AdaptationCommand) -> None:
+        """A command reached the trainer: it is whole, signed, and durable or the safe PAUSE."""
+        check_command(command)
+        signed = command.annotations["signature"] == signature_of(command, self.world.secret)
+        require(signed, "every command is signed and verifiable", command)
+        self.shadow.follow(self.service)
+        recorded = self.shadow.decisions.commands.get(command.command_id)
+        if recorded is None:
+            require(is_bare(command), "nothing but a safe PAUSE leaves without a durable record", command)
+            self.released.add(command.command_id)
+            return
+        require(recorded == unsigned(command), "what is signed is what is durable", command)
+        self.acknowledged[command.command_id] = recorded
+
+    def _may_ask(self, breaker: str) -> bool:
+        return self.shadow.breakers.admits(breaker, self.service.journal.now_ns() + TICK_SLACK_NS)
+
+    def _reopened(self) -> None:
+        """What the log had acknowledged is there; steps that it could not record may be forgotten."""
+        before = self.shadow
+        self._open()
+        recorded = self.service.state.steps_received
+        require(recorded <= self.answered, "no step is recorded that was not answered", (recorded, self.answered))
+        self.answered = recorded
+        self.settle()
+        kept = self.shadow.events[: len(before.events)]
+        require(kept == before.events, SURVIVES, f"{len(before.events)} records were durable")
+        book = self.shadow.decisions
+        lost = [name for name, data in self.acknowledged.items() if book.commands.get(name) != data]
+        require(not lost, SURVIVES, lost)
+        require(self.directed <= book.directives, SURVIVES, self.directed - book.directives)
+        require(self.delivered <= book.deliveries, SURVIVES, self.delivered - book.deliveries)
+        self._told = set()
+
+    def _check_messages(self) -> None:
+        """What went out stands in the log, and comes again in the same words only."""
+        reports = self.shadow.decisions.reports
+        for message in self.world.bus.messages[self._checked :]:
+            known = self._payloads.setdefault(message.message_id, message.payload)
+            require(known == message.payload, "a message that comes again is the same", message.message_id)
+            if message.stream == NORMAL:
+                law = "nothing is published that is not durable"
+                require(reports.get(message.message_id) == message.payload, law, message.message_id)
+        self._checked = len(self.world.bus.messages)

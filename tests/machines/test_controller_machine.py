@@ -1,0 +1,56 @@
+"""The machine against Tamiyo itself: no history breaks a law. `HYPOTHESIS_PROFILE` does not matter here."""
+
+import pytest
+
+from tamiyo.core import between, evolve, outbox, state, windows
+from tamiyo.core.risk import RISK_ROWS
+from tamiyo.testing.machine import ControllerMachine, open_controller, run_controller_machine
+
+
+def test_no_history_breaks_a_law() -> None:
+    run_controller_machine(open_controller, max_examples=200, step_count=20)
+
+
+@pytest.mark.long
+def test_no_long_history_breaks_a_law() -> None:
+    run_controller_machine(open_controller, max_examples=2_000, step_count=100)
+
+
+CAPS = {
+    "UNDECIDED_MAX": (state, evolve),
+    "BLUEPRINTS_MAX": (state, evolve),
+    "SEED_BLUEPRINTS_MAX": (state, evolve),
+    "WINDOWS_MAX": (state, evolve, windows),
+    "UNDELIVERED_MAX": (state, between),
+    "RETRIES_MAX": (state, between, outbox),
+}
+
+
+def test_a_controller_with_no_room_at_all_keeps_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With caps that short histories reach, what is kept is cut to them and nothing else changes."""
+    for name, modules in CAPS.items():
+        for module in modules:
+            monkeypatch.setattr(module, name, 2)
+    run_controller_machine(open_controller, max_examples=40, step_count=20)
+
+
+def test_every_cap_of_the_state_is_lowered_above() -> None:
+    listed = {name for name in vars(state) if name.endswith("_MAX")}
+    beyond = {
+        "DIRECTIVES_MAX",  # directives with an id come as requests, which need a real directory
+        "CONDITIONS_MAX",  # more than there are rows, so that it is never reached
+    }
+    assert listed == {*CAPS, *beyond}
+    assert len(RISK_ROWS) < state.CONDITIONS_MAX
+
+
+def test_the_machine_is_a_test_case_that_a_host_can_subclass() -> None:
+    class Hosts(ControllerMachine):
+        opened = 0
+
+        def open_service(self, world: object) -> object:
+            Hosts.opened += 1
+            return super().open_service(world)
+
+    run_controller_machine(open_controller, machine=Hosts, max_examples=3, step_count=3)
+    assert Hosts.opened == 0, "the factory given stands before the machine's own"
