@@ -255,10 +255,10 @@ def _window_closed(draft: Draft, _: int, event: journal.WindowClosed) -> None:
     closed = next((window for window in windows.open if window.command_id == event.command_id), None)
     if closed is None:
         raise draft.refusal(event, f"no window of command {event.command_id!r} is open")
-    left = tuple(window for window in windows.open if window is not closed)
+    place = windows.open.index(closed)
+    left = (*windows.open[:place], *windows.open[place + 1 :])
     first = min((window.opened_at for window in left), default=draft.decisions)
-    samples = tuple(sample for sample in windows.samples if sample.decision > first)
-    draft.windows = replace(windows, open=left, samples=samples, expired=windows.expired + event.expired)
+    draft.windows = replace(windows, open=left, samples=windows.after(first), expired=windows.expired + event.expired)
 
 
 def _apply_edges(draft: Draft, event: journal.DecisionMade | journal.CommitLate | journal.StepPaused) -> None:

@@ -114,6 +114,12 @@ class Windows:
     samples: tuple[Sample, ...] = ()
     expired: int = 0
 
+    def after(self, decision: int) -> tuple[Sample, ...]:
+        """The samples of the decisions after number `decision`; each decision since the first window has one."""
+        if not self.samples:
+            return ()
+        return self.samples[max(0, decision + 1 - self.samples[0].decision) :]
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:

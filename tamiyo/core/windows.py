@@ -70,7 +70,7 @@ def windows_closed(
     events: list[Event] = []
     for window in _closing(state.windows, number):
         expired = window.closes_at > number
-        seen = observe([*(s for s in state.windows.samples if s.decision > window.opened_at), now])
+        seen = observe([*state.windows.after(window.opened_at), now])
         outcome = NEUTRAL if expired else seen.outcome
         closed = journal.WindowClosed(
             step_lsn=step_lsn,

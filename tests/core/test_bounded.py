@@ -198,11 +198,11 @@ def test_after_a_long_history_everything_is_within_its_bound() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_after_very_long_histories_everything_is_within_its_bound(seed: int) -> None:
     chance = random.Random(seed)
     pair = Pair(observation_window=chance.choice([1, 2, 50, 2_000, 100_000]))
-    for _ in range(30_000):
+    for _ in range(10_000):
         pair.act(chance.choice(ACTIONS), chance)
     require_bounded(pair.state)
     require_counted(pair)
