@@ -293,7 +293,7 @@ def test_power_loss_at_any_operation_leaves_a_whole_copy_or_what_nobody_takes_fo
 
 
 @pytest.mark.parametrize(
-    "op", ["make_dir", "list_dir", "open", "close", "pread", "pwrite", "fdatasync", "fallocate", "unlink", "fsync_dir"]
+    "op", ["make_dir", "list_dir", "open", "pread", "pwrite", "fdatasync", "fallocate", "unlink", "fsync_dir"]
 )
 def test_an_error_of_either_disk_leaves_nothing_or_what_is_refused_and_says_which(op: str) -> None:
     source = written(BATCHES)
@@ -313,6 +313,28 @@ def test_an_error_of_either_disk_leaves_nothing_or_what_is_refused_and_says_whic
                 assert left == "nothing"
             if left == "copy":
                 assert op in {"unlink", "fsync_dir"}, "all was durable; only the mark was left to go"
+
+
+def test_an_error_of_closing_costs_a_copy_only_where_a_file_was_written() -> None:
+    """What was only read, or synced before, is closed either way."""
+    source = written(BATCHES)
+    counting = FaultDisk(source.copy())
+    copy(PATH, TARGET, disk=counting)
+    outcomes = set()
+    for nth in range(1, counting.calls["close"] + 1):
+        disk = source.copy()
+        faults = FaultDisk(disk)
+        faults.fail("close", errno.EIO, nth)
+        try:
+            copy(PATH, TARGET, disk=faults)
+        except wal.CopyFailed:
+            assert outcome(disk) in {"nothing", "refused"}
+            outcomes.add("failed")
+        else:
+            assert outcome(disk) == "copy"
+            assert list(wal.read(TARGET, disk=disk)) == numbered(RECORDS)
+            outcomes.add("copied")
+    assert outcomes == {"failed", "copied"}
 
 
 def test_a_full_disk_leaves_nothing_behind() -> None:
