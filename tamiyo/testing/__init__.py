@@ -3,10 +3,12 @@
     faults                 the vocabulary: fail, hang, late, garble, heal, release
     policies, library,     a policy, a library, a bus and a clock that speak it, and well-behaved ones
     bus, clock
+    history                writes journals without a service, valid by construction
+    machine                `ControllerMachine` and `run_controller_machine(factory)`
     strategies             Hypothesis strategies for whatever a controller is fed
 
-docs/testing.md shows how a host uses them. What is named here needs nothing but Tamiyo; `strategies` needs
-Hypothesis, and where that is installed importing this package registers them for `from_type`.
+docs/testing.md shows how a host uses them. What is named here needs nothing but Tamiyo; `strategies` and `machine`
+need Hypothesis, and where that is installed importing this package registers the strategies for `from_type`.
 """
 
 from importlib.util import find_spec
@@ -14,6 +16,7 @@ from importlib.util import find_spec
 from tamiyo.testing.bus import FaultBus, MemoryBus, Message
 from tamiyo.testing.clock import FaultClock, ManualClock
 from tamiyo.testing.faults import Faults
+from tamiyo.testing.history import History
 from tamiyo.testing.library import FaultLibrary, MemoryLibrary, MemoryRecord
 from tamiyo.testing.policies import FailingPolicy, FaultPolicy, FixedPolicy, HangingPolicy, ScriptedPolicy
 
@@ -29,6 +32,7 @@ __all__ = [
     "Faults",
     "FixedPolicy",
     "HangingPolicy",
+    "History",
     "ManualClock",
     "MemoryBus",
     "MemoryLibrary",

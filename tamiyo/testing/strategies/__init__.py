@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tamiyo.core.proposal import Proposal
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.testing.history import History
 from tamiyo.testing.library import MemoryRecord
 from tamiyo.testing.strategies.extras import (
     descriptors,
@@ -23,6 +24,7 @@ from tamiyo.testing.strategies.extras import (
     records,
     safety_sheets,
 )
+from tamiyo.testing.strategies.histories import histories
 from tamiyo.testing.strategies.hostile import hostile_bytes, hostile_packets, oversized_packets, undecodable_bytes
 from tamiyo.testing.strategies.numbers import FLOAT32, IDS, TAME, TEXTS
 from tamiyo.testing.strategies.packets import (
@@ -47,6 +49,7 @@ __all__ = [
     "extras",
     "graph_metadata",
     "hardware_contexts",
+    "histories",
     "hostile_bytes",
     "hostile_extras",
     "hostile_metadata",
@@ -74,6 +77,7 @@ REGISTERED: Mapping[type, Callable[[], st.SearchStrategy[Any]]] = {
     pb.BSDS: safety_sheets,
     MemoryRecord: records,
     Proposal: proposals,
+    History: histories,
 }
 """What `from_type` draws for each type."""
 
