@@ -64,7 +64,8 @@ def test_histories_hold_every_kind_of_record() -> None:
         "ServiceOpened", "StepReceived", "GraphLayoutObserved", "GraphObserved", "InferenceObserved",
         "InferenceTimedOut", "InferenceFailed", "InferenceSkipped", "DecisionMade", "FieldReportIssued",
         "BlueprintObserved", "BreakerMoved", "ConservativeModeChanged", "CommitLate", "StepPaused", "StepsUnrecorded",
-        "OperatorDirected", "CommandDelivered", "WindowClosed", "PublishAttempted", "FieldReportsDropped", "TelemetryDrained",
+        "OperatorDirected", "CommandDelivered", "WindowClosed", "PublishAttempted", "FieldReportsDropped",
+        "TelemetryDrained",
     }  # fmt: skip
     assert written <= seen
 
