@@ -26,6 +26,12 @@ def _retry(history: History, *, succeeded: bool) -> None:
         history.retry(succeeded=succeeded)
 
 
+def _give_up(history: History) -> None:
+    """A bus refuses whatever is due until nobody offers it any more."""
+    history.publish(succeeded=False)
+    _retry(history, succeeded=False)
+
+
 PACKETS = training_packets()
 ANSWERS = proposals() | st.sampled_from(("timeout", "failure"))
 STEPS: st.SearchStrategy[Deed] = st.builds(
@@ -44,6 +50,7 @@ DEEDS: st.SearchStrategy[Deed] = st.one_of(
     st.sampled_from(("applied", "refused")).map(lambda outcome: lambda history: history.deliver(outcome)),
     st.booleans().map(lambda succeeded: lambda history: history.publish(succeeded=succeeded)),
     st.booleans().map(lambda succeeded: lambda history: _retry(history, succeeded=succeeded)),
+    st.just(_give_up),
     st.just(lambda history: history.drain()),
     st.just(lambda history: history.open()),
 )
