@@ -2,8 +2,9 @@
 
 import contextlib
 import errno
-import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -225,37 +226,39 @@ def test_whatever_the_writer_does_at_any_moment_the_copy_opens_clean(what: str) 
     assert at > 40, "every moment was tried"
 
 
+WRITER = """
+import os, sys, wal
+os.set_blocking(0, False)
+with wal.Log.open(sys.argv[1], segment_bytes=32768, heartbeat_ms=5) as log:
+    done = 0
+    while True:
+        log.append([(1, done.to_bytes(8, "little") * 200)])
+        done += 1
+        if done % 50 == 0:
+            log.prune(max(done - 60, 1))
+        try:
+            if os.read(0, 1) == b"":
+                break
+        except BlockingIOError:
+            pass
+"""
+
+
 def test_copies_beside_a_writer_process_that_rotates_and_prunes_open_clean(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    wal.Log.open(path, segment_bytes=32768).close()
-    stop, let_go = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(let_go)
-        os.set_blocking(stop, False)
-        with contextlib.suppress(BlockingIOError), wal.Log.open(path, segment_bytes=32768, heartbeat_ms=5) as log:
-            done = 0
-            while True:
-                log.append([(1, done.to_bytes(8, "little") * 200)])
-                done += 1
-                if done % 50 == 0:
-                    log.prune(max(done - 60, 1))
-                with contextlib.suppress(BlockingIOError):
-                    if os.read(stop, 1) == b"":
-                        break
-        os._exit(0)
-    try:
-        wait_until(lambda: len(list(path.glob("*.wal"))) > 1)
-        for number in range(12):
-            copied = copy(path, tmp_path / str(number))
-            found = list(wal.read(tmp_path / str(number), None))
-            assert [entry.lsn for entry in found] == list(range(copied.first_lsn, copied.last_lsn + 1))
-            assert all(entry.payload[:8] == (entry.lsn - 1).to_bytes(8, "little") for entry in found)
-            assert wal.verify(tmp_path / str(number)).clean_close
-    finally:
-        os.close(let_go)
-        os.close(stop)
-        os.waitpid(child, 0)
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdin=subprocess.PIPE) as writer:
+        try:
+            wait_until(lambda: len(list(path.glob("*.wal"))) > 1)
+            for number in range(12):
+                copied = copy(path, tmp_path / str(number))
+                found = list(wal.read(tmp_path / str(number), None))
+                assert [entry.lsn for entry in found] == list(range(copied.first_lsn, copied.last_lsn + 1))
+                assert all(entry.payload[:8] == (entry.lsn - 1).to_bytes(8, "little") for entry in found)
+                assert wal.verify(tmp_path / str(number)).clean_close
+        finally:
+            assert writer.stdin is not None
+            writer.stdin.close()
+            assert writer.wait(60) == 0
 
 
 def outcome(disk: MemoryDisk) -> str:
