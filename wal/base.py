@@ -7,13 +7,15 @@ needs no free space, and a torn slot leaves the one before it.
 """
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import google_crc32c
 
 from wal.disk import Disk, opened, read_fully, write_fully
-from wal.errors import LogError, UnsupportedFormat
+from wal.errors import LogCorrupt, LogError, UnsupportedFormat
 from wal.segment import BASE_NAME, VERSION, Header
 from wal.tail import allocate
 from wal.tree import HASH_BYTES, Tree, frontier_length
@@ -23,6 +25,7 @@ SLOT_BYTES = 64 << 10
 SLOTS = 2
 MAGIC = b"\x89WALBAS\n"
 
+T = TypeVar("T")
 _FIELDS = struct.Struct("<8sHHIQ16sQQQQ32s32sH")
 _STEP = struct.Struct("<QQ32s32sH")
 _CRC = struct.Struct("<I")
@@ -99,6 +102,20 @@ def read_base(path: Path, disk: Disk) -> Base | None:
         return None
     found = [base for slot in slots if (base := _decode(slot, path / BASE_NAME)) is not None]
     return max(found, key=lambda base: base.number, default=None)
+
+
+def beside_prunes(path: Path, disk: Disk, look: Callable[[], T]) -> T:
+    """Look at a log without its lock, and anew where a prune took away meanwhile what was looked at.
+
+    What `look` raises stands when no prune came in between.
+    """
+    while True:
+        before = read_base(path, disk)
+        try:
+            return look()
+        except (FileNotFoundError, LogCorrupt):
+            if read_base(path, disk) == before:
+                raise
 
 
 def write_base(path: Path, disk: Disk, base: Base) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from wal.base import Base, read_base
+from wal.base import Base, beside_prunes, read_base
 from wal.disk import Disk, OsDisk, settle
 from wal.errors import LogCorrupt, LogError, LogTampered, Trimmed
 from wal.frames import Frame
@@ -57,8 +57,11 @@ def head(path: Path | str, *, disk: Disk | None = None) -> Head:
 
     Raises LogCorrupt, LogTampered, UnsupportedFormat, LogError when there is no log, or OSError.
     """
-    directory = Path(path)
-    disk = OsDisk() if disk is None else disk
+    directory, disk = Path(path), OsDisk() if disk is None else disk
+    return beside_prunes(directory, disk, lambda: _head(directory, disk))
+
+
+def _head(directory: Path, disk: Disk) -> Head:
     free = not is_locked(disk, directory)  # asked before reading, never after
     for place in segment_paths(directory, disk)[-1:] if free else ():
         settle(disk, place)  # a writer that died may have left its last batch in memory only

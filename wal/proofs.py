@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from wal.base import beside_prunes
 from wal.disk import Disk, OsDisk, opened
-from wal.errors import LogError, Trimmed
+from wal.errors import LogError
 from wal.frames import REDACTED, records
 from wal.head import Head, head
 from wal.leaves import beginning, frames_from, shorter
@@ -102,13 +103,15 @@ def prove_inclusion(
     LogCorrupt, LogTampered or LogError.
     """
     directory, disk = Path(path), OsDisk() if disk is None else disk
+    return beside_prunes(directory, disk, lambda: _inclusion(directory, disk, lsn, size, progress))
+
+
+def _inclusion(directory: Path, disk: Disk, lsn: int, size: int | None, progress: Progress | None) -> Inclusion:
     current = head(directory, disk=disk)
     size = current.size if size is None else size
     if not 1 <= lsn <= size:
         raise ValueError(f"record {lsn} is not among the {size} records of the log: ask for one of 1..{size}")
     segment, tree = beginning(directory, disk, lsn - 1)
-    if lsn <= tree.size:
-        raise Trimmed(lsn, tree.size + 1)
     roots = _Roots(tree, inclusion_ranges(lsn - 1, size))
     roots.read(directory, disk, segment, size, lsn=lsn, progress=progress)
     kind, salt, inner = _record(directory, disk, *roots.holder, lsn)
@@ -133,7 +136,8 @@ def prove_consistency(
     new_size = current.size if new_size is None else new_size
     if not 0 <= old_size <= new_size:
         raise ValueError(f"a log of {new_size} records does not begin with one of {old_size}: ask for a smaller one")
-    way = consistency_path(directory, disk, old_size, new_size, progress)
+    size = new_size
+    way = beside_prunes(directory, disk, lambda: consistency_path(directory, disk, old_size, size, progress))
     return Consistency(current.log_id, old_size, new_size, way)
 
 
@@ -200,15 +204,17 @@ class _Roots:
 
 def _record(path: Path, disk: Disk, segment: int, offset: int, lsn: int) -> tuple[int, bytes, bytes]:
     """Return a record's (kind, salt, digest) from the frame at this place."""
-    place = next(place for place in segment_paths(path, disk) if number_of(place) == segment)
-    with opened(disk, place) as fd:
-        window = Window(disk, fd)
-        frame = frame_at(window, offset)
-        if frame is None:
-            raise LogError(f"the frame with LSN {lsn} moved while the proof was made (a redaction?): ask again.")
-        found = list(records(window.buffer, window.locate(offset, frame.length), frame))
-    kind, flags, salt, payload = found[lsn - frame.first_lsn]
-    return (kind, b"", payload) if flags & REDACTED else (kind, salt, hashlib.sha256(salt + payload).digest())
+    for place in segment_paths(path, disk):
+        if number_of(place) == segment:
+            with opened(disk, place) as fd:
+                window = Window(disk, fd)
+                frame = frame_at(window, offset)
+                if frame is not None and frame.first_lsn <= lsn < frame.first_lsn + frame.records:
+                    found = list(records(window.buffer, window.locate(offset, frame.length), frame))
+                    kind, flags, salt, payload = found[lsn - frame.first_lsn]
+                    inner = payload if flags & REDACTED else hashlib.sha256(salt + payload).digest()
+                    return kind, b"" if flags & REDACTED else salt, inner
+    raise LogError(f"LSN {lsn} moved while the proof was made, by a prune or a redaction: ask again.")
 
 
 def _parse(text: str, proof: str, ints: Sequence[str], hexes: Sequence[str]) -> dict[str, Any]:

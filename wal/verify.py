@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wal.base import read_base
-from wal.checked import check_end, checked_frames, judge_end
+from wal.checked import check_end, checked_frames, judge_end, opened_segment
 from wal.disk import Disk, OsDisk, opened
 from wal.errors import LogCorrupt, LogTampered, UnsupportedFormat
 from wal.frames import CLOSE, Frame, stubs
@@ -13,8 +13,8 @@ from wal.lock import is_locked
 from wal.progress import Meter, Progress
 from wal.recovery import CUT, RESEAL, Stop
 from wal.scan import Cursor, Window, start_of
-from wal.segment import HEADER_BYTES
-from wal.shelf import Segment, first_tree, read_segment, segment_paths, successor
+from wal.segment import HEADER_BYTES, Header
+from wal.shelf import first_tree, segment_paths, successor
 from wal.tree import Tree
 
 INTACT, REDACTED, PRUNED, TORN, TRUNCATED = "intact", "redacted", "pruned", "torn", "truncated"
@@ -78,18 +78,18 @@ def verify(
     disk = OsDisk() if disk is None else disk
     while True:
         survey = _Survey(directory, disk, head, progress)
+        base = None
         try:
             base = read_base(directory, disk)
             return survey.run()
-        except LogTampered as error:
-            return survey.refused(TAMPERED, error)
-        except LogCorrupt as error:
-            return survey.refused(CORRUPT, error)
+        except (LogCorrupt, FileNotFoundError) as error:
+            if read_base(directory, disk) != base:
+                continue
+            if isinstance(error, FileNotFoundError):
+                raise
+            return survey.refused(TAMPERED if isinstance(error, LogTampered) else CORRUPT, error)
         except UnsupportedFormat as error:
             return survey.verdict(UNSUPPORTED, str(error))
-        except FileNotFoundError:
-            if read_base(directory, disk) == base:
-                raise
 
 
 class _Survey:
@@ -120,11 +120,12 @@ class _Survey:
             self._meter = Meter(self._progress, sum([self._length(place) for place in paths]))
         stop, before = None, None
         for place in paths:
-            segment = self._checked(place, before, None if stop is None else stop.cursor)
-            stop = self._walk(segment)
+            with opened_segment(place, self._disk) as (header, fd):
+                self._check(header, before, None if stop is None else stop.cursor)
+                stop = self._walk(header, fd)
             if stop.case.action == RESEAL:
                 break  # the successor is empty: this is the end
-            before = segment
+            before = header
         return self._ending(stop)
 
     def verdict(
@@ -151,36 +152,32 @@ class _Survey:
             return self.verdict(EMPTY)
         return self.verdict(TRUNCATED, f"no segment is left of the {self._expected.size} records expected")
 
-    def _checked(self, place: Path, before: Segment | None, end: Cursor | None) -> Segment:
-        """Read a segment's header and check that it follows from what was read before."""
-        segment = read_segment(place, self._disk)
-        header = segment.header
-        if before is None or end is None:
-            self._tree = first_tree(self._path, self._disk, header)
-            self._first_lsn = header.first_lsn
-            self._chain = header.chain
-            self._begins = Head(header.log_id, self._tree.size, self._tree.root(), header.chain)
-            self._meet_at_the_beginning()
-            return segment
-        check_end(before.header, end, self._tree, header)
-        return segment
+    def _check(self, header: Header, before: Header | None, end: Cursor | None) -> None:
+        """Check that a segment's header follows from what was read before."""
+        if before is not None and end is not None:
+            check_end(before, end, self._tree, header)
+            return
+        self._tree = first_tree(self._path, self._disk, header)
+        self._first_lsn = header.first_lsn
+        self._chain = header.chain
+        self._begins = Head(header.log_id, self._tree.size, self._tree.root(), header.chain)
+        self._meet_at_the_beginning()
 
-    def _walk(self, segment: Segment) -> Stop:
+    def _walk(self, header: Header, fd: int) -> Stop:
         """Walk one segment, and on past a place that a live writer filled after it was read."""
-        with opened(self._disk, segment.path) as fd:
-            window, cursor = Window(self._disk, fd), start_of(segment.header)
-            last_type, stop = None, None
-            while stop is None:
-                for frame, leaves in checked_frames(window, cursor, self._tree):
-                    last_type = frame.type
-                    self._meet(frame, leaves)
-                    if segment.header.redacted:
-                        self._redacted += stubs(window.buffer, window.locate(frame.offset, frame.length), frame)
-                    self._meter.add(frame.length)
-                after = successor(self._path, self._disk, segment.header.segment)
-                stop = judge_end(window, cursor, segment.header, self._disk, after=after, last_type=last_type)
-            self._meter.add(HEADER_BYTES + window.size - cursor.offset)
-            return stop
+        window, cursor = Window(self._disk, fd), start_of(header)
+        last_type, stop = None, None
+        while stop is None:
+            for frame, leaves in checked_frames(window, cursor, self._tree):
+                last_type = frame.type
+                self._meet(frame, leaves)
+                if header.redacted:
+                    self._redacted += stubs(window.buffer, window.locate(frame.offset, frame.length), frame)
+                self._meter.add(frame.length)
+            after = successor(self._path, self._disk, header.segment)
+            stop = judge_end(window, cursor, header, self._disk, after=after, last_type=last_type)
+        self._meter.add(HEADER_BYTES + window.size - cursor.offset)
+        return stop
 
     def _head(self) -> Head | None:
         """The head of what was read so far."""
