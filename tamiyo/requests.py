@@ -81,7 +81,7 @@ class RequestBox:
                 file.flush()
                 os.fsync(file.fileno())
             draft.rename(self.path / name)
-        except BaseException:
+        except BaseException:  # whatever stops the writing, an interrupt too, no half a request stays behind
             draft.unlink(missing_ok=True)
             raise
         _sync_directory(self.path)

@@ -308,8 +308,7 @@ class TamiyoService:
             except InvariantViolation as error:
                 self._broken = error
                 raise
-            except Exception as error:
-                # A fault of ours that no stage has an answer to: stop rather than go on from a guess.
+            except Exception as error:  # a fault of ours: stop rather than go on from a guess
                 self._broken = InvariantViolation(f"evaluate_{call} met {type(error).__name__}: {error}; open again")
                 raise self._broken from error
             step.timings.total_ns = time.perf_counter_ns() - started_ns

@@ -72,7 +72,7 @@ class Reader:
         except (LogError, OSError):
             if not found:
                 raise  # else hand over what is sound first; the next call meets the same place again
-        except BaseException:
+        except BaseException:  # an interrupt at any line: what was found is not handed over, so it is read again
             self._place = before
             raise
         if found:

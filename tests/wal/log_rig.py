@@ -84,3 +84,23 @@ def wait_until(holds: Callable[[], bool], within_s: float = 30) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it never came to hold"
         threading.Event().wait(0.001)
+
+
+class AtCall:
+    """A disk on which something else happens just before the `at`-th call."""
+
+    def __init__(self, disk: MemoryDisk, at: int, meddle: Callable[[], object]) -> None:
+        self._disk = disk
+        self._meddle = meddle
+        self.left = at
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        real = getattr(self._disk, name)
+
+        def call(*args: object, **options: object) -> object:
+            self.left -= 1
+            if self.left == 0:
+                self._meddle()
+            return real(*args, **options)
+
+        return call

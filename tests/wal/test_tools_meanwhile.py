@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from log_rig import PATH, open_log
+from log_rig import PATH, AtCall, open_log
 
 import wal
 from wal.testing import MemoryDisk
@@ -33,26 +33,6 @@ MEANWHILE: dict[str, Callable[[wal.Log], object]] = {
     "redacts": lambda log: log.redact(lambda entry: entry.lsn % 2 == 0),
     "closes": lambda log: log.close(),
 }
-
-
-class Meddled:
-    """A disk on which something else happens just before the `at`-th call."""
-
-    def __init__(self, disk: MemoryDisk, at: int, meddle: Callable[[], object]) -> None:
-        self._disk = disk
-        self._meddle = meddle
-        self.left = at
-
-    def __getattr__(self, name: str) -> Callable[..., object]:
-        real = getattr(self._disk, name)
-
-        def call(*args: object, **options: object) -> object:
-            self.left -= 1
-            if self.left == 0:
-                self._meddle()
-            return real(*args, **options)
-
-        return call
 
 
 def verify(disk: wal.Disk) -> None:
@@ -94,7 +74,7 @@ def test_what_the_writer_does_meanwhile_is_never_taken_for_damage(look: Callable
     for at in range(1, 400):
         disk = MemoryDisk()
         log, _ = begun(disk)
-        meddled = Meddled(disk, at, lambda log=log: MEANWHILE[what](log))  # type: ignore[misc]
+        meddled = AtCall(disk, at, lambda log=log: MEANWHILE[what](log))  # type: ignore[misc]
         refusal: wal.LogError | None = None
         try:
             look(meddled)  # type: ignore[arg-type]

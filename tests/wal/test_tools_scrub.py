@@ -7,7 +7,7 @@ from pathlib import Path
 
 import google_crc32c
 import pytest
-from log_rig import PATH, SEGMENT_BYTES, open_log, overwrite, segment, segments, written
+from log_rig import PATH, SEGMENT_BYTES, AtCall, open_log, overwrite, segment, segments, written
 
 import wal
 from wal.progress import STEP_BYTES, Meter
@@ -159,26 +159,6 @@ def test_a_seal_that_is_written_while_its_segment_is_read_is_seen() -> None:
         if meddled.left > 0:
             return
     pytest.fail("not every moment was tried")
-
-
-class AtCall:
-    """A disk on which something else happens just before the `at`-th call."""
-
-    def __init__(self, disk: MemoryDisk, at: int, meddle: Callable[[], object]) -> None:
-        self._disk = disk
-        self._meddle = meddle
-        self.left = at
-
-    def __getattr__(self, name: str) -> Callable[..., object]:
-        real = getattr(self._disk, name)
-
-        def call(*args: object, **options: object) -> object:
-            self.left -= 1
-            if self.left == 0:
-                self._meddle()
-            return real(*args, **options)
-
-        return call
 
 
 @pytest.mark.parametrize("what", ["prune", "redact", "append"])
