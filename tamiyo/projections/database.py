@@ -4,6 +4,7 @@ A database for those who outgrow a file is another module like this one; nothing
 """
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = ["BUSY_TIMEOUT_MS", "DatabaseDamaged", "memory_engine", "reading", "se
 BUSY_TIMEOUT_MS = 5_000
 """How long a transaction waits for another process's; catching up in batches holds the lock far shorter."""
 
+_ASK_AGAIN_S = 0.005  # a switch takes about a millisecond
 _BEGIN = "tamiyo_begin"
 _SIDE_FILES = ("-wal", "-shm")
 
@@ -89,8 +91,22 @@ def _prepared(engine: Engine) -> Engine:
 def _on_connect(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # the driver would begin transactions of its own, and deferred ones
     connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    connection.execute("PRAGMA journal_mode = WAL")
+    _use_wal(connection)
     connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last rows: the log has them
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL mode, waiting for others that do the same to a new file: SQLite refuses that at once."""
+    deadline_s = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline_s:
+                raise
+            time.sleep(_ASK_AGAIN_S)
+        else:
+            return
 
 
 def _on_begin(connection: Connection) -> None:

@@ -2,6 +2,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 from projection_rig import history, made_new, projected, write_log
@@ -201,6 +202,41 @@ def test_threads_that_open_a_new_projection_at_once_all_get_it(directory):
         thread.join()
     assert failures == []
     assert found == [made_new(directory)] * 4
+
+
+class Refusing(sqlite3.Connection):
+    """A connection whose first so many switches to WAL mode SQLite refuses."""
+
+    refusals, code, switches = 0, sqlite3.SQLITE_BUSY, 0
+
+    def execute(self, statement, *parameters):
+        if "journal_mode" in statement:
+            self.switches += 1
+            if self.switches <= self.refusals:
+                error = sqlite3.OperationalError("refused")
+                error.sqlite_errorcode = self.code
+                raise error
+        return super().execute(statement, *parameters)
+
+
+def test_a_switch_to_wal_that_others_are_in_the_way_of_is_asked_for_again(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "new.sqlite", factory=Refusing)) as connection:
+        connection.refusals = 3
+        database._on_connect(connection, None)
+        assert connection.switches == 4
+        assert connection.execute("PRAGMA synchronous").fetchone() == (1,)
+        with closing(sqlite3.connect(tmp_path / "new.sqlite")) as other:
+            assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize(("code", "timeout_ms"), [(sqlite3.SQLITE_BUSY, 0), (sqlite3.SQLITE_IOERR, 5_000)])
+def test_a_switch_is_given_up_when_its_time_is_over_or_the_trouble_is_another(tmp_path, monkeypatch, code, timeout_ms):
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", timeout_ms)
+    with closing(sqlite3.connect(tmp_path / "new.sqlite", factory=Refusing)) as connection:
+        connection.refusals, connection.code = 10**9, code
+        with pytest.raises(sqlite3.OperationalError, match="refused"):
+            database._on_connect(connection, None)
+        assert connection.switches == 1
 
 
 OPENS = """
