@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from wal import status
+
 ZERO_CHUNK_BYTES = 1 << 20
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
@@ -97,11 +99,11 @@ class OsDisk:
 
     def size(self, fd: int) -> int:
         """Return the file's length in bytes."""
-        return os.fstat(fd).st_size
+        return status.size(fd)
 
     def links(self, fd: int) -> int:
         """Return how many names the file has."""
-        return os.fstat(fd).st_nlink
+        return status.links(fd)
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         """Read up to `length` bytes."""
