@@ -146,11 +146,13 @@ class Log:
         Every head of this log that covers what is left can be checked as before. One that is older can only when it
         was in `keep_heads`, of this or an earlier prune: its proof is then kept.
 
-        Raises LogError when a head to keep is not one of this log or its proof has no place, LogClosed, LogFailed, or
-        LogCorrupt; nothing was pruned then. Interrupted at any moment, it leaves the log as before or pruned.
+        Raises LogError when a head to keep is not one of this log or its proof has no place, LogClosed, LogFailed
+        (TakenOver when another writer has the log now), or LogCorrupt; nothing was pruned then. Interrupted at any
+        moment, it leaves the log as before or pruned.
         """
         with self._maintained():
-            pruned = drop_segments(self.path, self._disk, before_lsn, list(keep_heads))
+            ours = self._writer.refuse_if_taken_over
+            pruned = drop_segments(self.path, self._disk, before_lsn, list(keep_heads), still_ours=ours)
             self._writer.shrink(pruned.freed_bytes)
             return pruned
 
@@ -160,12 +162,13 @@ class Log:
         Numbers and kinds stay, and every proof and head holds as before. One segment at a time is written anew,
         checked, and put in the old one's place; what stands in the segment in use is left for a later run.
 
-        Raises LogFull when there is no room for one segment, LogClosed, LogFailed, or LogCorrupt. Interrupted at any
-        moment, it leaves each segment as before or redacted.
+        Raises LogFull when there is no room for one segment, LogClosed, LogFailed (TakenOver when another writer has
+        the log now), or LogCorrupt. Interrupted at any moment, it leaves each segment as before or redacted.
         """
         with self._maintained():
             upto_lsn = self.durable_lsn if upto_lsn is None else upto_lsn
-            return redact(self.path, self._disk, which, upto_lsn, freed=self._writer.shrink)
+            ours = self._writer.refuse_if_taken_over
+            return redact(self.path, self._disk, which, upto_lsn, freed=self._writer.shrink, still_ours=ours)
 
     @contextlib.contextmanager
     def _maintained(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ that the next opening removes. So a log is the old one or the pruned one, and no
 """
 
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,13 +41,18 @@ def prune(path: Path | str, before_lsn: int, *, keep_heads: Iterable[Head] = (),
     directory, disk = Path(path), OsDisk() if disk is None else disk
     lock = Lock(disk, directory)
     try:
-        return drop_segments(directory, disk, before_lsn, list(keep_heads))
+        return drop_segments(directory, disk, before_lsn, list(keep_heads), still_ours=lambda: None)
     finally:
         lock.release()
 
 
-def drop_segments(path: Path, disk: Disk, before_lsn: int, keep_heads: Sequence[Head]) -> Pruned:
-    """Do it, never to the last segment. The caller holds the lock. Raises as `prune`."""
+def drop_segments(
+    path: Path, disk: Disk, before_lsn: int, keep_heads: Sequence[Head], *, still_ours: Callable[[], None]
+) -> Pruned:
+    """Do it, never to the last segment. The caller holds the lock. Raises as `prune`.
+
+    `still_ours` is called before anything is changed, and raises when the lock did not hold.
+    """
     settle(disk, path / BASE_NAME)  # an earlier attempt's slot may be in memory alone; the next goes over the other one
     segments = read_segments(path, disk)
     first = _first_kept(disk, segments, before_lsn)
@@ -59,6 +64,7 @@ def drop_segments(path: Path, disk: Disk, before_lsn: int, keep_heads: Sequence[
         tree, _ = tree_at(path, disk, kept.first_lsn - 1)
         steps = _steps(path, disk, old, kept, keep_heads)
         base = base_of(kept, old.number + 1, tree, steps)
+        still_ours()
         write_base(path, disk, base)
         settle(disk, path / BASE_NAME)  # a file system that fails late says so at the second sync
         if read_base(path, disk) != base:

@@ -37,11 +37,20 @@ class Redaction:
     freed_bytes: int
 
 
-def redact(path: Path, disk: Disk, which: Which, upto_lsn: int, freed: Callable[[int], None]) -> Redaction:
+def redact(
+    path: Path,
+    disk: Disk,
+    which: Which,
+    upto_lsn: int,
+    *,
+    freed: Callable[[int], None],
+    still_ours: Callable[[], None],
+) -> Redaction:
     """Replace the payloads that `which` names by stubs, in finished segments up to `upto_lsn`.
 
-    `freed` is told the bytes that each segment gave back. The caller holds the lock. Raises LogCorrupt or OSError,
-    with every segment as before or redacted.
+    `freed` is told the bytes that each segment gave back; `still_ours` is called before each is written anew, and
+    raises when the lock did not hold, which the caller has. Raises LogCorrupt or OSError, with every segment as before
+    or redacted.
     """
     records_done = segments_done = freed_bytes = 0
     for before, after in pairwise(read_segments(path, disk)):
@@ -49,6 +58,7 @@ def redact(path: Path, disk: Disk, which: Which, upto_lsn: int, freed: Callable[
             break
         anew = _Anew(path, disk, before, after.header)
         if anew.choose(which, upto_lsn):
+            still_ours()
             shorter_by = anew.replace()
             freed(shorter_by)
             freed_bytes += shorter_by

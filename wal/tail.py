@@ -1,10 +1,11 @@
-"""The end of the log, where bytes are added. Used by one thread at a time; knows no queue and no caller.
+"""The end of the log, where bytes are added. Used by one thread, except where it says so; knows no queue, no caller.
 
 Rule 1: bytes of one sync group are issued only after the group before it is durable.
 Rule 2: the first error leaves this object unusable; `wal.writer` sees to that.
 """
 
 import contextlib
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,6 +124,7 @@ class Tail:
         self._disk = disk
         self._directory = directory
         self._fd = fd
+        self._fd_mutex = threading.Lock()  # held to exchange the descriptor, and to ask about it
         self.header = header
         self.cursor = cursor
         self._tree = LazyTree(tree)
@@ -159,10 +161,13 @@ class Tail:
     def refuse_if_taken_over(self) -> None:
         """Raise TakenOver when another writer opened the log meanwhile, which a lock that did not hold has let in.
 
+        For any thread: pruning and redacting ask too, before they change a file that may be the other writer's.
         Recovery writes the last segment of a log that was not closed anew, under the same name, so this one's file
         has none any more: what is synced into it is lost.
         """
-        if self._disk.links(self._fd) == 0:
+        with self._fd_mutex:
+            nameless = self._disk.links(self._fd) == 0
+        if nameless:
             raise TakenOver(
                 f"another writer has taken over {self._directory}: the file of segment {self.cursor.segment} that this"
                 " one writes has no name any more, and nothing more is acknowledged here. Find out why the lock did not"
@@ -219,7 +224,8 @@ class Tail:
         )  # fmt: skip
         install(self._disk, self._directory, spare_fd, header)
         self._control(SEAL, b"".join(tree.nodes))
-        full, self._fd = self._fd, spare_fd  # exchanged first: what is closed is never closed a second time
+        with self._fd_mutex:
+            full, self._fd = self._fd, spare_fd  # exchanged first: what is closed is never closed a second time
         self._disk.close(full)
         self.header = header
         self.cursor = start_of(header)

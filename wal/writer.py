@@ -104,6 +104,10 @@ class Writer:
         with self._size_mutex:
             self._size_bytes -= freed_bytes
 
+    def refuse_if_taken_over(self) -> None:
+        """Raise TakenOver when another writer has the log now. Raises OSError when that cannot be told."""
+        self._tail.refuse_if_taken_over()
+
     def stop(self, timeout_s: float | None) -> bool:
         """Write what is queued, end the log cleanly and wait for that; False when `timeout_s` passed first."""
         self.handover.close()

@@ -1,0 +1,83 @@
+"""A writer whose lock did not hold: it was stopped, another one opened the log, and then it goes on."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from log_rig import abandon
+
+import wal
+
+SEGMENT_BYTES = 16384
+
+
+@dataclass
+class Two:
+    """The `old` writer, which somebody cut off by removing its LOCK file, and the `new` one."""
+
+    path: Path
+    old: wal.Log
+    new: wal.Log
+
+    def files(self) -> dict[str, bytes]:
+        return {place.name: place.read_bytes() for place in self.path.iterdir() if place.name != "spare.tmp"}
+
+
+def opened(path: Path) -> wal.Log:
+    return wal.Log.open(path, segment_bytes=SEGMENT_BYTES, heartbeat_ms=1e9)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[Two]:
+    old = opened(tmp_path)
+    for n in range(8):
+        old.append([(n, bytes([n]) * 4000)])
+    (tmp_path / "LOCK").unlink()
+    new = opened(tmp_path)
+    new.append([(100, b"by the new writer")])
+    yield Two(tmp_path, old, new)
+    abandon(old)
+    new.close()
+    kinds = [entry.kind for entry in wal.read(tmp_path, None)]
+    assert kinds[-2:] == [100, 101], "the log is the new writer's"
+    assert wal.verify(tmp_path).status in {"intact", "pruned", "redacted"}
+
+
+@pytest.mark.parametrize("length", [10, 12000], ids=["in its segment", "in the next segment"])
+def test_a_writer_that_was_taken_over_acknowledges_nothing_and_changes_nothing(two: Two, length: int) -> None:
+    before = two.files()
+    with pytest.raises(wal.OutcomeUnknown, match="another writer has taken over"):
+        two.old.append([(99, bytes(length))])
+    assert isinstance(two.old.failure, wal.TakenOver)
+    for attempt in (
+        lambda: two.old.append([(99, b"")]), lambda: two.old.submit([(99, b"")]), lambda: two.old.stage(99, b""),
+    ):  # fmt: skip
+        with pytest.raises(wal.TakenOver, match="open the log again"):
+            attempt()
+    assert two.files() == before
+    assert two.new.append([(101, b"")]).last_lsn == 10
+
+
+def test_closing_a_log_that_was_taken_over_says_so_and_leaves_it_to_its_new_writer(two: Two) -> None:
+    before = two.files()
+    with pytest.raises(wal.TakenOver):
+        two.old.close()
+    assert two.files() == before
+    two.new.append([(101, b"")])
+
+
+MAINTENANCE: dict[str, Callable[[wal.Log], object]] = {
+    "prune": lambda log: log.prune(4),
+    "redact": lambda log: log.redact(lambda entry: entry.kind == 1),
+}
+
+
+@pytest.mark.parametrize("what", MAINTENANCE)
+def test_a_log_that_was_taken_over_is_neither_pruned_nor_redacted_by_its_old_writer(two: Two, what: str) -> None:
+    before = two.files()
+    with pytest.raises(wal.TakenOver):
+        MAINTENANCE[what](two.old)
+    assert two.files() == before
+    MAINTENANCE[what](two.new)
+    two.new.append([(101, b"")])
