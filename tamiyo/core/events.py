@@ -44,6 +44,10 @@ MESSAGES: Mapping[int, type[Message]] = MappingProxyType(
         23: journal.PublishAttempted,
         24: journal.FieldReportsDropped,
         25: journal.TelemetryDrained,
+        26: journal.StateBase,
+        27: journal.SnapshotTaken,
+        28: journal.RetentionPlanned,
+        29: journal.RetentionCompleted,
     }
 )
 

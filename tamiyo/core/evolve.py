@@ -344,6 +344,18 @@ def _steps_unrecorded(draft: Draft, _: int, event: journal.StepsUnrecorded) -> N
         draft.count("log", breakers.SUCCESS)
 
 
+def _looked_back(draft: Draft, lsn: int, event: journal.StateBase | journal.SnapshotTaken) -> None:
+    """Words about a state that was; an audit compares them with the state that the log comes to there."""
+    if not 0 < event.at_lsn < lsn:
+        raise draft.refusal(event, f"it speaks of LSN {event.at_lsn}, which is not before it")
+    draft.advance(event.event_time_ns)
+
+
+def _retention(draft: Draft, _: int, event: journal.RetentionPlanned | journal.RetentionCompleted) -> None:
+    """What a run takes away is folded already, or read from a base: the state stays as it is."""
+    draft.advance(event.event_time_ns)
+
+
 def _unchanged(_draft: Draft, _lsn: int, _event: Event) -> None:
     """Observations that only their step's decision reads."""
 
@@ -375,6 +387,10 @@ FOLDS: Mapping[type[Event], Callable[[Draft, int, Any], None]] = MappingProxyTyp
         journal.PublishAttempted: between.publish_attempted,
         journal.FieldReportsDropped: between.field_reports_dropped,
         journal.TelemetryDrained: between.telemetry_drained,
+        journal.StateBase: _looked_back,
+        journal.SnapshotTaken: _looked_back,
+        journal.RetentionPlanned: _retention,
+        journal.RetentionCompleted: _retention,
     }
 )
 """The handler of each event; a message without one cannot be logged."""

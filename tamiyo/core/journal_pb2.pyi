@@ -579,3 +579,412 @@ class TelemetryDrained(_message.Message):
     packets: int
     event_time_ns: int
     def __init__(self, through_lsn: _Optional[int] = ..., packets: _Optional[int] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
+
+class StateBase(_message.Message):
+    __slots__ = ("at_lsn", "digest", "needs_lsn", "state", "contents", "event_time_ns")
+    AT_LSN_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NEEDS_LSN_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CONTENTS_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    at_lsn: int
+    digest: str
+    needs_lsn: int
+    state: BaseState
+    contents: _containers.RepeatedCompositeFieldContainer[KeptContent]
+    event_time_ns: int
+    def __init__(self, at_lsn: _Optional[int] = ..., digest: _Optional[str] = ..., needs_lsn: _Optional[int] = ..., state: _Optional[_Union[BaseState, _Mapping]] = ..., contents: _Optional[_Iterable[_Union[KeptContent, _Mapping]]] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
+
+class KeptContent(_message.Message):
+    __slots__ = ("digest", "content")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    content: bytes
+    def __init__(self, digest: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
+
+class BaseState(_message.Message):
+    __slots__ = ("last_lsn", "event_time_ns", "thresholds", "options", "log_id", "metadata_budget_ms", "behaviour_flags", "policy_version", "steps_received", "steps_unrecorded", "decisions", "commits_late", "unsettled", "unsettled_report_lsn", "undecided", "loss", "norms", "breakers", "conservative", "conditions", "windows", "reports_issued", "outbox", "undelivered", "deliveries", "directives", "registries", "layouts", "blueprints", "seed_blueprints")
+    class ThresholdsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    LAST_LSN_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    METADATA_BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
+    BEHAVIOUR_FLAGS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    STEPS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    STEPS_UNRECORDED_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    COMMITS_LATE_FIELD_NUMBER: _ClassVar[int]
+    UNSETTLED_FIELD_NUMBER: _ClassVar[int]
+    UNSETTLED_REPORT_LSN_FIELD_NUMBER: _ClassVar[int]
+    UNDECIDED_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    NORMS_FIELD_NUMBER: _ClassVar[int]
+    BREAKERS_FIELD_NUMBER: _ClassVar[int]
+    CONSERVATIVE_FIELD_NUMBER: _ClassVar[int]
+    CONDITIONS_FIELD_NUMBER: _ClassVar[int]
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_ISSUED_FIELD_NUMBER: _ClassVar[int]
+    OUTBOX_FIELD_NUMBER: _ClassVar[int]
+    UNDELIVERED_FIELD_NUMBER: _ClassVar[int]
+    DELIVERIES_FIELD_NUMBER: _ClassVar[int]
+    DIRECTIVES_FIELD_NUMBER: _ClassVar[int]
+    REGISTRIES_FIELD_NUMBER: _ClassVar[int]
+    LAYOUTS_FIELD_NUMBER: _ClassVar[int]
+    BLUEPRINTS_FIELD_NUMBER: _ClassVar[int]
+    SEED_BLUEPRINTS_FIELD_NUMBER: _ClassVar[int]
+    last_lsn: int
+    event_time_ns: int
+    thresholds: _containers.ScalarMap[str, float]
+    options: Options
+    log_id: str
+    metadata_budget_ms: int
+    behaviour_flags: _containers.RepeatedScalarFieldContainer[str]
+    policy_version: str
+    steps_received: int
+    steps_unrecorded: int
+    decisions: int
+    commits_late: int
+    unsettled: BaseUnsettled
+    unsettled_report_lsn: int
+    undecided: _containers.RepeatedScalarFieldContainer[int]
+    loss: BaseLoss
+    norms: _containers.RepeatedCompositeFieldContainer[BaseNorm]
+    breakers: _containers.RepeatedCompositeFieldContainer[BaseBreaker]
+    conservative: BaseConservative
+    conditions: _containers.RepeatedCompositeFieldContainer[BaseCondition]
+    windows: BaseWindows
+    reports_issued: int
+    outbox: BaseOutbox
+    undelivered: _containers.RepeatedCompositeFieldContainer[BaseUndelivered]
+    deliveries: BaseDeliveries
+    directives: _containers.RepeatedScalarFieldContainer[str]
+    registries: _containers.RepeatedCompositeFieldContainer[BaseRegistry]
+    layouts: _containers.RepeatedCompositeFieldContainer[BaseLayout]
+    blueprints: _containers.RepeatedCompositeFieldContainer[BaseBlueprint]
+    seed_blueprints: _containers.RepeatedCompositeFieldContainer[BaseSeed]
+    def __init__(self, last_lsn: _Optional[int] = ..., event_time_ns: _Optional[int] = ..., thresholds: _Optional[_Mapping[str, float]] = ..., options: _Optional[_Union[Options, _Mapping]] = ..., log_id: _Optional[str] = ..., metadata_budget_ms: _Optional[int] = ..., behaviour_flags: _Optional[_Iterable[str]] = ..., policy_version: _Optional[str] = ..., steps_received: _Optional[int] = ..., steps_unrecorded: _Optional[int] = ..., decisions: _Optional[int] = ..., commits_late: _Optional[int] = ..., unsettled: _Optional[_Union[BaseUnsettled, _Mapping]] = ..., unsettled_report_lsn: _Optional[int] = ..., undecided: _Optional[_Iterable[int]] = ..., loss: _Optional[_Union[BaseLoss, _Mapping]] = ..., norms: _Optional[_Iterable[_Union[BaseNorm, _Mapping]]] = ..., breakers: _Optional[_Iterable[_Union[BaseBreaker, _Mapping]]] = ..., conservative: _Optional[_Union[BaseConservative, _Mapping]] = ..., conditions: _Optional[_Iterable[_Union[BaseCondition, _Mapping]]] = ..., windows: _Optional[_Union[BaseWindows, _Mapping]] = ..., reports_issued: _Optional[int] = ..., outbox: _Optional[_Union[BaseOutbox, _Mapping]] = ..., undelivered: _Optional[_Iterable[_Union[BaseUndelivered, _Mapping]]] = ..., deliveries: _Optional[_Union[BaseDeliveries, _Mapping]] = ..., directives: _Optional[_Iterable[str]] = ..., registries: _Optional[_Iterable[_Union[BaseRegistry, _Mapping]]] = ..., layouts: _Optional[_Iterable[_Union[BaseLayout, _Mapping]]] = ..., blueprints: _Optional[_Iterable[_Union[BaseBlueprint, _Mapping]]] = ..., seed_blueprints: _Optional[_Iterable[_Union[BaseSeed, _Mapping]]] = ...) -> None: ...
+
+class BaseUnsettled(_message.Message):
+    __slots__ = ("step_lsn", "seed_id", "blueprint_id", "command_id")
+    STEP_LSN_FIELD_NUMBER: _ClassVar[int]
+    SEED_ID_FIELD_NUMBER: _ClassVar[int]
+    BLUEPRINT_ID_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
+    step_lsn: int
+    seed_id: str
+    blueprint_id: str
+    command_id: str
+    def __init__(self, step_lsn: _Optional[int] = ..., seed_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., command_id: _Optional[str] = ...) -> None: ...
+
+class BaseLoss(_message.Message):
+    __slots__ = ("training_run_id", "previous", "last")
+    TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    training_run_id: str
+    previous: float
+    last: float
+    def __init__(self, training_run_id: _Optional[str] = ..., previous: _Optional[float] = ..., last: _Optional[float] = ...) -> None: ...
+
+class BaseNorm(_message.Message):
+    __slots__ = ("mean", "variance")
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    VARIANCE_FIELD_NUMBER: _ClassVar[int]
+    mean: float
+    variance: float
+    def __init__(self, mean: _Optional[float] = ..., variance: _Optional[float] = ...) -> None: ...
+
+class BaseBreaker(_message.Message):
+    __slots__ = ("name", "state", "failures", "successes", "moved_at_ns")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    SUCCESSES_FIELD_NUMBER: _ClassVar[int]
+    MOVED_AT_NS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    state: int
+    failures: int
+    successes: int
+    moved_at_ns: int
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[int] = ..., failures: _Optional[int] = ..., successes: _Optional[int] = ..., moved_at_ns: _Optional[int] = ...) -> None: ...
+
+class BaseConservative(_message.Message):
+    __slots__ = ("active", "reason", "since_ns", "clean_steps", "operator")
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SINCE_NS_FIELD_NUMBER: _ClassVar[int]
+    CLEAN_STEPS_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    active: bool
+    reason: str
+    since_ns: int
+    clean_steps: int
+    operator: str
+    def __init__(self, active: _Optional[bool] = ..., reason: _Optional[str] = ..., since_ns: _Optional[int] = ..., clean_steps: _Optional[int] = ..., operator: _Optional[str] = ...) -> None: ...
+
+class BaseCondition(_message.Message):
+    __slots__ = ("reason", "level", "since_step_index", "shown_step_index")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    SINCE_STEP_INDEX_FIELD_NUMBER: _ClassVar[int]
+    SHOWN_STEP_INDEX_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    level: int
+    since_step_index: int
+    shown_step_index: int
+    def __init__(self, reason: _Optional[str] = ..., level: _Optional[int] = ..., since_step_index: _Optional[int] = ..., shown_step_index: _Optional[int] = ...) -> None: ...
+
+class BaseWindow(_message.Message):
+    __slots__ = ("command_id", "opened_at", "length", "start_epoch", "training_run_id", "seed_id", "blueprint_id", "policy_version")
+    COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
+    OPENED_AT_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    START_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    SEED_ID_FIELD_NUMBER: _ClassVar[int]
+    BLUEPRINT_ID_FIELD_NUMBER: _ClassVar[int]
+    POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    command_id: str
+    opened_at: int
+    length: int
+    start_epoch: int
+    training_run_id: str
+    seed_id: str
+    blueprint_id: str
+    policy_version: str
+    def __init__(self, command_id: _Optional[str] = ..., opened_at: _Optional[int] = ..., length: _Optional[int] = ..., start_epoch: _Optional[int] = ..., training_run_id: _Optional[str] = ..., seed_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., policy_version: _Optional[str] = ...) -> None: ...
+
+class BaseSample(_message.Message):
+    __slots__ = ("decision", "loss_delta", "hook_latency_ms", "critical")
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    LOSS_DELTA_FIELD_NUMBER: _ClassVar[int]
+    HOOK_LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+    CRITICAL_FIELD_NUMBER: _ClassVar[int]
+    decision: int
+    loss_delta: float
+    hook_latency_ms: float
+    critical: bool
+    def __init__(self, decision: _Optional[int] = ..., loss_delta: _Optional[float] = ..., hook_latency_ms: _Optional[float] = ..., critical: _Optional[bool] = ...) -> None: ...
+
+class BaseWindows(_message.Message):
+    __slots__ = ("open", "samples", "expired")
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_FIELD_NUMBER: _ClassVar[int]
+    open: _containers.RepeatedCompositeFieldContainer[BaseWindow]
+    samples: _containers.RepeatedCompositeFieldContainer[BaseSample]
+    expired: int
+    def __init__(self, open: _Optional[_Iterable[_Union[BaseWindow, _Mapping]]] = ..., samples: _Optional[_Iterable[_Union[BaseSample, _Mapping]]] = ..., expired: _Optional[int] = ...) -> None: ...
+
+class BaseRetry(_message.Message):
+    __slots__ = ("report_id", "report_lsn", "attempts", "due_ns")
+    REPORT_ID_FIELD_NUMBER: _ClassVar[int]
+    REPORT_LSN_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    DUE_NS_FIELD_NUMBER: _ClassVar[int]
+    report_id: str
+    report_lsn: int
+    attempts: int
+    due_ns: int
+    def __init__(self, report_id: _Optional[str] = ..., report_lsn: _Optional[int] = ..., attempts: _Optional[int] = ..., due_ns: _Optional[int] = ...) -> None: ...
+
+class BaseOutbox(_message.Message):
+    __slots__ = ("telemetry_lsn", "reports_lsn", "retries", "published", "retried", "dropped", "superseded")
+    TELEMETRY_LSN_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_LSN_FIELD_NUMBER: _ClassVar[int]
+    RETRIES_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_FIELD_NUMBER: _ClassVar[int]
+    RETRIED_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    SUPERSEDED_FIELD_NUMBER: _ClassVar[int]
+    telemetry_lsn: int
+    reports_lsn: int
+    retries: _containers.RepeatedCompositeFieldContainer[BaseRetry]
+    published: int
+    retried: int
+    dropped: int
+    superseded: int
+    def __init__(self, telemetry_lsn: _Optional[int] = ..., reports_lsn: _Optional[int] = ..., retries: _Optional[_Iterable[_Union[BaseRetry, _Mapping]]] = ..., published: _Optional[int] = ..., retried: _Optional[int] = ..., dropped: _Optional[int] = ..., superseded: _Optional[int] = ...) -> None: ...
+
+class BaseUndelivered(_message.Message):
+    __slots__ = ("command_id", "lsn")
+    COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
+    LSN_FIELD_NUMBER: _ClassVar[int]
+    command_id: str
+    lsn: int
+    def __init__(self, command_id: _Optional[str] = ..., lsn: _Optional[int] = ...) -> None: ...
+
+class BaseDeliveries(_message.Message):
+    __slots__ = ("forgotten", "delivered", "unmatched")
+    FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
+    DELIVERED_FIELD_NUMBER: _ClassVar[int]
+    UNMATCHED_FIELD_NUMBER: _ClassVar[int]
+    forgotten: int
+    delivered: int
+    unmatched: int
+    def __init__(self, forgotten: _Optional[int] = ..., delivered: _Optional[int] = ..., unmatched: _Optional[int] = ...) -> None: ...
+
+class BaseRegistry(_message.Message):
+    __slots__ = ("kind", "keys")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, kind: _Optional[str] = ..., keys: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class BaseLayout(_message.Message):
+    __slots__ = ("lsn", "layout")
+    LSN_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    lsn: int
+    layout: GraphLayoutObserved
+    def __init__(self, lsn: _Optional[int] = ..., layout: _Optional[_Union[GraphLayoutObserved, _Mapping]] = ...) -> None: ...
+
+class BaseParameter(_message.Message):
+    __slots__ = ("name", "min", "max")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    min: float
+    max: float
+    def __init__(self, name: _Optional[str] = ..., min: _Optional[float] = ..., max: _Optional[float] = ...) -> None: ...
+
+class BaseSheet(_message.Message):
+    __slots__ = ("risk_score", "hazard_band", "handling_class", "resource_profile", "provenance", "recommendation")
+    RISK_SCORE_FIELD_NUMBER: _ClassVar[int]
+    HAZARD_BAND_FIELD_NUMBER: _ClassVar[int]
+    HANDLING_CLASS_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_PROFILE_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    RECOMMENDATION_FIELD_NUMBER: _ClassVar[int]
+    risk_score: float
+    hazard_band: int
+    handling_class: int
+    resource_profile: int
+    provenance: int
+    recommendation: str
+    def __init__(self, risk_score: _Optional[float] = ..., hazard_band: _Optional[int] = ..., handling_class: _Optional[int] = ..., resource_profile: _Optional[int] = ..., provenance: _Optional[int] = ..., recommendation: _Optional[str] = ...) -> None: ...
+
+class BaseBlueprint(_message.Message):
+    __slots__ = ("blueprint_id", "digest", "tier", "stage", "descriptor_risk", "quarantine_only", "approval_required", "allowed_parameters", "sheet", "content_lsn", "observed_at_ns", "withdrawn")
+    BLUEPRINT_ID_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTOR_RISK_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    APPROVAL_REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    SHEET_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_LSN_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_AT_NS_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
+    blueprint_id: str
+    digest: str
+    tier: int
+    stage: int
+    descriptor_risk: float
+    quarantine_only: bool
+    approval_required: bool
+    allowed_parameters: _containers.RepeatedCompositeFieldContainer[BaseParameter]
+    sheet: BaseSheet
+    content_lsn: int
+    observed_at_ns: int
+    withdrawn: bool
+    def __init__(self, blueprint_id: _Optional[str] = ..., digest: _Optional[str] = ..., tier: _Optional[int] = ..., stage: _Optional[int] = ..., descriptor_risk: _Optional[float] = ..., quarantine_only: _Optional[bool] = ..., approval_required: _Optional[bool] = ..., allowed_parameters: _Optional[_Iterable[_Union[BaseParameter, _Mapping]]] = ..., sheet: _Optional[_Union[BaseSheet, _Mapping]] = ..., content_lsn: _Optional[int] = ..., observed_at_ns: _Optional[int] = ..., withdrawn: _Optional[bool] = ...) -> None: ...
+
+class BaseSeed(_message.Message):
+    __slots__ = ("seed_id", "blueprint_id")
+    SEED_ID_FIELD_NUMBER: _ClassVar[int]
+    BLUEPRINT_ID_FIELD_NUMBER: _ClassVar[int]
+    seed_id: str
+    blueprint_id: str
+    def __init__(self, seed_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ...) -> None: ...
+
+class SnapshotTaken(_message.Message):
+    __slots__ = ("at_lsn", "digest", "stored", "event_time_ns")
+    AT_LSN_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    at_lsn: int
+    digest: str
+    stored: bool
+    event_time_ns: int
+    def __init__(self, at_lsn: _Optional[int] = ..., digest: _Optional[str] = ..., stored: _Optional[bool] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
+
+class RetentionPlanned(_message.Message):
+    __slots__ = ("run_id", "event_time_ns", "prune_before_lsn", "base_lsn", "payloads", "archive")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    PRUNE_BEFORE_LSN_FIELD_NUMBER: _ClassVar[int]
+    BASE_LSN_FIELD_NUMBER: _ClassVar[int]
+    PAYLOADS_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    event_time_ns: int
+    prune_before_lsn: int
+    base_lsn: int
+    payloads: _containers.RepeatedCompositeFieldContainer[PayloadWindow]
+    archive: str
+    def __init__(self, run_id: _Optional[str] = ..., event_time_ns: _Optional[int] = ..., prune_before_lsn: _Optional[int] = ..., base_lsn: _Optional[int] = ..., payloads: _Optional[_Iterable[_Union[PayloadWindow, _Mapping]]] = ..., archive: _Optional[str] = ...) -> None: ...
+
+class PayloadWindow(_message.Message):
+    __slots__ = ("kind", "window_ns", "upto_lsn")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_NS_FIELD_NUMBER: _ClassVar[int]
+    UPTO_LSN_FIELD_NUMBER: _ClassVar[int]
+    kind: int
+    window_ns: int
+    upto_lsn: int
+    def __init__(self, kind: _Optional[int] = ..., window_ns: _Optional[int] = ..., upto_lsn: _Optional[int] = ...) -> None: ...
+
+class RetentionCompleted(_message.Message):
+    __slots__ = ("run_id", "event_time_ns", "first_lsn", "freed_bytes", "payloads_redacted", "segments", "digest_lsn", "digest", "resumed")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_LSN_FIELD_NUMBER: _ClassVar[int]
+    FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PAYLOADS_REDACTED_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_LSN_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    RESUMED_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    event_time_ns: int
+    first_lsn: int
+    freed_bytes: int
+    payloads_redacted: int
+    segments: _containers.RepeatedCompositeFieldContainer[PrunedSegment]
+    digest_lsn: int
+    digest: str
+    resumed: bool
+    def __init__(self, run_id: _Optional[str] = ..., event_time_ns: _Optional[int] = ..., first_lsn: _Optional[int] = ..., freed_bytes: _Optional[int] = ..., payloads_redacted: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[PrunedSegment, _Mapping]]] = ..., digest_lsn: _Optional[int] = ..., digest: _Optional[str] = ..., resumed: _Optional[bool] = ...) -> None: ...
+
+class PrunedSegment(_message.Message):
+    __slots__ = ("segment", "first_lsn", "last_lsn", "size_bytes", "archived_as", "archived_sha256")
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_LSN_FIELD_NUMBER: _ClassVar[int]
+    LAST_LSN_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVED_AS_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVED_SHA256_FIELD_NUMBER: _ClassVar[int]
+    segment: int
+    first_lsn: int
+    last_lsn: int
+    size_bytes: int
+    archived_as: str
+    archived_sha256: str
+    def __init__(self, segment: _Optional[int] = ..., first_lsn: _Optional[int] = ..., last_lsn: _Optional[int] = ..., size_bytes: _Optional[int] = ..., archived_as: _Optional[str] = ..., archived_sha256: _Optional[str] = ...) -> None: ...

@@ -203,6 +203,10 @@ NOT_PROJECTED = frozenset(
         journal.PublishAttempted,
         journal.FieldReportsDropped,
         journal.TelemetryDrained,
+        journal.StateBase,
+        journal.SnapshotTaken,
+        journal.RetentionPlanned,
+        journal.RetentionCompleted,
     }
 )
 """Events without rows so far. Every event of the journal is in one of the two; a test sees to it."""
