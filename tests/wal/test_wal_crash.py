@@ -3,22 +3,19 @@
 import contextlib
 import os
 import random
-import signal
 from pathlib import Path
 
 import pytest
+from kill_child import record_of
+from kill_rig import PHASES, History, Said, kill_writers
 from log_rig import PATH, Record, abandon, entries, numbered, open_log, overwrite, segment
+from sim_rig import Tell, tell_all
 
 import wal
 from wal.recovery import examine
 from wal.testing import MemoryDisk
 
 BATCHES: list[list[Record]] = [[(n, bytes([n + 1]) * (150 * n % 1700)), (n, b"end")] for n in range(9)]
-
-
-def record_of(lsn: int) -> Record:
-    """What the killed process writes under an LSN: a reader can tell it from any other."""
-    return lsn % 65536, (b"%d " % lsn) * (lsn % 97)
 
 
 class Run:
@@ -165,44 +162,82 @@ def test_what_recovery_cuts_is_in_the_log_or_in_quarantine_at_every_moment() -> 
             assert list(log.read()) == numbered([(1, b"kept")])
 
 
-def write_until_killed(path: Path, report: int) -> None:
-    """Run in the child: append for ever, and report every LSN once it is acknowledged."""
-    log = wal.Log.open(path, segment_bytes=32768, heartbeat_ms=5)
-    source = random.Random(os.getpid())
-    while True:
-        if source.random() < 0.3:
-            with contextlib.suppress(wal.LogBusy):  # the next segment is being made
-                log.stage(*record_of(log.next_lsn))
-        first = log.next_lsn
-        batch = [record_of(first + n) for n in range(source.randrange(1, 6))]
-        os.write(report, b"%d\n" % log.append(batch).last_lsn)
+def check_killed_writers(path: Path, rounds: int, tell: Tell) -> None:
+    """KILL_SEED repeats the plans of a run that failed, if not its timing; the failure names it."""
+    seed = int(os.environ.get("KILL_SEED", random.SystemRandom().randrange(2**32)))
+    tell("seed", seed)
+    counts = kill_writers(path, rounds, seed)
+    tell_all(tell, counts)
+    assert counts["killed"] >= rounds
+    assert all(counts[f"killed in {phase}"] for phase in PHASES), counts
+    assert counts["torn"] > 0
 
 
-def kill_a_writer(path: Path, after_acks: int) -> int:
-    """Fork a writer, kill it after so many acknowledgements, and return the last LSN that it was promised."""
-    listen, report = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            write_until_killed(path, report)
-        finally:
-            os._exit(1)
-    os.close(report)
-    with os.fdopen(listen) as acks:
-        last = max(int(acks.readline()) for _ in range(after_acks))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        return max([last, *(int(line) for line in acks.read().split("\n")[:-1])])
+def test_two_hundred_killed_writers_leave_everything_they_acknowledged(tmp_path: Path, record_property: Tell) -> None:
+    check_killed_writers(tmp_path, 200, record_property)
 
 
-def test_a_killed_writer_leaves_everything_it_acknowledged(tmp_path: Path) -> None:
-    for round_number in range(20):
-        acked = kill_a_writer(tmp_path, 1 + round_number * 3)
-        found = list(wal.read(tmp_path))
-        assert len(found) >= acked
-        assert found == numbered(record_of(lsn) for lsn in range(1, len(found) + 1))
-        assert wal.verify(tmp_path).status in ("intact", "torn")
-    with wal.Log.open(tmp_path, segment_bytes=32768) as log:
-        assert log.recovery.last_lsn == len(found)
-    assert wal.verify(tmp_path).status == "intact"
-    assert entries(wal.OsDisk(), tmp_path) == found
+@pytest.mark.long
+def test_ten_thousand_killed_writers_leave_everything_they_acknowledged(tmp_path: Path, record_property: Tell) -> None:
+    check_killed_writers(tmp_path, 10_000, record_property)
+
+
+LIFE = [
+    "begins open", "opened 0", "begins write", "handing-in 0 0 2", "acknowledged 0 0 2 1", "handing-in 3 0 1",
+    "written 3 0 1 3", "handing-in 0 2 1",
+]  # fmt: skip
+
+
+def life_of(records: list[Record], path: Path, *lines: str) -> tuple[History, Said]:
+    """A log of these records, and a writer that is said to have said this."""
+    with wal.Log.open(path, segment_bytes=8192) as log:
+        log.append(records)
+    return History(path), Said.of([line.split(" ") for line in lines])
+
+
+def test_a_log_that_is_what_its_killed_writer_said_passes(tmp_path: Path) -> None:
+    acknowledged = [record_of(0, 0, 0), record_of(0, 0, 1), record_of(0, 3, 0)]
+    for number, records in enumerate([acknowledged, [*acknowledged, record_of(0, 0, 2)]]):
+        history, said = life_of(records, tmp_path / str(number), *LIFE)
+        history.check(said, random.Random(0))
+        assert history.last_lsn == len(records)
+
+
+@pytest.mark.parametrize(
+    ("records", "lines", "why"),
+    [
+        ([(0, 0), (0, 1)], [], "what was acknowledged or written is not there"),
+        ([(0, 0), (0, 1), (3, 0), (0, 2), (0, 3)], [], "LSN 5: this thread never handed in so much"),
+        ([(0, 0), (0, 1), (3, 0), (1, 0)], [], "LSN 4: this thread never handed in so much"),
+        ([(0, 0), (0, 1), (3, 0)], ["refused 3 0 1"], "LSN 3: this thread never handed in so much"),
+        ([(0, 0)], [], "LSN 1 begins a batch that is not whole"),
+        ([(0, 1), (0, 0), (3, 0)], [], "instead of"),
+        ([(3, 0), (0, 0), (0, 1)], [], "what was acknowledged or written is not there"),
+        ([(0, 0), (0, 1), (3, 0)], ["opened 1"], "what opening found is not what was read before"),
+        ([(0, 0), (0, 1), (3, 0)], ["pruned 3"], "what was pruned came back"),
+        ([(0, 0), (0, 1), (3, 0)], ["redacting 3", "redacted 3"], "a redacted payload is still there"),
+        ([(0, 0), (0, 1), (3, 0)], [f"head wal-head-2:{'00' * 16}:1:{'00' * 32}:{'00' * 32}"], "tampered"),
+        ([(0, 0), (0, 1), (3, 0)], ["failed because"], "because"),
+        ([(0, 0), (0, 1), (3, 0)], ["ended 1"], "the writer ended with status 1"),
+    ],
+)  # fmt: skip
+def test_a_log_that_is_not_what_its_killed_writer_said_is_found_out(
+    tmp_path: Path, records: list[tuple[int, int]], lines: list[str], why: str
+) -> None:
+    def look() -> None:
+        history, said = life_of([record_of(0, *record) for record in records], tmp_path, *LIFE, *lines)
+        history.check(said, random.Random(0))
+
+    with pytest.raises(AssertionError, match=why):
+        look()
+
+
+def test_a_record_that_changed_or_went_after_a_later_kill_is_found_out(tmp_path: Path) -> None:
+    records = [record_of(0, 0, 0), record_of(0, 0, 1), record_of(0, 3, 0)]
+    for number, later in enumerate([[(0, b"other"), *records[1:]], records[:2]]):
+        history, said = life_of(records, tmp_path / f"{number}", *LIFE)
+        history.check(said, random.Random(0))
+        changed, nothing = life_of(later, tmp_path / f"{number} again", "begins open")
+        history.path = changed.path
+        with pytest.raises(AssertionError):
+            history.check(nothing, random.Random(0))
