@@ -73,6 +73,7 @@ from wal.errors import (
     Trimmed,
     UnsupportedFormat,
 )
+from wal.flips import Flip
 from wal.head import Head, head
 from wal.log import Log
 from wal.proofs import Consistency, Inclusion, prove_consistency, prove_inclusion
@@ -94,6 +95,7 @@ __all__ = [
     "Damage",
     "Disk",
     "Entry",
+    "Flip",
     "Head",
     "Inclusion",
     "Late",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wal.entries import Pending
+    from wal.flips import Flip
 
 
 class LogError(Exception):
@@ -20,20 +21,37 @@ class LogError(Exception):
 class LogCorrupt(LogError):
     """Acknowledged data is damaged or missing; nothing was changed, and the message names the place.
 
-    `segment` is the segment number, `offset_bytes` the place in its file, `lsn` the first record that
-    is lost to the damage (None when that is not known).
+    `segment` is the segment number, `offset_bytes` the place in its file. `lsn` is the first record that is lost to
+    the damage, and `last_lsn` the last: `lsn - 1` when the damaged frames held none. Each is None when it is not known.
+    `flipped` is the one bit whose flip explains the damage, None when no single one does or none was looked for.
     """
 
-    def __init__(self, problem: str, *, segment: int, offset_bytes: int, lsn: int | None = None) -> None:
-        record = "" if lsn is None else f", LSN {lsn}"
+    def __init__(
+        self, problem: str, *, segment: int, offset_bytes: int, lsn: int | None = None, last_lsn: int | None = None,
+        flipped: "Flip | None" = None,
+    ) -> None:  # fmt: skip
+        if flipped is not None:
+            problem = f"{problem} (bit {flipped.bit} of the byte at offset {flipped.offset_bytes} is flipped)"
         super().__init__(
-            f"segment {segment}, offset {offset_bytes}{record}: {problem}. Nothing was changed; copy the"
+            f"segment {segment}, offset {offset_bytes}{_lost(lsn, last_lsn)}: {problem}. Nothing was changed; copy the"
             " directory, run wal.verify on the copy, and restore this segment from a backup."
         )
         self.problem = problem
         self.segment = segment
         self.offset_bytes = offset_bytes
         self.lsn = lsn
+        self.last_lsn = last_lsn
+        self.flipped = flipped
+
+
+def _lost(lsn: int | None, last_lsn: int | None) -> str:
+    if lsn is None:
+        return ""
+    if last_lsn is None:
+        return f", from LSN {lsn}"
+    if last_lsn < lsn:
+        return f", before LSN {lsn}"
+    return f", LSN {lsn}" if last_lsn == lsn else f", LSN {lsn}..{last_lsn}"
 
 
 class LogTampered(LogCorrupt):

@@ -12,8 +12,22 @@ from typing import NamedTuple
 
 from wal.disk import Disk, opened
 from wal.errors import LogCorrupt
+from wal.flips import Flip
 from wal.frames import CLOSE, SEAL, Frame, seal_bytes
-from wal.scan import BLANK, FOREIGN, Cursor, Rest, Window, checked_leaves, is_blank, next_frame, start_of, survey
+from wal.scan import (
+    BLANK,
+    FOREIGN,
+    UNSOUND,
+    Cursor,
+    Rest,
+    Window,
+    checked_leaves,
+    flip_at,
+    is_blank,
+    next_frame,
+    start_of,
+    survey,
+)
 from wal.segment import HEADER_BYTES, Header
 from wal.shelf import Segment, first_tree, read_segments, sealed_tree
 from wal.tree import Tree
@@ -77,12 +91,16 @@ def decide(conditions: Conditions) -> Case:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Where a walk ended: the decision, the cursor there, what stands from there on, and the last frame's type."""
+    """Where a walk ended: the decision, the cursor there, what stands from there on, and the last frame's type.
+
+    `flipped` is the bit that explains a frame which was refused, None when no single one does.
+    """
 
     case: Case
     cursor: Cursor
     rest: Rest
     last_type: int | None
+    flipped: Flip | None = None
 
     @property
     def torn_bytes(self) -> int:
@@ -91,8 +109,11 @@ class Stop:
 
     def refusal(self) -> LogCorrupt:
         """Return the error for a place that the table refuses."""
-        at = self.cursor
-        return LogCorrupt(self.case.why, segment=at.segment, offset_bytes=at.offset, lsn=at.lsn)
+        at, next_lsn = self.cursor, self.rest.next_lsn
+        return LogCorrupt(
+            self.case.why, segment=at.segment, offset_bytes=at.offset, lsn=at.lsn,
+            last_lsn=None if next_lsn is None else next_lsn - 1, flipped=self.flipped,
+        )  # fmt: skip
 
 
 def judge(
@@ -122,7 +143,8 @@ def judge(
             bounded=rest.used_end - cursor.offset <= header.limits.in_doubt_bytes,
         )
     )
-    return Stop(case, cursor, rest, last_type)
+    flipped = flip_at(window, cursor) if case.action == REFUSE and found == UNSOUND else None
+    return Stop(case, cursor, rest, last_type, flipped)
 
 
 def walk(window: Window, cursor: Cursor, tree: Tree | None = None) -> int | None:

@@ -6,8 +6,9 @@ Rule 1: this file reads; it decides nothing. What an unsound place means is for 
 from dataclasses import dataclass, replace
 
 from wal.disk import Disk, read_fully
-from wal.errors import LogTampered
-from wal.frames import CONTROL_BYTES, MAGIC, OPEN, Frame, decode, leaves_of, read_head
+from wal.errors import LogTampered, UnsupportedFormat
+from wal.flips import Flip, flipped_bit
+from wal.frames import CONTROL_BYTES, HEAD_BYTES, MAGIC, OPEN, Frame, decode, leaves_of, read_head
 from wal.segment import HEADER_BYTES, SECTOR_BYTES, Header
 
 CHUNK_BYTES = 1 << 20
@@ -137,17 +138,20 @@ class Rest:
 
     `used_end` is the offset after the last byte that is not zero (the place asked about when all are);
     `durable_offset` is how far the sound frames found there prove the segment durable, 0 when none is;
-    `last_lsn` is the last LSN they prove durable.
+    `last_lsn` is the last LSN they prove durable. `next_lsn` is where the first of them goes on that stands past the
+    place asked about and does not go back behind its LSN, None when there is none.
     """
 
     used_end: int
     durable_offset: int
     last_lsn: int
+    next_lsn: int | None = None
 
 
 def survey(window: Window, cursor: Cursor) -> Rest:
     """Read everything from the cursor to the end of the segment, looking for evidence of acknowledged data."""
     used_end, durable_offset, last_lsn = cursor.offset, 0, 0
+    next_lsn: int | None = None
     offset = cursor.offset
     while offset < window.size:
         at = window.locate(offset, CHUNK_BYTES)
@@ -159,8 +163,39 @@ def survey(window: Window, cursor: Cursor) -> Rest:
             for proof in _proofs(window, cursor, offset, filled):
                 durable_offset = max(durable_offset, proof.durable_offset)
                 last_lsn = max(last_lsn, proof.durable_lsn)
+                if next_lsn is None and proof.offset > cursor.offset and proof.first_lsn >= cursor.lsn:
+                    next_lsn = proof.first_lsn
         offset += len(chunk)
-    return Rest(used_end, durable_offset, last_lsn)
+    return Rest(used_end, durable_offset, last_lsn, next_lsn)
+
+
+def flip_at(window: Window, cursor: Cursor) -> Flip | None:
+    """Return the bit of the file whose flip makes the frame at the cursor the one that belongs there, or None."""
+    at = window.locate(cursor.offset, CONTROL_BYTES)
+    head = window.buffer[at : at + HEAD_BYTES]
+    flip = flipped_bit(head) if read_head(head, 0) is None else None
+    fields = read_head(head if flip is None else _with(head, flip), 0)
+    if fields is None or cursor.offset + fields[4] > window.size:
+        return None
+    at = window.locate(cursor.offset, fields[4])
+    image = window.buffer[at : at + fields[4]]
+    flip = flipped_bit(image) if flip is None else flip
+    if flip is None:
+        return None
+    mended = _with(image, flip)
+    try:
+        frame = decode(mended, 0, fields)
+    except UnsupportedFormat:
+        return None
+    if frame is None or not is_next(frame, cursor) or leaves_of(mended, 0, frame) is None:
+        return None  # met by chance
+    return Flip(cursor.offset + flip.offset_bytes, flip.bit)
+
+
+def _with(data: bytes, flip: Flip) -> bytes:
+    changed = bytearray(data)
+    changed[flip.offset_bytes] ^= 1 << flip.bit
+    return bytes(changed)
 
 
 def is_blank(window: Window, offset: int) -> bool:

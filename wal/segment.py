@@ -9,6 +9,7 @@ from pathlib import Path
 import google_crc32c
 
 from wal.errors import LogCorrupt, UnsupportedFormat
+from wal.flips import flipped_bit
 
 MAGIC = b"\x89WALSEG\n"
 VERSION = 2
@@ -112,7 +113,8 @@ def decode_header(sector: bytes, segment: int, path: Path) -> Header:
     if len(sector) < HEADER_BYTES:
         raise LogCorrupt("the file ends inside its header", segment=segment, offset_bytes=len(sector))
     if _CRC.unpack_from(sector, _CRC_AT)[0] != google_crc32c.value(sector[:_CRC_AT]):
-        raise LogCorrupt("the segment header's checksum is wrong", segment=segment, offset_bytes=0)
+        problem, flipped = "the segment header's checksum is wrong", flipped_bit(sector)
+        raise LogCorrupt(problem, segment=segment, offset_bytes=0, flipped=flipped)
     fields = _FIELDS.unpack_from(sector)
     if (fields[0], fields[1], fields[2] & ~_REDACTED, fields[3]) != (MAGIC, VERSION, 0, HEADER_BYTES):
         raise UnsupportedFormat(f"segment format {fields[1]} with flags {fields[2]:#x}", str(path))

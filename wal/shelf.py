@@ -13,7 +13,7 @@ from wal.base import read_base
 from wal.disk import Disk, opened, read_fully
 from wal.errors import LogCorrupt
 from wal.frames import CONTROL_BYTES, SEAL, Frame, frontier, seal_bytes
-from wal.scan import Window, frame_at
+from wal.scan import Window, frame_at, next_frame, start_of
 from wal.segment import BASE_NAME, HEADER_BYTES, Header, decode_header, genesis, number_of, parse_name
 from wal.tree import EMPTY_ROOT, Tree
 
@@ -75,8 +75,18 @@ def read_segment(path: Path, disk: Disk) -> Segment:
             header, f"{path.name} holds segment {header.segment}: a copy or a renamed file", segment=numbers[0]
         )
     if size != header.limits.segment_bytes:
-        raise _refusal(header, f"the file has {size} bytes instead of {header.limits.segment_bytes}", offset=size)
+        problem = f"the file has {size} bytes instead of {header.limits.segment_bytes}"
+        raise LogCorrupt(problem, segment=header.segment, offset_bytes=size, lsn=_end_of_frames(path, disk, header))
     return Segment(header, path)
+
+
+def _end_of_frames(path: Path, disk: Disk, header: Header) -> int:
+    """Return the LSN at which the frames end that a segment has."""
+    with opened(disk, path) as fd:
+        window, cursor = Window(disk, fd), start_of(header)
+        while isinstance(frame := next_frame(window, cursor), Frame):
+            cursor.advance(frame)
+    return cursor.lsn
 
 
 def first_tree(path: Path, disk: Disk, header: Header) -> Tree:
@@ -140,6 +150,6 @@ def _ends(seal: Frame, end: int, before: Header, after: Header) -> bool:
     return named == (before.log_id, before.segment, end, after.prev_end, after.first_lsn, after.chain)
 
 
-def _refusal(header: Header, problem: str, *, segment: int | None = None, offset: int = 0) -> LogCorrupt:
+def _refusal(header: Header, problem: str, *, segment: int | None = None) -> LogCorrupt:
     number = header.segment if segment is None else segment
-    return LogCorrupt(problem, segment=number, offset_bytes=offset, lsn=header.first_lsn)
+    return LogCorrupt(problem, segment=number, offset_bytes=0, lsn=header.first_lsn)

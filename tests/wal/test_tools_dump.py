@@ -112,7 +112,10 @@ def test_a_damaged_header_hides_no_record(tmp_path: Path) -> None:
     flip(segment_files(log)[0], 40)
     answer = run("dump", log)
     assert "segment 1, header damaged" in answer.stdout
-    assert "! offset 0..512: the segment header's checksum is wrong\n" in answer.stdout
+    assert (
+        "! offset 0..512: the segment header's checksum is wrong (bit 0 of the byte at offset 40 is flipped)\n"
+        in answer.stdout
+    )
     found = rows("dump", log)
     assert of(found, "segment")[0]["header"] == "damaged"
     assert len(of(found, "record")) == COUNT

@@ -193,7 +193,10 @@ def test_the_place_of_a_damaged_header_has_no_lsn(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log")
     flip(segment_files(log)[0], 40)
     assert run_json("scrub", log)["problems"][0]["lsn"] is None
-    assert "      1       0       the segment header's checksum is wrong\n" in run("scrub", log).stdout
+    assert (
+        "      1       0       the segment header's checksum is wrong (bit 0 of the byte at offset 40 is flipped)\n"
+        in run("scrub", log).stdout
+    )
 
 
 # copy.

@@ -54,7 +54,8 @@ def test_damage_is_named_with_its_place_and_the_next_step(tmp_path: Path) -> Non
     answer = run("verify", log)
     assert answer.exit_code == DAMAGED
     assert "place     segment 2, offset 512\n" in answer.stdout
-    assert "problem   a frame of a finished segment is damaged\n" in answer.stdout
+    problem = "a frame of a finished segment is damaged (bit 0 of the byte at offset 712 is flipped)"
+    assert f"problem   {problem}\n" in answer.stdout
     assert f"python -m wal salvage {log} --to FILE" in answer.stdout
     assert "ending" not in answer.stdout
     assert "head" not in answer.stdout

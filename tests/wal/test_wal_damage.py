@@ -1,16 +1,23 @@
 """Damage at rest: every bit, every length, every segment. Refused or repaired, never unnoticed."""
 
+import multiprocessing
 import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import google_crc32c
 import pytest
+from every_bit_rig import LOG_BYTES, FullLog, check, shares
 from log_rig import PATH, SEGMENT_BYTES, contents, entries, numbered, open_log, overwrite, segment, segments, written
+from sim_rig import Tell, tell_all
 
 import wal
 from wal.recovery import examine
 from wal.repair import recover
-from wal.segment import SECTOR_BYTES
+from wal.segment import HEADER_BYTES, SECTOR_BYTES
 from wal.testing import MemoryDisk
 
 RECORDS = [(1, b"first"), (2, b"second"), (3, b"third")]
@@ -185,6 +192,80 @@ def test_a_torn_batch_that_carries_an_old_frame_of_this_log_is_still_torn() -> N
     overwrite(disk, segment(), 1536 + 4, b"\xff")
     with open_log(disk, segment_bytes=16384) as log:
         assert log.recovery.last_lsn == 1
+
+
+# A full log of 64 KiB, and every way to flip a bit of it, cut it, or lose its end.
+
+
+def by_class(counts: Counter[str]) -> dict[str, int]:
+    """How many cases there were of each damage and class, wherever they were."""
+    found: Counter[str] = Counter()
+    for name, number in counts.items():
+        found[name.split(" ")[0] + name[-3:]] += number
+    return dict(found)
+
+
+def test_a_full_log_has_a_frame_of_each_type_that_the_last_segment_can_have() -> None:
+    log = FullLog()
+    assert {region.name for region in log.regions} == {
+        "header", "open", "data", "staged", "close", "heartbeat", "zeros",
+    }  # fmt: skip
+    assert [region.name for region in log.regions[-2:]] == ["heartbeat", "zeros"]
+    assert log.regions[-1].end == len(log.image) == LOG_BYTES
+    assert {len(entry.payload) for entry in log.entries} >= {0, 1, 600, 12000}
+    assert bytes(600) in [entry.payload for entry in log.entries]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "blank"])
+def test_damage_to_a_full_log_is_told_apart_by_everyone_who_looks(damage: str) -> None:
+    log = FullLog()
+    for cases in shares(LOG_BYTES, stride=997):
+        if cases.damage == damage:
+            check(cases, log)
+    assert log.violations == []
+    assert set(by_class(log.counts)) == CLASSES[damage]
+
+
+CLASSES = {
+    "flip": {"flipped: C", "flipped: T"},
+    "cut": {"cut: C"},
+    "blank": {"blanked: C", "blanked: L", "blanked: T"},
+}
+
+
+@pytest.mark.parametrize(("name", "taken_for"), [("data", "zeros"), ("heartbeat", "data"), ("header", "data")])
+def test_a_case_that_is_taken_for_something_else_is_a_violation(name: str, taken_for: str) -> None:
+    log = FullLog()
+    log.regions = [region._replace(name=taken_for) if region.name == name else region for region in log.regions]
+    wrong = [region for region in log.regions if region.name == taken_for]
+    log.flip(8 * wrong[-1 if name == "heartbeat" else 0].start + 3)
+    assert len(log.violations) == 1
+    assert log.is_as_it_was
+
+
+def in_two_processes(step: int) -> Iterable[tuple[Counter[str], list[str]]]:
+    """Go through all cases, and yield what came of each share of them, in order."""
+    work = list(shares(step))
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        for number, found in enumerate(pool.map(check, work), 1):
+            yield found
+            sys.stderr.write(f"{100 * number / len(work):.1f} % done, {work[number - 1].damage}\n")
+
+
+@pytest.mark.long
+def test_every_flipped_bit_and_every_lost_byte_of_a_full_log_is_told_apart(record_property: Tell) -> None:
+    counts: Counter[str] = Counter()
+    violations: list[str] = []
+    for counted, violated in in_two_processes(step=4096):
+        counts += counted
+        violations += violated
+    tell_all(record_property, counts)
+    assert violations == []
+    unproven = LOG_BYTES - FullLog().regions[-2].start
+    assert by_class(counts) == {
+        "flipped: C": 8 * (LOG_BYTES - unproven), "flipped: T": 8 * unproven, "cut: C": LOG_BYTES,
+        "blanked: C": HEADER_BYTES, "blanked: L": LOG_BYTES - HEADER_BYTES - unproven, "blanked: T": unproven,
+    }  # fmt: skip
 
 
 # Whole segments.

@@ -65,7 +65,7 @@ def evidence(image: bytes, at: int = 6144, *, length: int = 16384) -> Rest:
 
 def test_a_later_frame_proves_what_it_says_was_durable() -> None:
     frame, image = data_frame(LATER)
-    assert evidence(image) == Rest(6144 + len(image), frame.durable_offset, frame.durable_lsn)
+    assert evidence(image) == Rest(6144 + len(image), frame.durable_offset, frame.durable_lsn, 60)
 
 
 @pytest.mark.parametrize("change", [{"log_id": b"j" * 16}, {"segment": 2}], ids=["another log", "another segment"])
@@ -98,7 +98,7 @@ def test_nothing_but_zeros_is_no_evidence_and_no_use() -> None:
 def test_evidence_is_found_however_far_away_it_stands() -> None:
     far = replace(LATER, offset=3 << 20)
     frame, image = data_frame(far)
-    assert evidence(image, at=3 << 20, length=4 << 20) == Rest((3 << 20) + len(image), frame.durable_offset, 59)
+    assert evidence(image, at=3 << 20, length=4 << 20) == Rest((3 << 20) + len(image), frame.durable_offset, 59, 60)
 
 
 # What the caller knows, and what the medium knows.
