@@ -256,7 +256,7 @@ def in_two_processes(step: int) -> Iterable[tuple[Counter[str], list[str]]]:
 def test_every_flipped_bit_and_every_lost_byte_of_a_full_log_is_told_apart(record_property: Tell) -> None:
     counts: Counter[str] = Counter()
     violations: list[str] = []
-    for counted, violated in in_two_processes(step=4096):
+    for counted, violated in in_two_processes(step=2048):
         counts += counted
         violations += violated
     tell_all(record_property, counts)
