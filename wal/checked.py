@@ -35,7 +35,7 @@ def checked_frames(window: Window, cursor: Cursor, tree: Tree | None = None) -> 
     Raises LogTampered when a hash does not hold.
     """
     last_type = None
-    while last_type != SEAL and isinstance(frame := next_frame(window, cursor), Frame):
+    while last_type != SEAL and (frame := next_frame(window, cursor)) is not None:
         leaves = checked_leaves(window, frame)
         last_type = frame.type
         if tree is not None:

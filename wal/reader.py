@@ -136,7 +136,7 @@ class Reader:
         segment = read_segment(place.segment.path, self._disk)
         with opened(self._disk, segment.path) as fd:
             window, cursor = Window(self._disk, fd), start_of(segment.header)
-            while cursor.lsn < place.cursor.lsn and isinstance(frame := next_frame(window, cursor), Frame):
+            while cursor.lsn < place.cursor.lsn and (frame := next_frame(window, cursor)) is not None:
                 cursor.advance(frame)
         return _Place(segment, cursor)
 
@@ -222,7 +222,7 @@ class _Run:
         enough = self.start + limit_bytes
         while len(found) < limit and (ahead.offset < enough or not found):
             frame = next_frame(window, ahead)
-            if not isinstance(frame, Frame):
+            if frame is None:
                 return
             at = window.locate(frame.offset, frame.length)
             self.held.append((frame, entries(window.buffer, at, frame) if frame.records else []))

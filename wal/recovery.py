@@ -13,17 +13,16 @@ from typing import NamedTuple
 from wal.disk import Disk, opened
 from wal.errors import LogCorrupt
 from wal.flips import Flip
-from wal.frames import CLOSE, SEAL, Frame, seal_bytes
+from wal.frames import CLOSE, SEAL, seal_bytes
 from wal.scan import (
-    BLANK,
-    FOREIGN,
-    UNSOUND,
     Cursor,
     Rest,
     Window,
     checked_leaves,
     flip_at,
+    frame_at,
     is_blank,
+    is_next,
     next_frame,
     start_of,
     survey,
@@ -118,14 +117,14 @@ class Stop:
 
 def judge(
     window: Window, cursor: Cursor, header: Header, *,
-    after: Header | None = None, after_empty: bool = False, last_type: int | None = None, durable_lsn: int = 0,
+    after: Header | None, after_empty: bool, last_type: int | None, durable_lsn: int = 0,
 ) -> Stop:  # fmt: skip
     """Ask the table about the place at the cursor, which `walk` stopped at.
 
     `after` is the next segment's header, and `after_empty` whether it has no frames; `durable_lsn` is how far
     the caller knows the log to be acknowledged.
     """
-    found = next_frame(window, cursor)
+    found = frame_at(window, cursor.offset)
     rest = survey(window, cursor)
     seal_end = cursor.offset + seal_bytes(cursor.lsn - 1)
     due_here = after is not None and (header.known_end(seal_end), cursor.lsn, cursor.chain) == (
@@ -136,14 +135,14 @@ def judge(
             last=after is None,
             sealed=last_type == SEAL,
             sealing=due_here and after_empty and rest.used_end <= seal_end,
-            whole=isinstance(found, Frame) or found == FOREIGN,
-            mine=isinstance(found, Frame),
-            blank=found == BLANK and rest.used_end == cursor.offset,
+            whole=found is not None,
+            mine=found is not None and is_next(found, cursor),
+            blank=rest.used_end == cursor.offset,
             proven=rest.durable_offset > cursor.offset or durable_lsn >= cursor.lsn,
             bounded=rest.used_end - cursor.offset <= header.limits.in_doubt_bytes,
         )
     )
-    flipped = flip_at(window, cursor) if case.action == REFUSE and found == UNSOUND else None
+    flipped = flip_at(window, cursor) if case.action == REFUSE and found is None else None
     return Stop(case, cursor, rest, last_type, flipped)
 
 
@@ -153,7 +152,7 @@ def walk(window: Window, cursor: Cursor, tree: Tree | None = None) -> int | None
     Their records are added to `tree`, which checks each chain on the way: LogTampered when one does not hold.
     """
     last_type = None
-    while last_type != SEAL and isinstance(frame := next_frame(window, cursor), Frame):
+    while last_type != SEAL and (frame := next_frame(window, cursor)) is not None:
         if tree is not None:
             tree.extend(checked_leaves(window, frame))
         cursor.advance(frame)
@@ -168,7 +167,7 @@ def went_on(window: Window, cursor: Cursor) -> bool:
     the evidence was. What stands there once the evidence was seen is what the evidence is about.
     """
     window.refresh()
-    return isinstance(next_frame(window, cursor), Frame)
+    return next_frame(window, cursor) is not None
 
 
 def is_empty(disk: Disk, segment: Segment) -> bool:

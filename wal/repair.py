@@ -80,10 +80,8 @@ def recover(path: Path, disk: Disk, expect_head: Head | None = None) -> Recovere
 def _drop_pruned(path: Path, disk: Disk, findings: Findings) -> Findings:
     """Remove the segments that a prune has given up and a crash has left."""
     base = read_base(path, disk)
-    first = findings.segments[0].header
-    if base is None and first.segment == 1:
-        write_base(path, disk, first_base(first))  # a crash came between the first segment and this
-    if base is None:
+    if base is None:  # a crash came between the first segment and this
+        write_base(path, disk, first_base(findings.segments[0].header))
         return findings
     kept = [segment for segment in findings.segments if segment.header.segment >= base.segment]
     if not kept or not base.precedes(kept[0].header):

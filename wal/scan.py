@@ -3,6 +3,7 @@
 Rule 1: this file reads; it decides nothing. What an unsound place means is for `wal.recovery`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from wal.disk import Disk, read_fully
@@ -13,8 +14,6 @@ from wal.segment import HEADER_BYTES, SECTOR_BYTES, Header
 
 CHUNK_BYTES = 1 << 20
 ZERO_CHUNK = bytes(CHUNK_BYTES)
-
-BLANK, UNSOUND, FOREIGN = "blank", "unsound", "foreign"
 
 
 class Window:
@@ -77,28 +76,22 @@ def start_of(header: Header) -> Cursor:
     )
 
 
-def next_frame(window: Window, cursor: Cursor) -> Frame | str:
-    """Return the frame at the cursor, or BLANK, UNSOUND or FOREIGN for what stands there instead."""
-    offset = cursor.offset
-    at = offset - window.start
-    head = read_head(window.buffer, at) if at >= 0 else None
-    if head is not None and at + head[4] <= len(window.buffer):
-        frame = decode(window.buffer, at, head)  # nearly always
-    else:
-        frame = frame_at(window, offset)
-    if frame is None:
-        at = window.locate(cursor.offset, SECTOR_BYTES)
-        return UNSOUND if window.buffer[at : at + SECTOR_BYTES].strip(b"\0") else BLANK
-    return frame if is_next(frame, cursor) else FOREIGN
+def next_frame(window: Window, cursor: Cursor) -> Frame | None:
+    """Return the frame at the cursor; None when none stands there, or one that does not belong there."""
+    frame = frame_at(window, cursor.offset)
+    return frame if frame is not None and is_next(frame, cursor) else None
 
 
 def frame_at(window: Window, offset: int) -> Frame | None:
     """Return the frame whose checksums are right at `offset`, whoever it is, or None."""
     at = window.locate(offset, CONTROL_BYTES)
     head = read_head(window.buffer, at)
-    if head is None or offset + (length := head[4]) > window.size:
+    if head is None:
         return None
+    length = head[4]
     if at + length > len(window.buffer):
+        if offset + length > window.size:
+            return None  # before it is read: a length may be as much as 4 GiB
         at = window.locate(offset, length)
     return decode(window.buffer, at, head)
 
@@ -152,20 +145,15 @@ def survey(window: Window, cursor: Cursor) -> Rest:
     """Read everything from the cursor to the end of the segment, looking for evidence of acknowledged data."""
     used_end, durable_offset, last_lsn = cursor.offset, 0, 0
     next_lsn: int | None = None
-    offset = cursor.offset
-    while offset < window.size:
-        at = window.locate(offset, CHUNK_BYTES)
-        chunk = window.buffer[at:]
-        if not chunk:
-            break
-        if chunk != ZERO_CHUNK[: len(chunk)] and (filled := chunk.rstrip(b"\0")):
+    for offset, chunk in _chunks(window, cursor.offset):
+        if chunk != ZERO_CHUNK[: len(chunk)]:
+            filled = chunk.rstrip(b"\0")
             used_end = offset + len(filled)
             for proof in _proofs(window, cursor, offset, filled):
                 durable_offset = max(durable_offset, proof.durable_offset)
                 last_lsn = max(last_lsn, proof.durable_lsn)
                 if next_lsn is None and proof.offset > cursor.offset and proof.first_lsn >= cursor.lsn:
                     next_lsn = proof.first_lsn
-        offset += len(chunk)
     return Rest(used_end, durable_offset, last_lsn, next_lsn)
 
 
@@ -200,32 +188,27 @@ def _with(data: bytes, flip: Flip) -> bytes:
 
 def is_blank(window: Window, offset: int) -> bool:
     """Whether nothing but zeros stands from `offset` to the end of the file; reads no further than the first byte."""
-    while offset < window.size:
-        at = window.locate(offset, 1)
-        chunk = window.buffer[at:]
-        if not chunk:
-            break
-        if chunk != ZERO_CHUNK[: len(chunk)] and chunk.strip(b"\0"):
-            return False
-        offset += len(chunk)
-    return True
+    return all(chunk == ZERO_CHUNK[: len(chunk)] for _, chunk in _chunks(window, offset))
 
 
-def _proofs(window: Window, cursor: Cursor, offset: int, chunk: bytes) -> list[Frame]:
-    """Return the frames of this segment that are sound at their own place within the chunk.
+def _chunks(window: Window, offset: int) -> Iterator[tuple[int, bytes]]:
+    """Yield what stands from `offset` to the end of the file: pieces of at most CHUNK_BYTES, each with its offset."""
+    for start in range(offset, window.size, CHUNK_BYTES):
+        at = window.locate(start, CHUNK_BYTES)
+        yield start, window.buffer[at : at + CHUNK_BYTES]
+
+
+def _proofs(window: Window, cursor: Cursor, offset: int, chunk: bytes) -> Iterator[Frame]:
+    """Yield the frames of this segment that are sound at their own place within the chunk, which begins a sector.
 
     A frame's copy inside a payload names another offset, so it proves nothing; and a frame must hold to its
     own chain, because a 32-bit checksum alone is met by chance once in some gigabytes of garbage.
     """
-    found: list[Frame] = []
-    at = chunk.find(MAGIC)
-    while at >= 0:
-        place = offset + at
-        frame = frame_at(window, place) if place % SECTOR_BYTES == 0 else None
-        if frame is not None and _is_of(frame, cursor, place) and _holds(window, frame):
-            found.append(frame)
-        at = chunk.find(MAGIC, at + 1)
-    return found
+    for at in range(0, len(chunk), SECTOR_BYTES):
+        if chunk.startswith(MAGIC, at):
+            frame = frame_at(window, offset + at)
+            if frame is not None and _is_of(frame, cursor, offset + at) and _holds(window, frame):
+                yield frame
 
 
 def _is_of(frame: Frame, cursor: Cursor, place: int) -> bool:

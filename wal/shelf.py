@@ -84,7 +84,7 @@ def _end_of_frames(path: Path, disk: Disk, header: Header) -> int:
     """Return the LSN at which the frames end that a segment has."""
     with opened(disk, path) as fd:
         window, cursor = Window(disk, fd), start_of(header)
-        while isinstance(frame := next_frame(window, cursor), Frame):
+        while (frame := next_frame(window, cursor)) is not None:
             cursor.advance(frame)
     return cursor.lsn
 

@@ -33,7 +33,7 @@ def frames_of(disk: wal.Disk, place: Path) -> Iterator[Frame]:
     """The frames of an undamaged segment, in order."""
     with opened(disk, place) as fd:
         window, cursor = Window(disk, fd), start_of(read_segment(place, disk).header)
-        while isinstance(frame := next_frame(window, cursor), Frame):
+        while (frame := next_frame(window, cursor)) is not None:
             yield frame
             cursor.advance(frame)
             if frame.type == SEAL:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from wal import UnsupportedFormat
 from wal.entries import Entry
 from wal.frames import (
+    CLOSE,
     DATA,
     HEAD_BYTES,
     Frame,
@@ -82,6 +83,27 @@ def test_zeros_are_no_frame() -> None:
     assert read_head(b"", 0) is None
 
 
+def test_bytes_under_right_checksums_that_do_not_begin_as_a_frame_are_none() -> None:
+    _, data = make([(1, b"abc")])
+    assert parse(resealed(data, 0, b"\xf4WAL")) is None
+
+
+def test_a_header_is_read_as_soon_as_all_of_it_is_there() -> None:
+    _, data = make([(1, b"abc")])
+    assert read_head(data[:HEAD_BYTES], 0) == read_head(data, 0)
+    assert read_head(data[: HEAD_BYTES - 1], 0) is None
+
+
+def test_a_frame_is_read_wherever_it_stands_in_a_buffer() -> None:
+    frame, data = make([(1, b"abc"), (2, b"")])
+    buffer = bytes(512) + data + bytes(512)
+    head = read_head(buffer, 512)
+    assert head is not None
+    assert decode(buffer, 512, head) == frame
+    assert entries(buffer, 512, frame) == [Entry(7, 1, b"abc"), Entry(8, 2, b"")]
+    assert leaves_of(buffer, 512, frame) == leaves_of(data, 0, frame)
+
+
 @pytest.mark.parametrize("length", [0, 511, 513, 1024, 1 << 31])
 def test_a_frame_of_another_length_than_its_bytes_is_none(length: int) -> None:
     frame, data = make([(1, b"abc")])
@@ -90,13 +112,19 @@ def test_a_frame_of_another_length_than_its_bytes_is_none(length: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("offset", "value"),
-    [(4, b"\x09"), (4, b"\x00"), (5, b"\x01"), (6, b"\x01\x00"), (6, b"\x03\x00")],
+    ("offset", "value", "what"),
+    [
+        (4, b"\x09", "type 9 of format 2 with flags 0x0"),
+        (4, b"\x00", "type 0 of format 2 with flags 0x0"),
+        (5, b"\x01", "type 1 of format 2 with flags 0x1"),
+        (6, b"\x01\x00", "type 1 of format 1 with flags 0x0"),
+        (6, b"\x03\x00", "type 1 of format 3 with flags 0x0"),
+    ],
     ids=["type", "no type", "flags", "older version", "newer version"],
 )
-def test_an_unknown_kind_of_frame_is_refused_and_not_guessed(offset: int, value: bytes) -> None:
+def test_an_unknown_kind_of_frame_is_refused_by_its_place_and_not_guessed(offset: int, value: bytes, what: str) -> None:
     _, data = make([(1, b"abc")])
-    with pytest.raises(UnsupportedFormat):
+    with pytest.raises(UnsupportedFormat, match=f"segment 3, offset 4096: frame {what}"):
         parse(resealed(data, offset, value))
 
 
@@ -133,3 +161,12 @@ def test_records_that_do_not_fill_their_body_are_found_out() -> None:
         frame = parse(changed)
         assert frame is not None
         assert leaves_of(changed, 0, frame) is None
+
+
+def test_a_frame_without_records_counts_none_and_repeats_the_chain_before_it() -> None:
+    chain = b"p" * 32
+    close = Frame(CLOSE, 512, 0, b"i" * 16, 3, 4096, 2, 7, 6, 4096, chain, 0, chain)
+    for frame, leaves in ((close, []), (close._replace(records=1), None), (close._replace(chain=b"q" * 32), None)):
+        data = encode(frame, b"")
+        assert parse(data) == frame, "the checksums are right"
+        assert leaves_of(data, 0, frame) == leaves

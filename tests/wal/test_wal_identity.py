@@ -8,7 +8,8 @@ from log_rig import PATH, numbered, open_log, overwrite, segment, written
 import wal
 from wal.frames import CLOSE, DATA, HEARTBEAT, OPEN, STAGED, Frame, encode, frame_bytes, link, pack_records
 from wal.recovery import examine
-from wal.scan import Cursor, Rest, Window, is_next, survey
+from wal.scan import Cursor, Rest, Window, frame_at, is_next, next_frame, start_of, survey
+from wal.segment import HEADER_BYTES, decode_header
 from wal.tail import control_frame
 from wal.testing import FaultDisk, MemoryDisk
 from wal.tree import leaf_hashes
@@ -95,10 +96,68 @@ def test_nothing_but_zeros_is_no_evidence_and_no_use() -> None:
     assert evidence(b"") == Rest(CURSOR.offset, 0, 0)
 
 
+def test_evidence_is_found_between_damaged_frames() -> None:
+    torn = data_frame(LATER)[1][:200].ljust(512, b"\xff")
+    frame, image = data_frame(replace(LATER, offset=6144 + 1024))
+    assert evidence(torn * 2 + image + torn * 2) == Rest(6144 + 2560, frame.durable_offset, frame.durable_lsn, 60)
+
+
+def test_of_several_proofs_the_one_that_goes_furthest_counts() -> None:
+    proofs = [
+        (data_frame(LATER)[0]._replace(durable_offset=offset, durable_lsn=lsn))
+        for offset, lsn in ((5120, 59), (4608, 58))
+    ]
+    body, _ = pack_records([(1, b"payload")], bytes(16))
+    for first, second in (proofs, proofs[::-1]):
+        image = encode(first, body) + encode(second._replace(offset=6656), body)
+        assert evidence(image) == Rest(6144 + 1024, 5120, 59, 60)
+
+
 def test_evidence_is_found_however_far_away_it_stands() -> None:
     far = replace(LATER, offset=3 << 20)
     frame, image = data_frame(far)
     assert evidence(image, at=3 << 20, length=4 << 20) == Rest((3 << 20) + len(image), frame.durable_offset, 59, 60)
+
+
+def test_a_window_that_was_refreshed_reads_even_the_least_anew() -> None:
+    disk = MemoryDisk()
+    disk.poke(PATH, b"old")
+    fd = disk.open(PATH, write=True)
+    window = Window(disk, fd)
+
+    def first_byte() -> bytes:
+        at = window.locate(0, 1)
+        return window.buffer[at : at + 1]
+
+    assert first_byte() == b"o"
+    disk.pwrite(fd, b"new", 0)
+    assert first_byte() == b"o"
+    window.refresh()
+    assert first_byte() == b"n"
+
+
+def test_a_frame_that_begins_in_what_was_read_and_ends_beyond_is_read_whole() -> None:
+    records = [[(n, bytes([n]) * 300_000)] for n in range(1, 6)]
+    disk = written(records, segment_bytes=2 << 20)
+    with wal.disk.opened(disk, segment()) as fd:
+        window = Window(disk, fd)
+        cursor = start_of(decode_header(disk.peek(segment())[:HEADER_BYTES], 1, segment()))
+        found = []
+        while (frame := next_frame(window, cursor)) is not None:
+            found.append((frame.type, frame.records))
+            cursor.advance(frame)
+    assert found == [(OPEN, 0), *[(DATA, 1)] * 5, (CLOSE, 0)]
+
+
+def test_a_header_that_claims_more_than_the_file_has_is_no_frame_and_nothing_is_read_for_it() -> None:
+    frame, image = data_frame()
+    claims = encode(frame._replace(length=512 << 10), b"")[:512]
+    memory = MemoryDisk()
+    memory.poke(PATH, bytes(4096) + claims + image)
+    disk = FaultDisk(memory)
+    window = Window(disk, disk.open(PATH))
+    assert frame_at(window, 4096) is None
+    assert disk.calls["pread"] == 2, "the window's first piece, to its end"
 
 
 # What the caller knows, and what the medium knows.

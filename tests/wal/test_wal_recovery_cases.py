@@ -16,6 +16,12 @@ def test_every_combination_of_conditions_has_exactly_one_row() -> None:
         assert [case.label for case in RECOVERY_CASES if matches(case, conditions)] == [decide(conditions).label]
 
 
+def test_a_row_that_lacks_a_cell_is_an_error_and_no_match() -> None:
+    for case in RECOVERY_CASES:
+        with pytest.raises(ValueError, match="longer"):
+            matches(case._replace(when=(None,) * (len(case.when) - 1)), INPUTS[0])
+
+
 def test_every_row_is_reached_and_has_its_own_label() -> None:
     assert {decide(conditions).label for conditions in INPUTS} == {case.label for case in RECOVERY_CASES}
     assert len({case.label for case in RECOVERY_CASES}) == len(RECOVERY_CASES)
