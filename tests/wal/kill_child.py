@@ -49,7 +49,7 @@ class DeadlyDisk:
         self._disk = wal.OsDisk()
         self._phase = phase
         self._left = operation
-        self._moment = moment  # "before", "after", or "amid": half of a write is done
+        self._moment = moment  # "before", "after", or "amid" the next write, half of which is done
         self._counts = False
 
     def begin(self, phase: str) -> None:
@@ -63,18 +63,16 @@ class DeadlyDisk:
         def call(*args: object, **options: object) -> object:
             if self._counts:
                 self._left -= 1
-                if self._left <= 0:
-                    self._die(name, real, args, options)
+                if self._left <= 0 and (self._moment != "amid" or name == "pwrite"):
+                    self._die(real, args, options)
             return real(*args, **options)
 
         return call
 
-    def _die(
-        self, name: str, real: Callable[..., object], args: tuple[object, ...], options: dict[str, object]
-    ) -> None:
+    def _die(self, real: Callable[..., object], args: tuple[object, ...], options: dict[str, object]) -> None:
         if self._moment == "after":
             real(*args, **options)
-        elif self._moment == "amid" and name == "pwrite":
+        elif self._moment == "amid":
             fd, data, offset = args
             real(fd, data[: len(data) // 2 + 7], offset)
         os.kill(os.getpid(), signal.SIGKILL)
