@@ -5,26 +5,28 @@ Rule 2: it runs on a thread of its own, one call at a time; the disk may hold it
 Rule 3: what was handed out stays until it is said what became of it, so that a refusal loses nothing.
 """
 
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import wal
+from tamiyo.beginning import beginning
 from tamiyo.bus import Letter, report_letter, telemetry_letter
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.events import Event, decode
+from tamiyo.core.events import Event
 from tamiyo.core.outbox import DueReport, FreshReports, fresh_reports_room, retries_due
 from tamiyo.core.telemetry import TelemetryReader
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.pace import Restful
+from tamiyo.snapshots import Snapshots
+from tamiyo.stored import event_of
 
 __all__ = ["Backlog", "Piece", "Portion"]
 
 PORTION_MAX = 64
 """Telemetry packets, and reports, of one portion."""
 UNLIMITED = 2**63
-WORK_S, REST_S = 300e-6, 100e-6  # a step that wants the interpreter waits no longer than this work
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Backlog:
     def __init__(self, journal_: Journal) -> None:
         self._journal = journal_
         self._log = journal_.log
-        self._teller = _Teller(self._log)
+        self._teller = _Teller(self._log, journal_.snapshots)
         self._reports = _Reports(self._log, journal_.state.outbox.reports_lsn)
         self._again: dict[int, bytes] = {}  # payloads of reports that wait for a retry, by LSN
 
@@ -119,49 +121,56 @@ class _Follower:
 
     def entries(self, upto_lsn: int) -> Iterator[tuple[int, Event]]:
         """The events that follow, `upto_lsn` included. Whoever stops early goes on where it stopped."""
-        busy_since = time.perf_counter()
+        rest_when_due = Restful()
         while True:
             if not self._read:
                 self._read.extend(self._reader.poll(PORTION_MAX))
             if not self._read or self._read[0].lsn > upto_lsn:
                 return
             entry = self._read[0]
-            event = decode(entry.kind, entry.payload)
+            event = event_of(entry)
             self._read.popleft()
             yield entry.lsn, event
-            if time.perf_counter() - busy_since > WORK_S:
-                time.sleep(REST_S)
-                busy_since = time.perf_counter()
+            rest_when_due()
 
 
 class _Teller:
     """Telemetry, piece by piece."""
 
-    def __init__(self, log: wal.Log) -> None:
+    def __init__(self, log: wal.Log, snapshots: Snapshots | None) -> None:
         self.pieces: deque[Piece] = deque()
-        self._reader = TelemetryReader()
+        self._log = log
+        self._snapshots = snapshots
         self._letters: list[Letter] = []
-        self._follower = _Follower(log, 0)
+        self._reader: TelemetryReader | None = None
+        self._follower: _Follower | None = None
 
     def follow(self, log: wal.Log) -> None:
         """Go on in the reopened log: all that was read was durable, so it is still there."""
-        self._follower = _Follower(log, self._reader.last_lsn)
+        self._log, self._follower = log, None
 
     def read(self, drained_lsn: int, upto_lsn: int) -> None:
         """Read until there is a portion; what lies up to `drained_lsn` has gone out, and is only folded."""
         packets = sum(len(piece.letters) for piece in self.pieces)
         if packets >= PORTION_MAX:
             return
-        for lsn, event in self._follower.entries(upto_lsn):
-            packet = self._reader.take(lsn, event, told=lsn <= drained_lsn)
+        reader = self._reader = self._reader or self._begin(drained_lsn)
+        follower = self._follower = self._follower or _Follower(self._log, reader.last_lsn)
+        for lsn, event in follower.entries(upto_lsn):
+            packet = reader.take(lsn, event, told=lsn <= drained_lsn)
             if packet is not None:
                 self._letters.append(telemetry_letter(packet))
                 packets += 1
-            if self._letters and self._reader.boundary_lsn == lsn:
+            if self._letters and reader.boundary_lsn == lsn:
                 self.pieces.append(Piece(tuple(self._letters), lsn))
                 self._letters = []
             if packets >= PORTION_MAX and not self._letters:
                 return
+
+    def _begin(self, drained_lsn: int) -> TelemetryReader:
+        """Begin as late as possible: everything up to `drained_lsn` is only folded."""
+        begun = beginning(self._log, self._snapshots, upto_lsn=drained_lsn, pace=Restful())
+        return TelemetryReader(begun.state, begun.received)
 
 
 class _Reports:

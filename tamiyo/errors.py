@@ -12,6 +12,7 @@ TamiyoError
 ├── JournalError              the stored history cannot be used
 │   ├── NotRecorded           the log takes no record at the moment; nothing was changed
 │   ├── JournalUnreadable     a record does not parse, or was written by a newer version
+│   │   └── RecordRedacted    its payload was taken out by a retention run
 │   └── ProjectionUnusable    the SQLite projection cannot be opened or migrated
 └── InvariantViolation        our own fault: a rule of the core was broken; the service stops
 
@@ -69,6 +70,20 @@ class NotRecorded(JournalError):
 
 class JournalUnreadable(JournalError):
     """A record does not parse, or its kind is of a newer version of Tamiyo. Nothing was changed."""
+
+
+class RecordRedacted(JournalUnreadable):
+    """A record's payload was taken out by a retention run: what follows from it cannot be said any more.
+
+    `lsn` is its place.
+    """
+
+    def __init__(self, lsn: int, name: str) -> None:
+        super().__init__(
+            f"the payload of LSN {lsn}, a {name}, was taken out by a retention run: begin with a StateBase that stands "
+            "after it"
+        )
+        self.lsn = lsn
 
 
 class ProjectionUnusable(JournalError):

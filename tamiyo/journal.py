@@ -11,35 +11,54 @@ Rule 4: what other threads have to say (`ride`) goes along with the next batch o
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import wal
+from tamiyo.beginning import beginning
 from tamiyo.clock import Clock
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.base import CHECKPOINT_STEPS
 from tamiyo.core.breakers import OPEN
 from tamiyo.core.decide import log_trial
-from tamiyo.core.events import Event, decode, encode
+from tamiyo.core.events import Event, encode
 from tamiyo.core.evolve import Fold, Folded, evolve, evolve_all
 from tamiyo.core.state import State
 from tamiyo.errors import TamiyoError
 from tamiyo.owed import Owed, ReleasedPause
 from tamiyo.records import Arrival, JournalUnavailable, Recorded, translated
 from tamiyo.riders import RIDERS_MAX, Make, Riders
+from tamiyo.snapshots import Snapshots
+from tamiyo.stored import event_of
 
-__all__ = ["Journal"]
+__all__ = ["Checkpoint", "Journal"]
 
 OpenLog = Callable[[], wal.Log]
 CLOSE_TIMEOUT_S = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The state just after one record, with the contents of its blueprints, and the log that has it."""
+
+    state: State
+    contents: Mapping[str, bytes]
+    log: wal.Log
+    record: wal.Entry
+
+
 class Journal:
     """Owns the log and the state; every method may be called from any thread."""
 
-    def __init__(self, open_log: OpenLog, clock: Clock) -> None:
-        """Open the log and fold it. Raises what `wal.Log.open` and `decode` raise."""
+    checkpoint_steps = CHECKPOINT_STEPS
+
+    def __init__(self, open_log: OpenLog, clock: Clock, snapshots: Snapshots | None = None) -> None:
+        """Open the log and fold it, from a snapshot where there is one. Raises what opening and reading a log raise."""
         self._open_log = open_log
         self._clock = clock
+        self._snapshots = snapshots
+        self._checkpoint: Checkpoint | None = None
         self._lock = threading.RLock()
         self._riders = Riders()
         self._failed_at_ns: int | None = None
@@ -65,6 +84,11 @@ class Journal:
     def log(self) -> wal.Log:
         """The log in use; another object after a reopen."""
         return self._log
+
+    @property
+    def snapshots(self) -> Snapshots | None:
+        """Where snapshots of the state are kept; None where none are."""
+        return self._snapshots
 
     @property
     def steps_seen(self) -> int:
@@ -175,10 +199,30 @@ class Journal:
             self._adopt_pending()
             event = make(self._state, self.now_ns())
             after = evolve(self._state, self._state.last_lsn + 1, event)
+            record = encode(event)
             with self._adopting((event,), after, self._riders):
-                staged = translated(lambda: self._log.stage(*encode(event)))
+                staged = translated(lambda: self._log.stage(*record))
             self._open_step_lsn = staged.lsn
+            if after.steps_received % self.checkpoint_steps == 0 and not self._owed.pauses:
+                # With a PAUSE still to be told, going on from here would need the packets of earlier steps as well.
+                self._checkpoint = Checkpoint(after, self._contents, self._log, wal.Entry(staged.lsn, *record))
             return Arrival(event, staged, self._state, self._log)
+
+    def take_checkpoint(self) -> Checkpoint | None:
+        """The last state that a step has left to be looked at, once; None where none has since the last call."""
+        with self._lock:
+            checkpoint, self._checkpoint = self._checkpoint, None
+            return checkpoint
+
+    def last_checkpoint(self) -> Checkpoint | None:
+        """The state at the end of the log; None where the log does not hold all of it, or nothing yet.
+
+        Raises what reading the log raises.
+        """
+        with self._lock:
+            state, contents, log = self._state, self._contents, self._log
+        last = next(log.read(state.last_lsn - 1), None) if state.last_lsn else None
+        return None if last is None else Checkpoint(state, contents, log, last)
 
     def count_unrecorded(self, cause: str) -> None:
         """Count a step that is answered without a record of it, and remember why."""
@@ -285,10 +329,11 @@ class Journal:
             raise
 
     def _fold(self, log: wal.Log) -> State:
-        """Fold a whole log. Its contents are kept at the end, so that nothing is half-way visible meanwhile."""
-        fold, contents = Fold(), dict[str, bytes]()
-        for entry in log.read():
-            event = decode(entry.kind, entry.payload)
+        """Fold a log to its end. Its contents are kept at the end, so that nothing is half-way visible meanwhile."""
+        begun = beginning(log, self._snapshots)
+        fold, contents = Fold(begun.state), dict(begun.contents)
+        for entry in log.read(begun.state.last_lsn):
+            event = event_of(entry)
             fold.take(entry.lsn, event)
             if isinstance(event, journal.BlueprintObserved):
                 contents = _with_content(contents, event, fold.state())
@@ -342,7 +387,7 @@ class Journal:
             raise
         with self._lock:
             if not self._closed:
-                self._log, self._state = log, state
+                self._log, self._state, self._checkpoint = log, state, None
                 self._owed.reopened(state.last_lsn)
                 self._riders = self._riders.reopened(state.last_lsn)
                 return

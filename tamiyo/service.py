@@ -30,9 +30,10 @@ from tamiyo.delivery import delivery
 from tamiyo.derived import Derived
 from tamiyo.directives import Directives
 from tamiyo.errors import InvariantViolation, PacketRejected, ServiceClosed
-from tamiyo.fingerprint import service_opened
+from tamiyo.fingerprint import code_fingerprint, service_opened
 from tamiyo.graph import GraphBuilder
 from tamiyo.journal import Journal
+from tamiyo.keeper import Keeper
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.library import Library
 from tamiyo.outbox import Outbox
@@ -41,6 +42,7 @@ from tamiyo.policy.baseline import BaselinePolicy
 from tamiyo.probe import warn_of_a_slow_disk
 from tamiyo.records import JournalUnavailable
 from tamiyo.requests import Request
+from tamiyo.snapshots import Snapshots
 from tamiyo.stages import Stages, Step, StepTimings
 from tamiyo.upkeep import Upkeep
 
@@ -63,7 +65,7 @@ class TamiyoService:
         settings: Settings,
         clock: Clock,
         *,
-        on_disk: bool = True,
+        snapshots: Snapshots | None,
     ) -> None:
         """Assembled by `open`."""
         self.directory = directory
@@ -72,11 +74,12 @@ class TamiyoService:
         self.timings: deque[StepTimings] = deque(maxlen=TIMINGS_KEPT)
         self._journal = journal
         self._stages = stages
-        folder = directory if on_disk else None  # else nothing but the log is read or written
+        folder = directory if snapshots is not None else None  # else nothing but the log is read or written
         self._derived = Derived(folder)
         self._directives = Directives(journal, folder)
         self._outbox = Outbox(journal, clock, self._keep_up, budget_ms=settings.publish_timeout_ms)
-        self._upkeep = Upkeep(journal, self._directives)
+        self._keeper = Keeper(journal, snapshots)
+        self._upkeep = Upkeep(journal, self._directives, self._keeper)
         self._upkeep.start()
         weakref.finalize(self, self._upkeep.stop)  # a service that is dropped without close() leaves no thread at work
         self._lock = threading.Lock()
@@ -120,7 +123,8 @@ class TamiyoService:
         policy = policy or BaselinePolicy()
         identity = policy.identity  # a policy without one is refused before anything is opened
         path = Path(directory) / "wal"
-        journal = Journal(lambda: wal.Log.open(path, segment_bytes=settings.segment_bytes, disk=disk), clock)
+        snapshots = Snapshots(Path(directory), code_fingerprint()) if disk is None else None
+        journal = Journal(lambda: wal.Log.open(path, segment_bytes=settings.segment_bytes, disk=disk), clock, snapshots)
         try:
             log_id = journal.log.head().log_id.hex()
             journal.begin(lambda _, now_ns: (service_opened(settings, identity, now_ns, clock.wall_ns(), log_id),))
@@ -129,7 +133,7 @@ class TamiyoService:
             builder, budget_ms = GraphBuilder(), settings.metadata_timeout_ms
             blueprints = Blueprints(urza, journal, clock, budget_ms=budget_ms, prepare=builder.prepare)
             stages = Stages(journal, blueprints, builder, policy, identity, key, settings, clock)
-            return cls(Path(directory), journal, stages, settings, clock, on_disk=disk is None)
+            return cls(Path(directory), journal, stages, settings, clock, snapshots=snapshots)
         except BaseException:  # whatever it was, the log's lock must not stay behind
             journal.abandon()
             raise
@@ -256,6 +260,7 @@ class TamiyoService:
             self._stages.close()
             self._journal.close()
             self._released = True
+            self._keeper.finish()
             self._derived.finish(self._journal.state)
 
     def __enter__(self) -> Self:

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import wal
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.events import decode
 from tamiyo.errors import InvariantViolation, SecretMissing
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.stored import event_of
 
 __all__ = [
     "REASONS",
@@ -98,7 +98,7 @@ def release(entry: wal.Entry, key: bytes) -> pb.AdaptationCommand:
     Raises:
         InvariantViolation: the entry is not a decision.
     """
-    event = decode(entry.kind, entry.payload)
+    event = event_of(entry)
     if not isinstance(event, journal.DecisionMade):
         raise InvariantViolation(f"LSN {entry.lsn} is {event.DESCRIPTOR.name}, not a decision; nothing was signed")
     command = pb.AdaptationCommand.FromString(event.command)

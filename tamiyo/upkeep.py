@@ -1,4 +1,4 @@
-"""The thread that does what no step should wait for: take up requests, let riders go when no step takes them along."""
+"""The thread that does what no step should wait for: requests, riders that no step takes along, looking back."""
 
 import logging
 import threading
@@ -6,6 +6,7 @@ import threading
 from tamiyo.directives import Directives
 from tamiyo.errors import TamiyoError
 from tamiyo.journal import Journal
+from tamiyo.keeper import Keeper
 from tamiyo.records import JournalUnavailable
 
 __all__ = ["Upkeep"]
@@ -18,9 +19,10 @@ logger = logging.getLogger(__name__)
 class Upkeep:
     """One thread for one service. A disk that hangs holds it up, and nothing else."""
 
-    def __init__(self, journal: Journal, directives: Directives, *, period_s: float = PERIOD_S) -> None:
+    def __init__(self, journal: Journal, directives: Directives, keeper: Keeper, *, period_s: float = PERIOD_S) -> None:
         self._journal = journal
         self._directives = directives
+        self._keeper = keeper
         self._period_s = period_s
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tamiyo-upkeep", daemon=True)
@@ -42,6 +44,7 @@ class Upkeep:
             try:
                 self._directives.take_up()
                 waited = self._let_riders_go(waited)
+                self._keeper.keep()
             except TamiyoError:
                 logger.exception("the journal cannot be kept up; the next step says why")
                 return

@@ -3,16 +3,17 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 
 import wal
 from tamiyo.audit.differences import Difference, differences
+from tamiyo.audit.memory import States, Unpublished
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.base import base_of, read_base
 from tamiyo.core.behaviour import retired
 from tamiyo.core.blueprint import content_digest
 from tamiyo.core.decide import blueprint_observed, decide, log_trial, pause_released
 from tamiyo.core.directives import command_delivered, operator_directed
-from tamiyo.core.events import Event, decode, encode
+from tamiyo.core.events import MESSAGES, Event, encode
 from tamiyo.core.evolve import evolve
 from tamiyo.core.inputs import Inference, Inputs, MetadataFault, require_fit, step_inputs
 from tamiyo.core.limits import UNLIMITED
@@ -20,7 +21,7 @@ from tamiyo.core.observation import read_packet
 from tamiyo.core.outbox import DueReport, publish_attempted, telemetry_drained
 from tamiyo.core.state import State
 from tamiyo.errors import InvariantViolation, JournalUnreadable
-from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.stored import event_of
 
 __all__ = ["Auditor", "Divergence", "Replay", "replay"]
 
@@ -34,6 +35,8 @@ Idle = (
     | journal.TelemetryDrained
 )
 """What happens outside a step, and may bring something about."""
+LookedBack = journal.StateBase | journal.SnapshotTaken | journal.RetentionCompleted
+"""What is said of a state that was."""
 Derived = (
     journal.ConservativeModeChanged | journal.FieldReportIssued | journal.WindowClosed | journal.FieldReportsDropped
 )
@@ -60,7 +63,12 @@ class Divergence:
 
 @dataclass(slots=True)
 class Replay:
-    """What a replay found. `decisions` counts those recomputed; `encoding_differs` those equal in other bytes."""
+    """What a replay found. `decisions` counts those recomputed; `encoding_differs` those equal in other bytes.
+
+    `begun_lsn` is that of the base it began with, 0 where it began with the log. `digests` counts recorded states that
+    are the same here, `digests_skipped` those of another version or too far back to compare; `redacted` reports whose
+    payload was taken out, and which follow from their decisions.
+    """
 
     state: State = field(default_factory=State)
     decisions: int = 0
@@ -68,6 +76,10 @@ class Replay:
     encoding_differs: int = 0
     fingerprints: dict[str, int] = field(default_factory=dict)
     divergence: Divergence | None = None
+    begun_lsn: int = 0
+    digests: int = 0
+    digests_skipped: int = 0
+    redacted: int = 0
 
 
 @dataclass(slots=True)
@@ -85,15 +97,32 @@ class Auditor:
     `found` is what it found so far; after a divergence its state stands still.
     """
 
-    def __init__(self) -> None:
-        self.found = Replay()
+    def __init__(self, begun: State | None = None) -> None:
+        """Begin after a state that a base holds, or with the first record of the log."""
+        state = begun or State()
+        self.found = Replay(state, begun_lsn=state.last_lsn)
         self._open: dict[int, _OpenStep] = {}
         self._decided: dict[int, _OpenStep] = {}
         self._awaited: deque[Event] = deque()
         self._idle_moves: list[tuple[int, journal.BreakerMoved]] = []  # moves that no step brought about
-        self._idle_state = State()
-        self._digests: set[str] = set()  # of every blueprint version observed
-        self._reports = Unpublished()
+        self._idle_state = state
+        self._digests = {seen.blueprint.digest for seen in state.blueprints.values() if seen.blueprint is not None}
+        self._reports = Unpublished(state.last_lsn + 1)
+        self._states = States(state)
+
+    def recall(self, lsn: int, event: Event) -> None:
+        """Take note of a record up to the base's own: nothing is checked, but later ones may speak of it."""
+        state = self.found.state
+        self._reports.known_from_lsn = min(self._reports.known_from_lsn, lsn)
+        unsettled = 0 if state.unsettled is None else state.unsettled.step_lsn
+        if isinstance(event, journal.StepReceived) and lsn == state.last_lsn:
+            self._open[lsn] = _OpenStep(event)
+        elif isinstance(event, journal.StepReceived) and lsn == unsettled:
+            self._decided = {lsn: _OpenStep(event)}
+        elif isinstance(event, journal.DecisionMade) and event.step_lsn in self._decided:
+            self._decided[event.step_lsn].decision_lsn = lsn
+        if lsn > state.outbox.reports_lsn and isinstance(event, journal.FieldReportIssued | journal.CommitLate):
+            self._reports.take(lsn, event)
 
     def take(self, lsn: int, event: Event) -> None:
         """Check one event against what was recomputed, then fold it."""
@@ -101,6 +130,21 @@ class Auditor:
         if self.found.divergence is None:
             self._reports.take(lsn, event)
             self._fold(lsn, event)
+
+    def take_redacted(self, entry: wal.Redacted) -> None:
+        """Fold a record whose payload was taken out: a field report follows from its decision, whatever it was.
+
+        Raises:
+            RecordRedacted: what the record was is known from nothing else.
+        """
+        expected = self._awaited[0] if self._awaited else None
+        if MESSAGES.get(entry.kind) is not journal.FieldReportIssued or not isinstance(
+            expected, journal.FieldReportIssued
+        ):
+            event_of(entry)
+            return
+        self.found.redacted += 1
+        self.take(entry.lsn, expected)
 
     def finish(self) -> None:
         """The log must not end in the middle of what followed from a decision."""
@@ -116,6 +160,8 @@ class Auditor:
             self.found.state = evolve(self.found.state, lsn, event)
         except InvariantViolation as violation:
             self._diverge(lsn, 0, str(violation))
+        else:
+            self._states.take(event, self.found.state)
 
     def _check(self, lsn: int, event: Event) -> None:
         if self._awaited:  # a batch is one run of LSNs: what follows from a decision comes next
@@ -137,6 +183,8 @@ class Auditor:
             self._check_late(lsn, event)
         elif isinstance(event, Idle):
             self._check_idle(lsn, event)
+        elif isinstance(event, LookedBack):
+            self._check_state(lsn, event)
         elif isinstance(event, journal.RegistryAssigned) and not any(step.observed for step in self._open.values()):
             self._diverge(lsn, 0, "names were numbered outside of any step")
         elif isinstance(event, Derived):
@@ -149,6 +197,34 @@ class Auditor:
                 f"decisions of before {', '.join(gone)} can be read here, but no longer recomputed: "
                 "audit the log with the major version that wrote it"
             )
+
+    def _check_state(self, lsn: int, event: LookedBack) -> None:
+        """What is said of a state must be what the log comes to there."""
+        at_lsn = event.digest_lsn if isinstance(event, journal.RetentionCompleted) else event.at_lsn
+        state = self._states.at(at_lsn)
+        if state is None:
+            self.found.digests_skipped += 1
+            return
+        expected = state.digest()
+        if event.digest.partition(":")[0] != expected.partition(":")[0]:
+            self.found.digests_skipped += 1
+        elif event.digest != expected:
+            self._diverge(lsn, 0, f"the state of LSN {at_lsn} has digest {expected}, and {event.digest} is recorded")
+        else:
+            self.found.digests += 1
+            if isinstance(event, journal.StateBase):
+                self._check_base(lsn, event, state)
+
+    def _check_base(self, lsn: int, event: journal.StateBase, state: State) -> None:
+        wrong = next(
+            (kept.digest for kept in event.contents if kept.digest != content_digest(_content(kept.content))), None
+        )
+        if wrong is not None:
+            self._diverge(lsn, 0, f"the content kept for digest {wrong} is another")
+            return
+        contents = {kept.digest: kept.content for kept in event.contents}
+        expected = base_of(state, contents, event.event_time_ns, digest=event.digest)
+        self._compare(lsn, expected, event)
 
     def _check_observed(self, lsn: int, event: Observed) -> None:
         if event.step_lsn in self._open:
@@ -300,52 +376,42 @@ class Auditor:
         self.found.divergence = Divergence(lsn, step_index, what, found, self.found.state.digest())
 
 
-class Unpublished:
-    """The reports that the log holds and that no attempt to publish has named yet."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[int, tuple[str, int]] = {}  # by LSN: id, and the step whose command it reports
-
-    def take(self, lsn: int, event: Event) -> None:
-        """Follow one event that was found to be in order."""
-        if isinstance(event, journal.FieldReportIssued):
-            report_id = pb.FieldReport.FromString(event.report).report_id
-            self._waiting[lsn] = (report_id, 0 if event.synthesised else event.step_lsn)
-        elif isinstance(event, journal.CommitLate):
-            self._waiting = {place: held for place, held in self._waiting.items() if held[1] != event.step_lsn}
-        elif isinstance(event, journal.PublishAttempted) and event.attempt == 1:
-            for report_lsn in event.report_lsns:
-                del self._waiting[report_lsn]
-
-    def fault_of(self, event: journal.PublishAttempted) -> str | None:
-        """First attempts go through the reports in order and leave none out."""
-        if event.attempt != 1:
-            return None
-        named = list(zip(event.report_lsns, event.report_ids, strict=False))
-        due = [(lsn, report_id) for lsn, (report_id, _) in islice(self._waiting.items(), len(named))]
-        return None if named == due else f"reports {named[:3]} were published, and {due[:3]} came first"
+def _content(data: bytes) -> journal.BlueprintContent:
+    return journal.BlueprintContent.FromString(data)
 
 
 def _content_fault(event: journal.BlueprintObserved) -> str | None:
     if not event.content:
         return None
-    digest = content_digest(journal.BlueprintContent.FromString(event.content))
+    digest = content_digest(_content(event.content))
     return None if digest == event.digest else f"the content of blueprint {event.blueprint_id!r} has digest {digest}"
 
 
-def replay(entries: Iterable[wal.Entry], progress: Callable[[int], None] | None = None) -> Replay:
-    """Fold and check entries from LSN 1 on, up to the first divergence.
+def replay(
+    entries: Iterable[wal.Entry],
+    progress: Callable[[int], None] | None = None,
+    *,
+    base: journal.StateBase | None = None,
+) -> Replay:
+    """Fold and check entries, up to the first divergence.
 
     Args:
-        entries: the whole log, in order.
+        entries: the log in order: from LSN 1 on, or from the first record that `base` needs.
         progress: called with the LSN now and then.
+        base: where to begin; None for a log that is there from its first record on.
 
     Raises:
         JournalUnreadable: a record does not parse or is of a newer version.
+        RecordRedacted: a record that nothing else tells of was taken out.
     """
-    auditor = Auditor()
+    auditor = Auditor(None if base is None else read_base(base))
     for entry in entries:
-        auditor.take(entry.lsn, decode(entry.kind, entry.payload))
+        if entry.lsn <= auditor.found.begun_lsn:
+            auditor.recall(entry.lsn, event_of(entry))
+        elif isinstance(entry, wal.Redacted):
+            auditor.take_redacted(entry)
+        else:
+            auditor.take(entry.lsn, event_of(entry))
         if auditor.found.divergence is not None:
             break
         if progress is not None and entry.lsn % PROGRESS_EVERY == 0:

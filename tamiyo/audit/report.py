@@ -7,7 +7,10 @@ from types import MappingProxyType
 
 import wal
 from tamiyo.audit.replay import Divergence, Replay, replay
-from tamiyo.errors import JournalUnreadable
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.events import KINDS
+from tamiyo.errors import JournalUnreadable, RecordRedacted
+from tamiyo.stored import event_of
 
 __all__ = ["FAIL", "PASS", "UNVERIFIABLE", "AuditReport", "Level", "audit"]
 
@@ -26,12 +29,17 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """The verdicts, the first divergence if there is one, and the digest of the state at the end."""
+    """The verdicts, the first divergence if there is one, and the digest of the state at the end.
+
+    `begun_lsn` is the horizon of level 2: decisions past it were recomputed, from the state that a base holds of it; 0
+    where that was all of them.
+    """
 
     directory: str
     levels: tuple[Level, ...]
     divergence: Divergence | None = None
     state_digest: str = ""
+    begun_lsn: int = 0
 
     @property
     def verdict(self) -> str:
@@ -95,11 +103,8 @@ def audit(
     integrity = _integrity(found_of_log)
     if level == 1 or integrity.verdict != PASS:
         return AuditReport(str(directory), (integrity,))
-    if found_of_log.status in ("pruned", "redacted"):
-        reason = "the records that the first decisions rest on were taken out, and no state from before them is kept"
-        return AuditReport(str(directory), (integrity, Level(2, UNVERIFIABLE, reason)))
     try:
-        found = replay(wal.read(path), progress)
+        found = _replayed(path, found_of_log.first_lsn, progress)
     except JournalUnreadable as error:
         return AuditReport(str(directory), (integrity, Level(2, UNVERIFIABLE, str(error))))
     except wal.LogError as error:
@@ -107,7 +112,36 @@ def audit(
             str(directory), (integrity, Level(2, FAIL, f"the log could not be read to its end: {error}"))
         )
     decisions = Level(2, PASS if found.divergence is None else FAIL, _decisions_detail(found))
-    return AuditReport(str(directory), (integrity, decisions), found.divergence, found.state.digest())
+    return AuditReport(str(directory), (integrity, decisions), found.divergence, found.state.digest(), found.begun_lsn)
+
+
+def _replayed(path: Path, first_lsn: int, progress: Callable[[int], None] | None) -> Replay:
+    """Replay what can be: from the first record on, or from the first base past which nothing needed is missing.
+
+    Raises:
+        JournalUnreadable: no base is left to begin with, or a record cannot be read.
+        wal.LogError: the log is damaged.
+    """
+    missing_lsn = first_lsn - 1
+    while True:
+        base = _base_past(path, missing_lsn) if missing_lsn else None
+        try:
+            return replay(wal.read(path, None if base is None else base.needs_lsn - 1), progress, base=base)
+        except RecordRedacted as redacted:
+            missing_lsn = redacted.lsn
+
+
+def _base_past(path: Path, missing_lsn: int) -> journal.StateBase:
+    """The first base that needs nothing up to `missing_lsn`. Raises JournalUnreadable where there is none."""
+    for entry in wal.read(path, None):
+        if entry.kind == KINDS[journal.StateBase]:
+            base = event_of(entry)
+            if isinstance(base, journal.StateBase) and base.needs_lsn > missing_lsn:
+                return base
+    raise JournalUnreadable(
+        f"records up to LSN {missing_lsn} were taken out (pruned or redacted), and no StateBase after them says what "
+        "they came to: decisions cannot be recomputed without the archive of the retention run"
+    )
 
 
 INTEGRITY: Mapping[str, str] = MappingProxyType(
@@ -142,6 +176,14 @@ def _integrity(found: wal.Verdict) -> Level:
 
 def _decisions_detail(found: Replay) -> str:
     parts = [f"{found.decisions} decisions recomputed"]
+    if found.begun_lsn:
+        parts[0] += f" from LSN {found.begun_lsn + 1} on, from the base of what was before"
+    if found.redacted:
+        parts.append(f"{found.redacted} reports whose payload was taken out follow from their decisions")
+    if found.digests:
+        parts.append(f"{found.digests} recorded states compared")
+    if found.digests_skipped:
+        parts.append(f"{found.digests_skipped} recorded states of another version or too far back, not compared")
     if found.late_commits:
         parts.append(f"{found.late_commits} late commits")
     if found.state.steps_unrecorded:

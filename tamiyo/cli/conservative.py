@@ -70,11 +70,14 @@ def _take_up_here(directory: Path) -> int:
     """Open the log, take up what waits, close it. Raises what opening raises; `wal.LogLocked` beside a live service."""
     from tamiyo.clock import SystemClock
     from tamiyo.directives import Directives
+    from tamiyo.fingerprint import code_fingerprint
     from tamiyo.journal import Journal
+    from tamiyo.snapshots import Snapshots
 
     log = directory / "wal"
     segment_bytes = max(log.glob("*.wal")).stat().st_size  # as the service has it: another length begins a new segment
-    journal = Journal(lambda: wal.Log.open(log, segment_bytes=segment_bytes), SystemClock())
+    snapshots = Snapshots(directory, code_fingerprint())
+    journal = Journal(lambda: wal.Log.open(log, segment_bytes=segment_bytes), SystemClock(), snapshots)
     try:
         Directives(journal, directory).take_up()
         return journal.state.last_lsn

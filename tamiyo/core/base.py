@@ -15,6 +15,7 @@ from tamiyo.core.breakers import BREAKERS, Breaker
 from tamiyo.core.layout import read_layout
 from tamiyo.core.norms import PRIORS, Norm
 from tamiyo.core.options import Options
+from tamiyo.core.paced import Pace, paced, without_rest
 from tamiyo.core.registries import extended, initial
 from tamiyo.core.signals import LossMemory
 from tamiyo.core.state import (
@@ -34,10 +35,21 @@ from tamiyo.core.state import (
 from tamiyo.core.thresholds import Thresholds
 from tamiyo.errors import JournalUnreadable
 
-__all__ = ["CONTENTS_MAX_BYTES", "base_of", "contents_of", "needs_lsn", "read_base", "state_message", "state_of"]
+__all__ = [
+    "CHECKPOINT_STEPS",
+    "CONTENTS_MAX_BYTES",
+    "base_of",
+    "contents_of",
+    "needs_lsn",
+    "read_base",
+    "state_message",
+    "state_of",
+]
 
 CONTENTS_MAX_BYTES = 8 << 20
 """Of blueprints' contents in one base: half of the longest record. What has no room keeps its own record alive."""
+CHECKPOINT_STEPS = 1_024
+"""A running service looks back at its state at every step with such a number: just after the packet was received."""
 
 _COUNTERS = (
     "last_lsn", "event_time_ns", "log_id", "metadata_budget_ms", "policy_version", "steps_received",
@@ -46,39 +58,45 @@ _COUNTERS = (
 """Fields that are the same in the message and in the state."""
 
 
-def base_of(state: State, contents: Mapping[str, bytes], event_time_ns: int) -> journal.StateBase:
+def base_of(
+    state: State,
+    contents: Mapping[str, bytes],
+    event_time_ns: int,
+    *,
+    contents_max_bytes: int = CONTENTS_MAX_BYTES,
+    digest: str = "",
+    pace: Pace = without_rest,
+) -> journal.StateBase:
     """The record of a state.
 
     Args:
         state: as it was after its `last_lsn`.
         contents: `BlueprintContent` by digest; those of the state's blueprints are taken along while there is room.
         event_time_ns: of the record.
+        contents_max_bytes: how much room there is for them.
+        digest: the state's, where it is known already.
+        pace: called all along; a state as large as it may become takes some tenths of a second.
     """
-    kept = _kept(state, contents)
+    kept = _kept(state, contents, contents_max_bytes)
     return journal.StateBase(
         at_lsn=state.last_lsn,
-        digest=state.digest(),
+        digest=digest or state.digest(pace),
         needs_lsn=needs_lsn(state, kept),
-        state=state_message(state),
+        state=state_message(state, pace),
         contents=[journal.KeptContent(digest=digest, content=content) for digest, content in kept.items()],
         event_time_ns=event_time_ns,
     )
 
 
 def read_base(event: journal.StateBase) -> State:
-    """The state that a base holds.
+    """The state that a base holds. A digest of another version says nothing here; then the log's own chain vouches.
 
     Raises:
-        JournalUnreadable: it is not the state that its digest names, or of a version whose digest is unknown here.
+        JournalUnreadable: it is not the state that its digest names.
     """
-    version = event.digest.partition(":")[0]
-    if version != str(DIGEST_VERSION):
-        raise JournalUnreadable(
-            f"the state at LSN {event.at_lsn} has a digest of version {version!r:.20}, and this version makes "
-            f"{DIGEST_VERSION}: open the log with the version that wrote it"
-        )
     state = state_of(event.state)
-    found = state.digest()
+    comparable = event.digest.partition(":")[0] == str(DIGEST_VERSION)
+    found = state.digest() if comparable else event.digest
     if found != event.digest or state.last_lsn != event.at_lsn:
         raise JournalUnreadable(
             f"the base of LSN {event.at_lsn} reads as a state of LSN {state.last_lsn} with digest {found}, not "
@@ -93,9 +111,10 @@ def contents_of(event: journal.StateBase) -> dict[str, bytes]:
 
 
 def needs_lsn(state: State, kept: Iterable[str] = ()) -> int:
-    """The first record that going on from a state needs: its own, the step before it, and contents not kept with it.
+    """The first record that going on from a state needs, its own at the latest.
 
     The next batch may say that the last commit was late, and the PAUSE for that is made from that step's packet.
+    Contents that are not kept with the state are read from their records.
     """
     kept = frozenset(kept)
     needed = [state.last_lsn or 1]
@@ -109,10 +128,9 @@ def needs_lsn(state: State, kept: Iterable[str] = ()) -> int:
     return min(needed)
 
 
-def _kept(state: State, contents: Mapping[str, bytes]) -> dict[str, bytes]:
+def _kept(state: State, contents: Mapping[str, bytes], left: int) -> dict[str, bytes]:
     """What has room, the newest first: old contents are the likelier ones to be replaced before long."""
     kept: dict[str, bytes] = {}
-    left = CONTENTS_MAX_BYTES
     for seen in reversed(list(state.blueprints.values())):
         content = contents.get(seen.blueprint.digest) if seen.blueprint is not None else None
         if seen.blueprint is not None and content is not None and len(content) <= left:
@@ -121,8 +139,8 @@ def _kept(state: State, contents: Mapping[str, bytes]) -> dict[str, bytes]:
     return kept
 
 
-def state_message(state: State) -> journal.BaseState:
-    """A state as a message."""
+def state_message(state: State, pace: Pace = without_rest) -> journal.BaseState:
+    """A state as a message; `pace` is called all along."""
     message = journal.BaseState(**{name: getattr(state, name) for name in _COUNTERS})
     message.thresholds.update(state.thresholds.as_map())
     message.options.CopyFrom(state.options.message())
@@ -130,9 +148,9 @@ def state_message(state: State) -> journal.BaseState:
     message.undecided.extend(state.undecided)
     message.directives.extend(state.directives)
     _write_decisions(message, state)
-    _write_windows(message.windows, state.windows)
-    _write_outbox(message, state)
-    _write_names(message, state)
+    _write_windows(message.windows, state.windows, pace)
+    _write_outbox(message, state, pace)
+    _write_names(message, state, pace)
     return message
 
 
@@ -172,7 +190,7 @@ def _write_decisions(message: journal.BaseState, state: State) -> None:
     )
 
 
-def _write_windows(message: journal.BaseWindows, windows: Windows) -> None:
+def _write_windows(message: journal.BaseWindows, windows: Windows, pace: Pace) -> None:
     message.expired = windows.expired
     message.open.extend(
         journal.BaseWindow(
@@ -185,7 +203,7 @@ def _write_windows(message: journal.BaseWindows, windows: Windows) -> None:
             blueprint_id=window.blueprint_id,
             policy_version=window.policy_version,
         )
-        for window in windows.open
+        for window in paced(windows.open, pace)
     )
     message.samples.extend(
         journal.BaseSample(
@@ -194,11 +212,11 @@ def _write_windows(message: journal.BaseWindows, windows: Windows) -> None:
             hook_latency_ms=sample.hook_latency_ms,
             critical=sample.critical,
         )
-        for sample in windows.samples
+        for sample in paced(windows.samples, pace)
     )
 
 
-def _write_outbox(message: journal.BaseState, state: State) -> None:
+def _write_outbox(message: journal.BaseState, state: State, pace: Pace) -> None:
     outbox = state.outbox
     message.outbox.CopyFrom(
         journal.BaseOutbox(
@@ -208,7 +226,7 @@ def _write_outbox(message: journal.BaseState, state: State) -> None:
                 journal.BaseRetry(
                     report_id=report_id, report_lsn=retry.report_lsn, attempts=retry.attempts, due_ns=retry.due_ns
                 )
-                for report_id, retry in outbox.retries.items()
+                for report_id, retry in paced(outbox.retries.items(), pace)
             ],
             published=outbox.published,
             retried=outbox.retried,
@@ -217,7 +235,8 @@ def _write_outbox(message: journal.BaseState, state: State) -> None:
         )
     )
     message.undelivered.extend(
-        journal.BaseUndelivered(command_id=command_id, lsn=lsn) for command_id, lsn in state.undelivered.items()
+        journal.BaseUndelivered(command_id=command_id, lsn=lsn)
+        for command_id, lsn in paced(state.undelivered.items(), pace)
     )
     held = state.deliveries
     message.deliveries.CopyFrom(
@@ -225,16 +244,16 @@ def _write_outbox(message: journal.BaseState, state: State) -> None:
     )
 
 
-def _write_names(message: journal.BaseState, state: State) -> None:
+def _write_names(message: journal.BaseState, state: State, pace: Pace) -> None:
     message.registries.extend(
         journal.BaseRegistry(kind=kind, keys=sorted(keys, key=keys.__getitem__))
-        for kind, keys in state.registries.items()
+        for kind, keys in paced(state.registries.items(), pace)
     )
     message.layouts.extend(journal.BaseLayout(lsn=lsn, layout=layout.event()) for lsn, layout in state.layouts.items())
-    message.blueprints.extend(_blueprint_message(name, seen) for name, seen in state.blueprints.items())
+    message.blueprints.extend(_blueprint_message(name, seen) for name, seen in paced(state.blueprints.items(), pace))
     message.seed_blueprints.extend(
         journal.BaseSeed(seed_id=seed_id, blueprint_id=blueprint_id)
-        for seed_id, blueprint_id in state.seed_blueprints.items()
+        for seed_id, blueprint_id in paced(state.seed_blueprints.items(), pace)
     )
 
 

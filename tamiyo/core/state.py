@@ -16,6 +16,7 @@ from tamiyo.core.breakers import BREAKERS, Breaker
 from tamiyo.core.layout import GraphLayout
 from tamiyo.core.norms import PRIORS, Norm
 from tamiyo.core.options import Options
+from tamiyo.core.paced import Pace, paced, without_rest
 from tamiyo.core.registries import Registries, initial
 from tamiyo.core.signals import LossMemory
 from tamiyo.core.thresholds import Thresholds
@@ -265,12 +266,15 @@ class State(Derived):
     blueprints: Mapping[str, ObservedBlueprint] = field(default_factory=lambda: MappingProxyType({}))
     seed_blueprints: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
-    def digest(self) -> str:
-        """SHA-256, hex, of the canonical encoding, behind the digest's version: "2:<hex>"."""
-        return f"{DIGEST_VERSION}:{sha256(canonical(self)).hexdigest()}"
+    def digest(self, pace: Pace = without_rest) -> str:
+        """SHA-256, hex, of the canonical encoding, behind the digest's version: "2:<hex>".
+
+        A state as large as it may become takes some tenths of a second; `pace` is called all along.
+        """
+        return f"{DIGEST_VERSION}:{sha256(canonical(self, pace)).hexdigest()}"
 
 
-def canonical(value: object) -> bytes:
+def canonical(value: object, pace: Pace = without_rest) -> bytes:
     """One byte string for each value: a type tag, then length-prefixed parts; maps in key order, floats by bits."""
     if value is None:
         return b"N"
@@ -283,11 +287,13 @@ def canonical(value: object) -> bytes:
     if isinstance(value, str):
         return _tagged(b"s", value.encode("utf-8", "surrogatepass"))
     if isinstance(value, tuple):
-        return _tagged(b"t", b"".join(map(canonical, value)))
+        return _tagged(b"t", b"".join([canonical(part, pace) for part in paced(value, pace)]))
     if isinstance(value, Mapping):
-        return _tagged(b"m", b"".join(canonical(key) + canonical(value[key]) for key in sorted(value)))
+        return _tagged(
+            b"m", b"".join([canonical(key) + canonical(value[key], pace) for key in paced(sorted(value), pace)])
+        )
     if is_dataclass(value):
-        parts = (canonical(part.name) + canonical(getattr(value, part.name)) for part in fields(value))
+        parts = [canonical(part.name) + canonical(getattr(value, part.name), pace) for part in fields(value)]
         return _tagged(b"r", b"".join(parts))
     raise TypeError(f"a {type(value).__name__} has no canonical encoding; keep it out of the state")
 

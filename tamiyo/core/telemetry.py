@@ -58,11 +58,11 @@ class StepFacts:
 class TelemetryReader:
     """Reads the journal event by event; holds no more than one step."""
 
-    def __init__(self, state: State | None = None) -> None:
-        """Begin after `state`, which must be one at a `boundary_lsn`; from LSN 1 on where there is none."""
+    def __init__(self, state: State | None = None, received: journal.StepReceived | None = None) -> None:
+        """Begin after `state`, which is one at a `boundary_lsn` or just after `received`; from LSN 1 on without one."""
         self._fold = Fold(state)
-        self._step: StepFacts | None = None
-        self._step_lsn = 0
+        self._step = None if received is None else StepFacts(received)
+        self._step_lsn = 0 if received is None else self._fold.last_lsn
         self.boundary_lsn = self._fold.last_lsn
         """Where a reader may begin again and give the same packets: what lies before has been told in full."""
 

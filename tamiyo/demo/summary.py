@@ -10,9 +10,9 @@ import numpy as np
 
 import wal
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.events import decode
 from tamiyo.integrations.kasmina.lifecycle import name_of_stage
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.stored import event_of
 
 __all__ = ["Latency", "LogSummary", "Summary", "latencies", "read_log", "seeds_of"]
 
@@ -103,7 +103,7 @@ def read_log(directory: Path) -> LogSummary:
     for entry in wal.read(directory / "wal"):
         records += 1
         record_bytes += len(entry.payload)
-        event = decode(entry.kind, entry.payload)
+        event = event_of(entry)
         if isinstance(event, journal.DecisionMade):
             released[entry.lsn] = _named(event)
         elif isinstance(event, journal.CommitLate):

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 import wal
 from tamiyo.config import Settings
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.base import base_of
 from tamiyo.core.blueprint import content_digest
 from tamiyo.core.breakers import admits
 from tamiyo.core.decide import blueprint_observed, decide, log_trial, pause_released
@@ -58,6 +59,8 @@ class History:
         self._settings = settings or Settings()
         self._layout_lsn = 0
         self._last: tuple[Observation, journal.StepReceived, int, int] | None = None
+        self._arrived = self.state  # just after the last packet was received
+        self._contents: dict[str, bytes] = {}
         self.open()
 
     def entries(self) -> list[wal.Entry]:
@@ -136,6 +139,20 @@ class History:
             blueprint_id=blueprint_id, digest=digest, event_time_ns=self._now_ns(), content=_bytes(content)
         )
         self._fold(*blueprint_observed(self.state, observed))
+        self._contents[digest] = observed.content
+
+    def look_back(self) -> None:
+        """The state of the last packet's arrival is named; nothing where none has arrived."""
+        state = self._arrived
+        if state.last_lsn:
+            self._fold(
+                journal.SnapshotTaken(at_lsn=state.last_lsn, digest=state.digest(), event_time_ns=self._now_ns())
+            )
+
+    def base(self) -> None:
+        """The state of the last packet's arrival is written down whole; the one of now where none has arrived."""
+        state = self._arrived if self._arrived.last_lsn else self.state
+        self._fold(base_of(state, self._contents, self._now_ns()))
 
     def direct(self, directive: str) -> None:
         """An operator asks for something."""
@@ -195,6 +212,7 @@ class History:
             call="step", budget_ms=self._settings.step_timeout_ms, packet=_bytes(packet),
         )  # fmt: skip
         self._fold(received)
+        self._arrived = self.state
         return received, self.state.last_lsn, read_packet(received.packet, UNLIMITED)
 
     def _inference(

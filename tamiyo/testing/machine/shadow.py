@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, fields
 import wal
 from tamiyo.audit import Auditor
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.events import Event, decode
+from tamiyo.core.events import Event
 from tamiyo.core.evolve import Fold
 from tamiyo.core.inputs import Inputs, step_inputs
 from tamiyo.core.state import State
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.service import TamiyoService
+from tamiyo.stored import event_of
 from tamiyo.testing.machine.bounds import check_bounds
 from tamiyo.testing.machine.breakers import BreakerBook
 from tamiyo.testing.machine.decisions import DecisionBook
@@ -57,7 +58,7 @@ class Shadow:
         """Read on to what is durable now."""
         durable_lsn = service.log.durable_lsn
         for entry in self._entries(durable_lsn):
-            self._take(entry.lsn, decode(entry.kind, entry.payload))
+            self._take(entry.lsn, event_of(entry))
 
     def compare(self, service: TamiyoService) -> None:
         """The laws that hold between batches; with the same records, both controllers are in the same state."""

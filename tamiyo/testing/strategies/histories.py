@@ -52,6 +52,8 @@ DEEDS: st.SearchStrategy[Deed] = st.one_of(
     st.booleans().map(lambda succeeded: lambda history: _retry(history, succeeded=succeeded)),
     st.just(_give_up),
     st.just(lambda history: history.drain()),
+    st.just(lambda history: history.look_back()),
+    st.just(lambda history: history.base()),
     st.just(lambda history: history.open()),
 )
 
