@@ -151,7 +151,7 @@ class OsDisk:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BaseException:  # an interrupt too: nobody else knows this descriptor, and it may hold the lock by now
             os.close(fd)
             raise
         return fd

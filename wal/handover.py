@@ -231,10 +231,9 @@ class Handover:
             self._progress.notify_all()
 
     def end(self, cause: LogFailed | None) -> list[Batch]:
-        """Take nothing more, let everyone who waits look again, and return what is queued."""
+        """Take nothing more, let everyone who waits look again, and return what is queued and never will be written."""
         with self._mutex:
             self.failure = cause
             self.closing = True
-            waiting, self._queue = list(self._queue), deque()
             self._progress.notify_all()
-        return waiting
+            return list(self._queue)

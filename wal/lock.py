@@ -22,15 +22,20 @@ _PID_BYTES = 20
 
 
 class Lock:
-    """The held lock of one directory."""
+    """The lock of one directory: first made, so that somebody answers for releasing it, and then taken."""
 
     def __init__(self, disk: Disk, path: Path) -> None:
-        """Take the lock, or raise LogLocked."""
+        """Take nothing yet."""
         self._disk = disk
-        self._fd: int | None = _take(disk, path)
+        self._path = path
+        self._fd: int | None = None
         _held.add(self)
+
+    def take(self) -> None:
+        """Take the lock, or raise LogLocked."""
+        self._fd = _take(self._disk, self._path)
         with contextlib.suppress(OSError):  # the name is a help for humans; a full disk must not keep the log shut
-            disk.pwrite(self._fd, str(os.getpid()).ljust(_PID_BYTES).encode(), 0)
+            self._disk.pwrite(self._fd, str(os.getpid()).ljust(_PID_BYTES).encode(), 0)
 
     def release(self) -> None:
         """Let go; doing it again does nothing."""

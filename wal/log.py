@@ -85,17 +85,20 @@ class Log:
             disk.make_dir(directory)
             lock = Lock(disk, directory)
             undo.callback(lock.release)
+            lock.take()
             recovered = recover(directory, disk, expect_head)
             tail = (
                 _begin(directory, disk, limits, entropy) if recovered is None else _resume(directory, disk, recovered)
             )
             undo.callback(tail.release)
             _start_epoch(directory, disk, tail, limits)
-            size_bytes = _size_bytes(directory, disk)
+            writer = Writer(disk, directory, tail, limits, options, _size_bytes(directory, disk))
+            undo.callback(writer.give_up)
+            report = NEW_LOG if recovered is None else recovered.report
+            log = cls(directory, disk, lock, writer, limits, report, entropy)
+            writer.start()
             undo.pop_all()
-        report = NEW_LOG if recovered is None else recovered.report
-        writer = Writer(disk, directory, tail, limits, options, size_bytes)
-        return cls(directory, disk, lock, writer, limits, report, entropy)
+        return log
 
     def append(
         self, batch: Sequence[tuple[int, bytes]], *, emergency: bool = False, timeout_s: float | None = None

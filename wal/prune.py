@@ -41,6 +41,7 @@ def prune(path: Path | str, before_lsn: int, *, keep_heads: Iterable[Head] = (),
     directory, disk = Path(path), OsDisk() if disk is None else disk
     lock = Lock(disk, directory)
     try:
+        lock.take()
         return drop_segments(directory, disk, before_lsn, list(keep_heads), still_ours=lambda: None)
     finally:
         lock.release()

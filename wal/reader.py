@@ -69,15 +69,20 @@ class Reader:
         try:
             while len(found) < limit and self._advance_beside_prunes(found, limit):
                 pass
+            self._pass(found)
         except (LogError, OSError):
             if not found:
                 raise  # else hand over what is sound first; the next call meets the same place again
+            self._pass(found)
         except BaseException:  # an interrupt at any line: what was found is not handed over, so it is read again
             self._place = before
             raise
+        return found
+
+    def _pass(self, found: list[Entry]) -> None:
+        """Begin past these from now on: they are handed over."""
         if found:
             self._after = found[-1].lsn
-        return found
 
     def _advance_beside_prunes(self, found: list[Entry], limit: int) -> bool:
         """Read on, and where a prune took a file after it was listed, look up anew what is left."""

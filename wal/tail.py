@@ -124,6 +124,7 @@ class Tail:
         self._disk = disk
         self._directory = directory
         self._fd = fd
+        self._released = False
         self._fd_mutex = threading.Lock()  # held to exchange the descriptor, and to ask about it
         self.header = header
         self.cursor = cursor
@@ -166,7 +167,7 @@ class Tail:
         has none any more: what is synced into it is lost.
         """
         with self._fd_mutex:
-            nameless = self._disk.links(self._fd) == 0
+            nameless = not self._released and self._disk.links(self._fd) == 0
         if nameless:
             raise TakenOver(
                 f"another writer has taken over {self._directory}: the file of segment {self.cursor.segment} that this"
@@ -256,8 +257,11 @@ class Tail:
         return self.header.limits.segment_bytes
 
     def release(self) -> None:
-        """Close the file without writing."""
-        self._disk.close(self._fd)
+        """Close the file without writing; doing it again does nothing."""
+        with self._fd_mutex:
+            released, self._released = self._released, True
+        if not released:
+            self._disk.close(self._fd)
 
     def _control(self, kind: int, body: bytes = b"") -> None:
         if self.unsynced_bytes:

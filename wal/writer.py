@@ -48,7 +48,7 @@ class Writer:
     def __init__(
         self, disk: Disk, directory: Path, tail: Tail, limits: Limits, options: Options, size_bytes: int
     ) -> None:
-        """Start the thread on a tail whose epoch has begun."""
+        """Take over a tail whose epoch has begun. Nothing is written before `start`."""
         self._disk = disk
         self._directory = directory
         self._tail = tail
@@ -65,14 +65,24 @@ class Writer:
         self._last_write = 0.0
         self._patience_s = min(options.heartbeat_s, _SLEEP_MAX_S)
         self._spare_fd: int | None = None
+        self._unowned = threading.Lock()  # taken by whoever ends the log: the thread, unless it never came to run
         self._ended = threading.Event()
         self._size_bytes = size_bytes
         self._size_mutex = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name=f"wal-writer {directory}", daemon=True)
-        self._thread.start()
-        if options.on_slow_sync is not None:
-            watch = threading.Thread(target=self._watch, args=(options.on_slow_sync,), name="wal-watch", daemon=True)
-            watch.start()
+
+    def start(self) -> None:
+        """Begin to write, on a thread of its own."""
+        threading.Thread(target=self._run, name=f"wal-writer {self._directory}", daemon=True).start()
+        tell = self._options.on_slow_sync
+        if tell is not None:
+            threading.Thread(target=self._watch, args=(tell,), name="wal-watch", daemon=True).start()
+
+    def give_up(self) -> None:
+        """Let go of the files, whether or not `start` came far enough; nothing was handed over yet."""
+        self.handover.close()
+        if self._unowned.acquire(blocking=False):
+            self._end(None)
+        self._ended.wait()
 
     @property
     def durable_lsn(self) -> int:
@@ -116,6 +126,8 @@ class Writer:
     # The thread.
 
     def _run(self) -> None:
+        if not self._unowned.acquire(blocking=False):
+            return  # given up already
         cause: LogFailed | None = LogFailed(
             "the log's writer stopped on an unexpected error; close the log, open it again"
         )
@@ -128,7 +140,13 @@ class Writer:
             cause = LogFailed(f"writing to {self._directory} failed: {error}. Close the log and open it again.")
             cause.__cause__ = error
         finally:
-            self._end(cause)
+            try:
+                self._end(cause)
+            except (
+                BaseException
+            ):  # MemoryError above all: whoever waits must hear of it, and all of it can be done again
+                self._end(cause)
+                raise
 
     def _loop(self) -> None:
         handover, tail, group, bells = self.handover, self._tail, self._group, self._bells
@@ -204,12 +222,10 @@ class Writer:
         self.handover.spare_made(state, refusal)
 
     def _end(self, cause: LogFailed | None) -> None:
-        """Leave nobody waiting, and close the files; nothing is written or retried."""
-        waiting = [*self._group, *self.handover.end(cause)]
-        self._group = []
+        """Leave nobody waiting, and close the files; nothing is written or retried. Doing it again does no more."""
         self._busy_since = None
         ring(self._bells)
-        for batch in waiting:
+        for batch in [*self._group, *self.handover.end(cause)]:
             _abandon(batch, str(cause))
         with contextlib.suppress(OSError):  # all that matters was synced, or has been reported as unknown
             self._close_files(keep_spare=cause is not None)
@@ -217,8 +233,9 @@ class Writer:
 
     def _close_files(self, *, keep_spare: bool) -> None:
         self._tail.release()
-        if self._spare_fd is not None:
-            self._disk.close(self._spare_fd)
+        spare, self._spare_fd = self._spare_fd, None
+        if spare is not None:
+            self._disk.close(spare)
             if not keep_spare:
                 remove(self._disk, self._directory / SPARE_NAME)
 
