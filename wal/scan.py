@@ -161,9 +161,9 @@ def flip_at(window: Window, cursor: Cursor) -> Flip | None:
     """Return the bit of the file whose flip makes the frame at the cursor the one that belongs there, or None."""
     at = window.locate(cursor.offset, CONTROL_BYTES)
     head = window.buffer[at : at + HEAD_BYTES]
-    flip = flipped_bit(head) if read_head(head, 0) is None else None
+    flip = flipped_bit(head)
     fields = read_head(head if flip is None else _with(head, flip), 0)
-    if fields is None or cursor.offset + fields[4] > window.size:
+    if fields is None:
         return None
     at = window.locate(cursor.offset, fields[4])
     image = window.buffer[at : at + fields[4]]

@@ -69,6 +69,14 @@ def test_a_later_frame_proves_what_it_says_was_durable() -> None:
     assert evidence(image) == Rest(6144 + len(image), frame.durable_offset, frame.durable_lsn, 60)
 
 
+def test_a_sound_frame_that_stands_at_the_place_itself_or_goes_back_says_not_where_the_log_goes_on() -> None:
+    for cursor in (replace(CURSOR, epoch=9), replace(LATER, lsn=CURSOR.lsn - 1)):
+        _, image = data_frame(cursor)
+        assert evidence(image, at=cursor.offset).next_lsn is None
+    _, image = data_frame(replace(LATER, lsn=CURSOR.lsn))
+    assert evidence(image).next_lsn == CURSOR.lsn
+
+
 @pytest.mark.parametrize("change", [{"log_id": b"j" * 16}, {"segment": 2}], ids=["another log", "another segment"])
 def test_a_frame_of_somewhere_else_proves_nothing(change: dict[str, object]) -> None:
     _, image = data_frame(replace(LATER, **change))
