@@ -81,7 +81,9 @@ class TamiyoService:
         self._keeper = Keeper(journal, snapshots)
         self._upkeep = Upkeep(journal, self._directives, self._keeper)
         self._upkeep.start()
-        weakref.finalize(self, self._upkeep.stop)  # a service that is dropped without close() leaves no thread at work
+        # A service that is dropped without close() leaves no thread at work. Only the event is kept for that: the
+        # upkeep leads to the log, and what is kept for ever must not lead back here.
+        weakref.finalize(self, self._upkeep.ended.set)
         self._lock = threading.Lock()
         self._closing = threading.Lock()
         self._closed = False  # no more steps

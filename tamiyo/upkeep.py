@@ -24,7 +24,8 @@ class Upkeep:
         self._directives = directives
         self._keeper = keeper
         self._period_s = period_s
-        self._ended = threading.Event()
+        self.ended = threading.Event()
+        """Set, nothing more is begun."""
         self._thread = threading.Thread(target=self._run, name="tamiyo-upkeep", daemon=True)
 
     def start(self) -> None:
@@ -36,11 +37,11 @@ class Upkeep:
 
     def stop(self) -> None:
         """Begin nothing more; returns at once."""
-        self._ended.set()
+        self.ended.set()
 
     def _run(self) -> None:
         waited = None
-        while not self._ended.wait(self._period_s):
+        while not self.ended.wait(self._period_s):
             try:
                 self._directives.take_up()
                 waited = self._let_riders_go(waited)

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,11 +135,8 @@ class Writer:
         try:
             self._loop()
             cause = None
-        except TakenOver as error:
-            cause = error
-        except OSError as error:
-            cause = LogFailed(f"writing to {self._directory} failed: {error}. Close the log and open it again.")
-            cause.__cause__ = error
+        except (TakenOver, OSError) as error:
+            cause = self._failure(error)
         finally:
             try:
                 self._end(cause)
@@ -147,6 +145,18 @@ class Writer:
             ):  # MemoryError above all: whoever waits must hear of it, and all of it can be done again
                 self._end(cause)
                 raise
+
+    def _failure(self, error: TakenOver | OSError) -> LogFailed:
+        """What the log says of itself from now on. It is kept, so what it tells of its way here holds on to nothing.
+
+        A traceback holds on to its frames' variables: to batches, their errors, and so to whoever waited for them.
+        """
+        traceback.clear_frames(error.__traceback__)
+        if isinstance(error, TakenOver):
+            return error
+        cause = LogFailed(f"writing to {self._directory} failed: {error}. Close the log and open it again.")
+        cause.__cause__ = error
+        return cause
 
     def _loop(self) -> None:
         handover, tail, group, bells = self.handover, self._tail, self._group, self._bells
@@ -229,6 +239,7 @@ class Writer:
             _abandon(batch, str(cause))
         with contextlib.suppress(OSError):  # all that matters was synced, or has been reported as unknown
             self._close_files(keep_spare=cause is not None)
+        self._group.clear()  # all of them were told; whoever waited is held on to no longer
         self._ended.set()
 
     def _close_files(self, *, keep_spare: bool) -> None:
