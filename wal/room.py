@@ -15,7 +15,8 @@ class Room:
     """The plan for frames to come. Offsets and lengths in bytes.
 
     `spare` is READY when an allocated file waits to become the next segment, MAKING when one is due, REFUSED
-    when the disk had no room for one (`refusal` says why). The owner's lock covers every call.
+    when the disk had no room for one (`refusal` says why): then every frame asks for it again. The owner's lock covers
+    every call.
     """
 
     def __init__(self, segment: int, offset: int, next_lsn: int, segment_bytes: int, limits: Limits) -> None:
@@ -45,6 +46,8 @@ class Room:
                 in_reserve = emergency and end <= self._segment_bytes
                 if not in_reserve or self.spare == READY:
                     self._next_segment()
+        if self.spare == REFUSED:
+            self.spare = MAKING  # there may be space again by now: whoever finds no place here must not be told of then
         self.offset += length
         self.next_lsn += records
 
@@ -65,7 +68,7 @@ class Room:
         if self.spare == MAKING:
             raise LogBusy("the next segment is still being allocated; nothing was written. Try again in a moment.")
         if self.spare == REFUSED:
-            self.spare = MAKING  # asked for again, so that the log recovers once space is freed
+            self.spare = MAKING
             raise LogFull(
                 f"no room for the next segment of {self._limits.segment_bytes} bytes ({self.refusal}); nothing was"
                 " written. Free space and append again."

@@ -241,24 +241,33 @@ def test_a_crashed_log_is_left_alone_by_a_full_disk_and_opens_once_there_is_room
 
 def test_too_many_open_files_are_a_lack_of_room_and_not_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     disk, memory = faulty()
-    spares = itertools.count(1)
+    spares, few = itertools.count(1), True
 
     def refuse(path: Path, *, write: bool = False, create: bool = False) -> int:
-        if path.name == "spare.tmp" and next(spares) == 2:  # the first one became the first segment
+        if path.name == "spare.tmp" and next(spares) > 1 and few:  # the first one became the first segment
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return memory.open(path, write=write, create=create)
 
     monkeypatch.setattr(disk, "open", refuse)
     with open_log(disk) as log:
         with pytest.raises(wal.LogFull, match="Too many open files"):
-            submit_for_ever(log)
+            append_for_ever(log, [])
+        few = False
         assert log.append([(1, bytes(1500))]), "append waits for the next attempt, which works"
     assert wal.verify(PATH, disk=memory).status == "intact"
 
 
-def submit_for_ever(log: wal.Log) -> None:
-    while True:
-        log.submit([(1, bytes(1500))]).result(LONG_S)
+def test_space_that_was_freed_is_found_before_it_is_needed() -> None:
+    disk, memory = faulty()
+    with open_log(disk) as log:
+        log.append([(1, bytes(1500))])  # the spare is made by now
+        disk.no_space()
+        fill(log, 2200)
+        disk.free_space()
+        log.append([(2, b"small")])  # has a place all the same, and asks for the next segment again
+        wait_until(lambda: any(place.name == "spare.tmp" for place in memory.files()))
+        log.submit([(1, bytes(1500))]).result(LONG_S)  # it does not wait, and must not be told of a disk that was full
+    assert wal.verify(PATH, disk=memory).status == "intact"
 
 
 def test_an_error_while_the_spare_is_made_ends_the_writer() -> None:
