@@ -75,6 +75,7 @@ from wal.errors import (
 )
 from wal.flips import Flip
 from wal.head import Head, head
+from wal.listing import SegmentInfo, segments
 from wal.log import Log
 from wal.proofs import Consistency, Inclusion, prove_consistency, prove_inclusion
 from wal.prune import Pruned, prune
@@ -121,6 +122,7 @@ __all__ = [
     "Salvage",
     "SalvageReport",
     "Scrubbed",
+    "SegmentInfo",
     "Staged",
     "TakenOver",
     "Trimmed",
@@ -134,5 +136,6 @@ __all__ = [
     "read",
     "salvage",
     "scrub",
+    "segments",
     "verify",
 ]

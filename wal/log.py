@@ -15,10 +15,11 @@ from wal.entries import Commit, Entry, Pending, Staged
 from wal.errors import LogBusy, LogError, LogFailed, LogFull
 from wal.frames import CONTROL_BYTES
 from wal.head import Head
+from wal.listing import SegmentInfo, segments
 from wal.lock import Lock
 from wal.prune import Pruned, drop_segments
 from wal.reader import Reader
-from wal.redact import Redaction, redact
+from wal.redact import Redaction, Span, redact, unhurried
 from wal.repair import NEW_LOG, Recovered, Recovery, recover
 from wal.scan import start_of
 from wal.segment import SECTOR_BYTES, SPARE_NAME, Limits
@@ -117,12 +118,14 @@ class Log:
         packed.emergency = emergency
         return self._writer.handover.append(packed, timeout_s)
 
-    def submit(self, batch: Sequence[tuple[int, bytes]]) -> Pending:
-        """Queue a batch and return at once, its LSNs fixed; never waits for the disk.
+    def submit(self, batch: Sequence[tuple[int, bytes]], *, emergency: bool = False) -> Pending:
+        """Queue a batch and return at once, its LSNs fixed; never waits for the disk. `emergency` is as for `append`.
 
         Raises LogBusy (the queue is full) and what `append` raises; OutcomeUnknown comes from the result.
         """
-        return self._writer.handover.submit(pack(batch, self.limits, self._entropy))
+        packed = pack(batch, self.limits, self._entropy)
+        packed.emergency = emergency
+        return self._writer.handover.submit(packed)
 
     def stage(self, kind: int, payload: bytes) -> Staged:
         """Queue one record to be written at once and synced with the batch that follows it. Raises as `submit`."""
@@ -137,6 +140,10 @@ class Log:
     def reader(self, after: int | None = 0) -> Reader:
         """Return a follower of this log that sees each batch as soon as it is durable."""
         return Reader(self.path, after, durable_lsn=lambda: self.durable_lsn, disk=self._disk)
+
+    def segments(self) -> list[SegmentInfo]:
+        """Return the segments in order. Raises as `wal.segments`."""
+        return segments(self.path, disk=self._disk)
 
     def head(self) -> Head:
         """Return the head of all that is acknowledged. Keep it elsewhere: it is what the log can be checked against."""
@@ -159,8 +166,18 @@ class Log:
             self._writer.shrink(pruned.freed_bytes)
             return pruned
 
-    def redact(self, which: Callable[[Entry], bool], *, upto_lsn: int | None = None) -> Redaction:
+    def redact(
+        self,
+        which: Callable[[Entry], bool],
+        *,
+        after_lsn: int = 0,
+        upto_lsn: int | None = None,
+        pace: Callable[[], None] = unhurried,
+    ) -> Redaction:
         """Replace the payloads of the records that `which` names by stubs, in finished segments up to `upto_lsn`.
+
+        Records up to `after_lsn` stay as they are, and segments that hold no other are not read. `pace` is called for
+        each frame that is read: it may rest, and what it raises ends the work as an interrupt does.
 
         Numbers and kinds stay, and every proof and head holds as before. One segment at a time is written anew,
         checked, and put in the old one's place; what stands in the segment in use is left for a later run.
@@ -171,7 +188,10 @@ class Log:
         with self._maintained():
             upto_lsn = self.durable_lsn if upto_lsn is None else upto_lsn
             ours = self._writer.refuse_if_taken_over
-            return redact(self.path, self._disk, which, upto_lsn, freed=self._writer.shrink, still_ours=ours)
+            return redact(
+                self.path, self._disk, which, Span(after_lsn, upto_lsn), freed=self._writer.shrink, still_ours=ours,
+                pace=pace,
+            )  # fmt: skip
 
     @contextlib.contextmanager
     def _maintained(self) -> Iterator[None]:

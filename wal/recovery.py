@@ -5,6 +5,7 @@ all ask the same table.
 Rule 2: this file reads only. What must be done about a decision is in `wal.repair`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -146,10 +147,13 @@ def judge(
     return Stop(case, cursor, rest, last_type, flipped)
 
 
-def walk(window: Window, cursor: Cursor, tree: Tree | None = None) -> int | None:
+def walk(
+    window: Window, cursor: Cursor, tree: Tree | None = None, pace: Callable[[], None] | None = None
+) -> int | None:
     """Move the cursor over every frame that follows; return the last one's type, None when there was none.
 
-    Their records are added to `tree`, which checks each chain on the way: LogTampered when one does not hold.
+    Their records are added to `tree`, which checks each chain on the way: LogTampered when one does not hold. `pace` is
+    called for each.
     """
     last_type = None
     while last_type != SEAL and (frame := next_frame(window, cursor)) is not None:
@@ -157,6 +161,8 @@ def walk(window: Window, cursor: Cursor, tree: Tree | None = None) -> int | None
             tree.extend(checked_leaves(window, frame))
         cursor.advance(frame)
         last_type = frame.type
+        if pace is not None:
+            pace()
     return last_type
 
 

@@ -37,27 +37,42 @@ class Redaction:
     freed_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The records whose payloads may go: those past `after_lsn`, up to `upto_lsn`."""
+
+    after_lsn: int
+    upto_lsn: int
+
+
+def unhurried() -> None:
+    """The pace of work that nobody waits beside."""
+
+
 def redact(
     path: Path,
     disk: Disk,
     which: Which,
-    upto_lsn: int,
+    span: Span,
     *,
     freed: Callable[[int], None],
     still_ours: Callable[[], None],
+    pace: Callable[[], None],
 ) -> Redaction:
-    """Replace the payloads that `which` names by stubs, in finished segments up to `upto_lsn`.
+    """Replace the payloads that `which` names by stubs, in finished segments, of the records in `span`.
 
     `freed` is told the bytes that each segment gave back; `still_ours` is called before each is written anew, and
-    raises when the lock did not hold, which the caller has. Raises LogCorrupt or OSError, with every segment as before
-    or redacted.
+    raises when the lock did not hold, which the caller has; `pace` is called for each frame. Raises LogCorrupt or
+    OSError, with every segment as before or redacted.
     """
     records_done = segments_done = freed_bytes = 0
     for before, after in pairwise(read_segments(path, disk)):
-        if before.header.first_lsn > upto_lsn or sealed_tree(disk, before, after.header) is None:
+        if after.header.first_lsn - 1 <= span.after_lsn:
+            continue
+        if before.header.first_lsn > span.upto_lsn or sealed_tree(disk, before, after.header) is None:
             break
-        anew = _Anew(path, disk, before, after.header)
-        if anew.choose(which, upto_lsn):
+        anew = _Anew(path, disk, before, after.header, pace)
+        if anew.choose(which, span):
             still_ours()
             shorter_by = anew.replace()
             freed(shorter_by)
@@ -70,7 +85,8 @@ def redact(
 class _Anew:
     """One segment on its way to its redacted form. `chosen` are the LSNs whose payloads go."""
 
-    def __init__(self, path: Path, disk: Disk, segment: Segment, after: Header) -> None:
+    def __init__(self, path: Path, disk: Disk, segment: Segment, after: Header, pace: Callable[[], None]) -> None:
+        self._pace = pace
         self._path = path
         self._disk = disk
         self._segment = segment
@@ -78,12 +94,12 @@ class _Anew:
         self._length = HEADER_BYTES
         self.chosen: set[int] = set()
 
-    def choose(self, which: Which, upto_lsn: int) -> bool:
+    def choose(self, which: Which, span: Span) -> bool:
         """Go over the segment once, and learn which payloads go and how long the new file is; whether any goes."""
         for frame, body in self._frames():
             length = len(body)
             for lsn, (kind, flags, _, payload) in enumerate(records(body, -HEAD_BYTES, frame), frame.first_lsn):
-                if lsn <= upto_lsn and not flags and which(Entry(lsn, kind, payload)):
+                if span.after_lsn < lsn <= span.upto_lsn and not flags and which(Entry(lsn, kind, payload)):
                     self.chosen.add(lsn)
                     length += HASH_BYTES - len(payload)
             self._length += frame_bytes(length)
@@ -115,6 +131,7 @@ class _Anew:
         with opened(self._disk, self._segment.path) as fd:
             window, cursor, last_type = Window(self._disk, fd), start_of(self._segment.header), None
             for frame, _ in checked_frames(window, cursor):
+                self._pace()
                 at_body = window.locate(frame.offset, frame.length) + HEAD_BYTES
                 yield frame, window.buffer[at_body : at_body + frame.body_bytes]
                 last_type = frame.type
@@ -148,7 +165,7 @@ class _Anew:
         """Read the new file back and hold it against what its successor says, before it takes the old one's place."""
         _, tree = beginning(self._path, self._disk, header.first_lsn - 1)
         window, cursor, after = Window(self._disk, fd), start_of(header), self._after
-        last_type = walk(window, cursor, tree)
+        last_type = walk(window, cursor, tree, self._pace)
         found = (last_type, cursor.offset, cursor.lsn, cursor.chain, tree.root())
         if found != (SEAL, self._length, after.first_lsn, after.chain, after.root):
             problem = "the redacted form of the segment does not hold what the segment held; it was not used"
