@@ -164,7 +164,7 @@ def _encode(base: Base) -> bytes:
 
 
 def _decode(slot: bytes, place: Path) -> Base | None:
-    if not slot.startswith(MAGIC) or len(slot) < _FIELDS.size:
+    if not slot.startswith(MAGIC) or len(slot) < _FIELDS.size + _CRC.size:
         return None
     fields = _FIELDS.unpack_from(slot)
     length = fields[3]

@@ -143,7 +143,7 @@ def judge(
             bounded=rest.used_end - cursor.offset <= header.limits.in_doubt_bytes,
         )
     )
-    flipped = flip_at(window, cursor) if case.action == REFUSE and found is None else None
+    flipped = flip_at(window, cursor) if case.action == REFUSE else None
     return Stop(case, cursor, rest, last_type, flipped)
 
 

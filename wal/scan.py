@@ -163,11 +163,11 @@ def flip_at(window: Window, cursor: Cursor) -> Flip | None:
     head = window.buffer[at : at + HEAD_BYTES]
     flip = flipped_bit(head)
     fields = read_head(head if flip is None else _with(head, flip), 0)
-    if fields is None:
-        return None
+    if fields is None or cursor.offset + fields[4] > window.size:
+        return None  # before it is read, as in `frame_at`
     at = window.locate(cursor.offset, fields[4])
     image = window.buffer[at : at + fields[4]]
-    flip = flipped_bit(image) if flip is None else flip
+    flip = flip or flipped_bit(image)
     if flip is None:
         return None
     mended = _with(image, flip)

@@ -171,18 +171,27 @@ def test_a_base_is_made_of_the_first_kept_segment_s_header() -> None:
     assert first_base(first) == Base(0, b"i" * 16, 1, 1, 0, 0, genesis(b"i" * 16), EMPTY_ROOT, ())
 
 
+def test_a_short_file_is_read_as_far_as_it_goes() -> None:
+    first = Base(0, b"i" * 16, 1, 1, 0, 0, genesis(b"i" * 16), EMPTY_ROOT, ())
+    disk = MemoryDisk()
+    disk.poke(PLACE, written_slot(first)[:142])
+    assert read_base(PATH, disk) == first, "it has no frontier and no step: its fields and its checksum are all of it"
+
+
 def test_reserving_leaves_what_is_there_and_makes_what_is_short_and_says_nothing_anew() -> None:
     disk = reserved()
     assert disk.peek(PLACE) == bytes(SLOTS * SLOT_BYTES)
     write_base(PATH, disk, BASE)
     whole = disk.peek(PLACE)
     for image, then in (
-        (whole, whole), (whole[:-1], whole[:-1]), (bytes(len(whole) + 1), bytes(len(whole) + 1)),
+        (whole, whole), (whole[:-1], whole[:-1]), (bytes(len(whole)), None), (bytes(len(whole) + 1), None),
         (bytes(len(whole) - 1), bytes(len(whole))), (b"", bytes(len(whole))),
     ):  # fmt: skip
         disk.poke(PLACE, image)
-        create_base(PATH, disk)
-        assert disk.peek(PLACE) == then
+        counting = FaultDisk(disk)
+        create_base(PATH, counting)
+        assert counting.calls["fallocate"] == (then is not None and then != image)
+        assert disk.peek(PLACE) == (image if then is None else then)
 
 
 @pytest.mark.parametrize("fails", [False, True])

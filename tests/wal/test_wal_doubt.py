@@ -4,6 +4,7 @@ import pytest
 from log_rig import PATH, abandon, entries, numbered, open_log, overwrite, segment, segments, written
 
 import wal
+from wal.recovery import CUT, examine
 from wal.segment import HEADER_BYTES, Header, decode_header
 from wal.testing import MemoryDisk
 
@@ -39,6 +40,16 @@ def test_a_sound_frame_behind_a_torn_one_of_its_own_group_proves_nothing_and_is_
     assert (report.last_lsn, report.cut_offset_bytes, report.cut_bytes) == (1, staged, end - staged)
     assert report.cut_bytes > batch - staged
     assert entries(disk) == numbered([(1, b"acknowledged")])
+
+
+def test_a_flipped_bit_is_looked_for_in_what_is_refused_and_not_in_what_is_cut() -> None:
+    disk = written([[(1, b"kept")], [(2, b"in doubt")]], close=False)
+    overwrite(disk, segment(), 1536 + 200, bytes([disk.peek(segment())[1536 + 200] ^ 4]))
+    findings = examine(PATH, disk)
+    assert findings is not None
+    assert (findings.stop.case.action, findings.stop.cursor.offset, findings.stop.flipped) == (CUT, 1536, None)
+    with pytest.raises(wal.LogCorrupt, match="bit 2 of the byte at offset 1736 is flipped"):
+        examine(PATH, disk, durable_lsn=2)
 
 
 @pytest.mark.parametrize(("beyond", "action"), [(0, "cut"), (1, "refused")])

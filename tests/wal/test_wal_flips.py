@@ -80,6 +80,12 @@ def test_every_flip_in_a_frame_is_named_by_its_place_in_the_file() -> None:
         assert hint(with_flips(image, Flip(offset, within))) == Flip(4096 + offset, within)
 
 
+def test_a_flip_is_named_in_a_frame_that_is_longer_than_what_is_read_at_once() -> None:
+    _, image = data_frame(payload=bytes(1_500_000))
+    for flip in (Flip(10, 1), Flip(200, 2), Flip(1_400_000, 3)):
+        assert hint(with_flips(image, flip), length=2 << 20) == Flip(4096 + flip.offset_bytes, flip.bit)
+
+
 def test_two_flips_are_not_taken_for_one() -> None:
     _, image = data_frame()
     for other in (5, 118, 119, 300, 511):

@@ -1,5 +1,6 @@
 """Who a frame is, where it may stand, and what it is evidence of: each condition alone."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from log_rig import PATH, numbered, open_log, overwrite, segment, written
 import wal
 from wal.frames import CLOSE, DATA, HEARTBEAT, OPEN, STAGED, Frame, encode, frame_bytes, link, pack_records
 from wal.recovery import examine
-from wal.scan import Cursor, Rest, Window, frame_at, is_next, next_frame, start_of, survey
+from wal.scan import Cursor, Rest, Window, flip_at, frame_at, is_next, next_frame, start_of, survey
 from wal.segment import HEADER_BYTES, decode_header
 from wal.tail import control_frame
 from wal.testing import FaultDisk, MemoryDisk
@@ -17,8 +18,8 @@ from wal.tree import leaf_hashes
 CURSOR = Cursor(b"i" * 16, 3, 4096, 57, 5, b"c" * 32, 2048)
 
 
-def data_frame(cursor: Cursor = CURSOR, kind: int = DATA) -> tuple[Frame, bytes]:
-    body, inners = pack_records([(1, b"payload")], bytes(16))
+def data_frame(cursor: Cursor = CURSOR, kind: int = DATA, payload: bytes = b"payload") -> tuple[Frame, bytes]:
+    body, inners = pack_records([(1, payload)], bytes(16))
     frame = Frame(
         kind, frame_bytes(len(body)), 1, cursor.log_id, cursor.segment, cursor.offset, cursor.epoch, cursor.lsn,
         cursor.lsn - 1, cursor.durable_offset, cursor.chain, len(body),
@@ -89,6 +90,10 @@ def test_a_copy_of_a_frame_at_another_place_proves_nothing() -> None:
     assert evidence(image, at=6144 + 8).durable_offset == 0
 
 
+def test_a_frame_between_two_sectors_proves_nothing_though_it_says_that_it_stands_there() -> None:
+    assert evidence(data_frame(replace(LATER, offset=6144 + 8))[1], at=6144 + 8).durable_offset == 0
+
+
 def test_a_frame_whose_checksums_hold_and_whose_chain_does_not_proves_nothing() -> None:
     frame, _ = data_frame(LATER)
     body, _ = pack_records([(1, b"payloae")], bytes(16))
@@ -108,6 +113,15 @@ def test_evidence_is_found_between_damaged_frames() -> None:
     torn = data_frame(LATER)[1][:200].ljust(512, b"\xff")
     frame, image = data_frame(replace(LATER, offset=6144 + 1024))
     assert evidence(torn * 2 + image + torn * 2) == Rest(6144 + 2560, frame.durable_offset, frame.durable_lsn, 60)
+
+
+def test_where_the_log_goes_on_is_past_the_place_asked_about_and_not_before_its_lsn() -> None:
+    _, here = data_frame()
+    assert evidence(here, at=4096) == Rest(4096 + 512, 2048, 56, None)
+    _, stale = data_frame(replace(LATER, lsn=56))
+    assert evidence(stale).next_lsn is None
+    _, same = data_frame(replace(LATER, lsn=57))
+    assert evidence(same).next_lsn == 57
 
 
 def test_of_several_proofs_the_one_that_goes_furthest_counts() -> None:
@@ -157,14 +171,19 @@ def test_a_frame_that_begins_in_what_was_read_and_ends_beyond_is_read_whole() ->
     assert found == [(OPEN, 0), *[(DATA, 1)] * 5, (CLOSE, 0)]
 
 
-def test_a_header_that_claims_more_than_the_file_has_is_no_frame_and_nothing_is_read_for_it() -> None:
+@pytest.mark.parametrize(
+    "look", [lambda window: frame_at(window, 4096), lambda window: flip_at(window, CURSOR)], ids=["frame", "flip"]
+)
+def test_a_header_that_claims_more_than_the_file_has_is_no_frame_and_nothing_is_read_for_it(
+    look: Callable[[Window], object],
+) -> None:
     frame, image = data_frame()
     claims = encode(frame._replace(length=512 << 10), b"")[:512]
     memory = MemoryDisk()
     memory.poke(PATH, bytes(4096) + claims + image)
     disk = FaultDisk(memory)
     window = Window(disk, disk.open(PATH))
-    assert frame_at(window, 4096) is None
+    assert look(window) is None
     assert disk.calls["pread"] == 2, "the window's first piece, to its end"
 
 
