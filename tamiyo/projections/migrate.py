@@ -1,10 +1,12 @@
 """Alembic, run on open: a projection is brought to this version's tables, or made new where that cannot be.
 
     the database says          what happens
-    no tables at all           upgrade from nothing
+    no tables at all           this version's tables are made, and said to be of its revision
     this version's revision    nothing
     an older, known revision   upgrade
-    anything else              every table is dropped, then upgrade from nothing; reported
+    anything else              every table is dropped, then made; reported
+
+A test holds the tables of the models against those that all revisions make from nothing.
 
 All of it happens inside the caller's transaction, so an interrupted migration leaves no trace.
 """
@@ -12,16 +14,18 @@ All of it happens inside the caller's transaction, so an interrupted migration l
 import threading
 from pathlib import Path
 
-from sqlalchemy import Connection, MetaData, inspect, text
+from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select
 
 from tamiyo.errors import ProjectionUnusable
+from tamiyo.projections.models import Base
 
 __all__ = ["REVISION", "migrate", "migrations_folder", "revision_of"]
 
-REVISION = "0001"
+REVISION = "0002"
 """The head of `migrations/versions`; written here so that a current database opens without loading Alembic."""
 
-_VERSION_TABLE = "alembic_version"
+_VERSIONS = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
+"""Alembic's own table, as it makes it."""
 
 _lock = threading.Lock()
 """Alembic keeps the migration under way in a module, so two threads take turns."""
@@ -30,9 +34,9 @@ _lock = threading.Lock()
 def revision_of(connection: Connection) -> str | None:
     """The revision the database says it is of, "" for one that does not say, None where there are no tables."""
     tables = inspect(connection).get_table_names()
-    if _VERSION_TABLE not in tables:
+    if _VERSIONS.name not in tables:
         return "" if tables else None
-    return str(connection.execute(text(f"SELECT version_num FROM {_VERSION_TABLE}")).scalar_one_or_none() or "")  # noqa: S608  a constant
+    return str(connection.execute(select(_VERSIONS.c.version_num)).scalar_one_or_none() or "")
 
 
 def migrate(connection: Connection) -> str:
@@ -44,7 +48,11 @@ def migrate(connection: Connection) -> str:
     Raises:
         ProjectionUnusable: the migrations are not installed.
     """
-    from alembic import command  # noqa: PLC0415  a sixth of a second that only a new or old database needs to pay
+    revision = revision_of(connection)
+    if revision is None:
+        _create(connection)
+        return ""
+    from alembic import command  # noqa: PLC0415  a sixth of a second that only an old database needs to pay
     from alembic.config import Config  # noqa: PLC0415
     from alembic.script import ScriptDirectory  # noqa: PLC0415
 
@@ -53,11 +61,19 @@ def migrate(connection: Connection) -> str:
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    revision = revision_of(connection)
-    dropped = "" if revision is None or revision in known else _drop_all(connection, revision)
+    if revision not in known:
+        dropped = _drop_all(connection, revision)
+        _create(connection)
+        return dropped
     with _lock:
         command.upgrade(config, "head")
-    return dropped
+    return ""
+
+
+def _create(connection: Connection) -> None:
+    Base.metadata.create_all(connection)
+    _VERSIONS.create(connection)
+    connection.execute(insert(_VERSIONS), {"version_num": REVISION})
 
 
 def migrations_folder(room: Path = Path(__file__).parent) -> Path:

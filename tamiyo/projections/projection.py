@@ -6,20 +6,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 import wal
+from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import decode
-from tamiyo.core.norms import NORM_INPUTS, PRIORS, Norm
-from tamiyo.core.registries import Registries, initial
+from tamiyo.core.norms import Norm
+from tamiyo.core.registries import Registries
+from tamiyo.core.state import State
 from tamiyo.errors import ProjectionUnusable
 from tamiyo.projections import database, queries
+from tamiyo.projections.bases import base_past, lost_lsn
 from tamiyo.projections.database import DatabaseDamaged
+from tamiyo.projections.forgetting import forget
 from tamiyo.projections.migrate import REVISION, migrate, revision_of
-from tamiyo.projections.models import Applied, Base, Decision, NormRow, RegistryEntry, UndecidedStep
-from tamiyo.projections.projectors import VERSION, Draft, Waiting, project
+from tamiyo.projections.models import Applied, Base
+from tamiyo.projections.projectors import VERSION, project
 from tamiyo.projections.queries import Summary
-from tamiyo.projections.tail import AHEAD, FOLLOW, FOREIGN, LogSource, Position, Tail
+from tamiyo.projections.standing import FOLDS, Standing, write_empty
+from tamiyo.projections.tail import AHEAD, FOLLOW, FOREIGN, GONE, LogSource, Position, Tail
+from tamiyo.projections.writing import read_draft, write_draft
 
 __all__ = ["BATCH_ENTRIES", "DATABASE_NAME", "Projection"]
 
@@ -31,12 +37,10 @@ DATABASE_NAME = "projection.sqlite"
 BATCH_ENTRIES = 4_096
 """Records of one transaction: long enough that commits cost little, short enough that others get the lock."""
 
-_DECISIONS, _NORMS = Base.metadata.tables["decisions"], Base.metadata.tables["norms"]
-"""The tables behind two models: only on these does an update take a list of rows with a condition of its own."""
-
 _VERDICTS = {
     AHEAD: "it was ahead of the log, which ends before the applied LSN",
     FOREIGN: "its rows come from another log",
+    GONE: "the log has been pruned or redacted past the applied LSN",
 }
 
 
@@ -181,39 +185,50 @@ class Projection:
     def _caught_up(self, log: LogSource, limit: int | None) -> int:
         done = 0
         while limit is None or done < limit:
-            tail = self._tail_of(log)
+            tail, stood = self._tail_of(log)
             left = None if limit is None else limit - done
-            entries = tail.poll(BATCH_ENTRIES if left is None else min(BATCH_ENTRIES, left))
+            try:
+                entries = tail.poll(BATCH_ENTRIES if left is None else min(BATCH_ENTRIES, left))
+            except wal.Trimmed:  # pruned under our eyes
+                self._begin_again(_VERDICTS[GONE])
+                continue
             if tail.verdict != FOLLOW or not entries:
                 break
-            done += self._apply(entries[:left])  # a poll gives whole batches of the log, so it may give more
+            base = self._base_for(log, stood, entries[:left])  # a poll gives whole batches, so it may give more
+            done += self._apply(tail.log_id, stood, entries[:left], base)
         return done
 
-    def _tail_of(self, log: LogSource) -> Tail:
-        """Where to read on: the tail of the last time, as long as the rows end where it does."""
+    def _tail_of(self, log: LogSource) -> tuple[Tail, Position]:
+        """Where to read on, and where the rows stand: the tail of the last time, as long as the rows end there."""
         position = self._read(_position)
         tail = self._tail
         if tail is not None and tail.follows(log, position):
-            return tail
+            return tail, position
         tail = Tail(log, position)
         if tail.verdict in _VERDICTS:
             self._begin_again(_VERDICTS[tail.verdict])
-            tail = Tail(log, Position())
+            position = Position()
+            tail = Tail(log, position)
         self._tail = tail
-        return tail
+        return tail, position
 
-    def _apply(self, entries: Sequence[wal.Entry]) -> int:
+    def _base_for(self, log: LogSource, stood: Position, entries: Sequence[wal.Entry]) -> State | None:
+        """The base that is needed to go on; it is looked for before the lock is taken, so that nobody waits for it."""
+        lost = lost_lsn(stood, entries)
+        return base_past(log, lost) if lost else None
+
+    def _apply(self, log_id: str, stood: Position, entries: Sequence[wal.Entry], base: State | None) -> int:
         """Write the rows of `entries` and the new applied LSN, all or nothing; returns how many were new."""
         with database.writing(self._engine) as connection:
             position = _position(connection)
             fresh = [entry for entry in entries if entry.lsn > position.lsn]
-            if not fresh or fresh[0].lsn != position.lsn + 1:
+            if not fresh or not _continues(position, stood, fresh):
                 return 0  # another process was faster, or has just begun again: look once more
-            draft = _draft(connection)
-            for entry in fresh:
-                project(draft, entry.lsn, decode(entry.kind, entry.payload))
-            _write(connection, draft)
-            _move(connection, position.after(fresh))
+            folded_lsn = position.folded_lsn if base is None else max(position.folded_lsn, base.last_lsn)
+            if lost_lsn(position, fresh) > folded_lsn:
+                return 0
+            _project(connection, fresh, position, base)
+            _move(connection, position.after(fresh, log_id, folded_lsn))
             return len(fresh)
 
     def _read(self, question: Callable[[Connection], T]) -> T:
@@ -231,60 +246,50 @@ def _clear(connection: Connection) -> None:
     """The rows of an empty log."""
     for table in Base.metadata.sorted_tables:
         connection.execute(delete(table))
-    norms = [
-        {"name": row.name, "mean": norm.mean, "variance": norm.variance}
-        for row, norm in zip(NORM_INPUTS, PRIORS, strict=True)
-    ]
-    connection.execute(insert(NormRow), norms)
-    entries = [
-        {"kind": kind, "key": key, "index": index} for kind, keys in initial().items() for key, index in keys.items()
-    ]
-    connection.execute(insert(RegistryEntry), entries)
-    connection.execute(insert(Applied), {"id": 1, "lsn": 0, "log_id": "", "record_digest": "", "projectors": VERSION})
+    write_empty(connection)
+    start = {"id": 1, "lsn": 0, "log_id": "", "record_digest": "", "projectors": VERSION, "folded_lsn": 0}
+    connection.execute(insert(Applied), start)
 
 
 def _position(connection: Connection) -> Position:
-    row = connection.execute(select(Applied.lsn, Applied.log_id, Applied.record_digest)).one()
-    return Position(row.lsn, row.log_id, row.record_digest)
+    row = connection.execute(select(Applied.lsn, Applied.log_id, Applied.record_digest, Applied.folded_lsn)).one()
+    return Position(row.lsn, row.log_id, row.record_digest, row.folded_lsn)
 
 
 def _move(connection: Connection, position: Position) -> None:
     connection.execute(
-        update(Applied).values(lsn=position.lsn, log_id=position.log_id, record_digest=position.record_digest)
+        update(Applied).values(
+            lsn=position.lsn,
+            log_id=position.log_id,
+            record_digest=position.record_digest,
+            folded_lsn=position.folded_lsn,
+        )
     )
 
 
-def _draft(connection: Connection) -> Draft:
-    steps = connection.execute(
-        select(
-            UndecidedStep.lsn, UndecidedStep.step_index, UndecidedStep.received_unix_ns, UndecidedStep.coverage
-        ).order_by(UndecidedStep.lsn)
-    )
-    waiting = {lsn: Waiting(index, received, coverage) for lsn, index, received, coverage in steps}
-    return Draft(norms=list(queries.norms(connection)), waiting=waiting)
+def _continues(position: Position, stood: Position, fresh: Sequence[wal.Entry]) -> bool:
+    """Whether the entries follow the rows. What is left of a log follows those of an empty one, whatever its LSN."""
+    return fresh[0].lsn == position.lsn + 1 or position.lsn == stood.lsn == 0
 
 
-def _write(connection: Connection, draft: Draft) -> None:
-    for table, rows in draft.inserts.items():
-        connection.execute(insert(table), rows)
-    if draft.superseded:
-        connection.execute(update(_DECISIONS).where(Decision.lsn == bindparam("at")), draft.superseded)
-    connection.execute(
-        update(_NORMS).where(NormRow.name == bindparam("row")),
-        [
-            {"row": row.name, "mean": norm.mean, "variance": norm.variance}
-            for row, norm in zip(NORM_INPUTS, draft.norms, strict=True)
-        ],
-    )
-    connection.execute(delete(UndecidedStep))
-    if draft.waiting:
-        connection.execute(insert(UndecidedStep), [_waiting_row(lsn, step) for lsn, step in draft.waiting.items()])
-
-
-def _waiting_row(lsn: int, step: Waiting) -> dict[str, object]:
-    return {
-        "lsn": lsn,
-        "step_index": step.step_index,
-        "received_unix_ns": step.received_unix_ns,
-        "coverage": step.coverage,
-    }
+def _project(connection: Connection, fresh: Sequence[wal.Entry], position: Position, base: State | None) -> None:
+    """Write what follows from the entries: rows of all of them, and of those past the base what stands as well."""
+    folded_lsn = position.folded_lsn
+    if base is not None and base.last_lsn > folded_lsn:
+        standing, folded_lsn = Standing.of(base), base.last_lsn
+    else:
+        standing = Standing.read(connection)
+    draft = read_draft(connection)
+    for entry in fresh:
+        event = decode(entry.kind, entry.payload)
+        if isinstance(entry, wal.Redacted):
+            continue
+        if entry.lsn > folded_lsn and (fold := FOLDS.get(type(event))) is not None:
+            fold(standing, event)
+        project(draft, entry.lsn, event)
+        if isinstance(event, journal.RetentionPlanned):
+            write_draft(connection, draft)
+            forget(connection, event)
+            draft = read_draft(connection)
+    write_draft(connection, draft)
+    standing.write(connection)

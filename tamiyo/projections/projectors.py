@@ -3,19 +3,24 @@
 A projector writes into a `Draft`, which is the rows of one transaction; `tamiyo.projections.projection` writes
 the draft down together with the applied LSN. What a projector needs from earlier events is in the draft, so
 rows depend on the events alone and never on how they were cut into transactions.
+
+A log may have lost what came before: its beginning was pruned, payloads were redacted. A row then has NULL where a
+record is gone, and no event is refused because the one before it is.
 """
 
+import json
+import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.events import Event
-from tamiyo.core.norms import NORM_INPUTS, PRIORS, Norm, recorded, updated
+from tamiyo.core.events import MESSAGES, Event
 from tamiyo.errors import JournalUnreadable
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.projections import models
@@ -23,31 +28,51 @@ from tamiyo.projections.models import Base
 
 __all__ = ["NOT_PROJECTED", "PROJECTORS", "VERSION", "Draft", "Waiting", "project"]
 
-VERSION = 1
+VERSION = 2
 """Goes up with every change of what rows come out; a projection made by another version is made again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A received packet that awaits its decision."""
+    """A received packet that awaits its decision, and what was observed for it; None where the log does not say."""
 
-    step_index: int
-    received_unix_ns: int
+    step_index: int | None = None
+    received_unix_ns: int | None = None
     coverage: float | None = None
+    graph_lsn: int | None = None
+    inference: str | None = None
+    inference_lsn: int | None = None
+    inference_elapsed_ns: int | None = None
+    policy_id: str | None = None
+
+
+NOTHING_KNOWN = Waiting()
 
 
 @dataclass(slots=True)
 class Draft:
-    """The rows of one transaction: what the tables held that matters to it, and what it adds."""
+    """The rows of one transaction: what the tables held that matters to it, and what it adds.
 
-    norms: list[Norm] = field(default_factory=lambda: list(PRIORS))
+    `updates` are made after the inserts, in their order: the name of one of `tamiyo.projections.writing.UPDATES`, and
+    its parameters.
+    """
+
     waiting: dict[int, Waiting] = field(default_factory=dict)
+    policies: set[str] = field(default_factory=set)
     inserts: dict[type[Base], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
-    superseded: list[dict[str, Any]] = field(default_factory=list)
+    updates: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def add(self, table: type[Base], **row: Any) -> None:
         """Insert a row."""
         self.inserts[table].append(row)
+
+    def observed(self, step_lsn: int, **facts: Any) -> None:
+        """Keep what was observed for a step until its decision."""
+        self.waiting[step_lsn] = replace(self.waiting.get(step_lsn, NOTHING_KNOWN), **facts)
+
+    def change(self, update: str, **parameters: Any) -> None:
+        """Change rows that are there."""
+        self.updates.append((update, parameters))
 
 
 def project(draft: Draft, lsn: int, event: Event) -> None:
@@ -72,16 +97,11 @@ def _service_opened(draft: Draft, lsn: int, event: journal.ServiceOpened) -> Non
 
 
 def _step_received(draft: Draft, lsn: int, event: journal.StepReceived) -> None:
-    draft.waiting[lsn] = Waiting(event.step_index, event.received_unix_ns)
+    draft.observed(lsn, step_index=event.step_index, received_unix_ns=event.received_unix_ns)
 
 
-def _graph_observed(draft: Draft, _: int, event: journal.GraphObserved) -> None:
-    for index, value in recorded(event):
-        if index < len(NORM_INPUTS):  # a row that a newer version knows is not ours to fold
-            draft.norms[index] = updated(draft.norms[index], value)
-    step = draft.waiting.get(event.step_lsn)
-    if step is not None:
-        draft.waiting[event.step_lsn] = replace(step, coverage=_coverage(event))
+def _graph_observed(draft: Draft, lsn: int, event: journal.GraphObserved) -> None:
+    draft.observed(event.step_lsn, coverage=_coverage(event), graph_lsn=lsn)
 
 
 def _coverage(event: journal.GraphObserved) -> float | None:
@@ -89,30 +109,44 @@ def _coverage(event: journal.GraphObserved) -> float | None:
     return sum(event.present) / total if total else None
 
 
-def _step_paused(draft: Draft, _: int, event: journal.StepPaused) -> None:
-    draft.waiting.pop(event.step_lsn, None)
+def _inference(name: str) -> Callable[[Draft, int, Any], None]:
+    def project_inference(draft: Draft, lsn: int, event: Any) -> None:
+        draft.observed(
+            event.step_lsn,
+            inference=name,
+            inference_lsn=lsn,
+            inference_elapsed_ns=getattr(event, "elapsed_ns", None),  # one that was skipped took none
+            policy_id=_policy(draft, event.identity),
+        )
+
+    return project_inference
 
 
-def _registry_assigned(draft: Draft, _: int, event: journal.RegistryAssigned) -> None:
-    for index, key in enumerate(event.keys, start=event.first_index):
-        draft.add(models.RegistryEntry, kind=event.kind, key=key, index=index)
+def _policy(draft: Draft, identity: journal.PolicyIdentity) -> str:
+    """The row of a policy, made when it is first seen; its key is a digest, so that any order gives the same one."""
+    named = {
+        "version": identity.version,
+        "architecture": identity.architecture,
+        "engine": identity.engine,
+        "checkpoint_digest": identity.checkpoint_digest,
+    }
+    policy_id = sha256(json.dumps(list(named.values())).encode()).hexdigest()[:16]
+    if policy_id not in draft.policies:
+        draft.policies.add(policy_id)
+        draft.add(models.Policy, id=policy_id, **named)
+    return policy_id
 
 
 def _decision_made(draft: Draft, lsn: int, event: journal.DecisionMade) -> None:
-    step = draft.waiting.pop(event.step_lsn, None)
-    if step is None:
-        raise JournalUnreadable(
-            f"the decision at LSN {lsn} answers step {event.step_lsn}, which awaits none; "
-            "the log was written by another program or is incomplete: run tamiyo audit"
-        )
-    command = _command(lsn, event.command)
+    step = draft.waiting.pop(event.step_lsn, NOTHING_KNOWN)
+    command = _parsed(lsn, "the command in the decision", pb.AdaptationCommand, event.command)
     draft.add(
         models.Decision,
         lsn=lsn,
         step_lsn=event.step_lsn,
         step_index=step.step_index,
         event_time_ns=event.event_time_ns,
-        issued_unix_ns=step.received_unix_ns,
+        issued_unix_ns=command.issued_at.ToNanoseconds(),
         command_id=command.command_id,
         command_type=command.command_type,
         seed_operation=command.seed_operation.operation,
@@ -126,23 +160,123 @@ def _decision_made(draft: Draft, lsn: int, event: journal.DecisionMade) -> None:
         blueprints_ns=event.timings.blueprints_ns,
         graph_ns=event.timings.graph_ns,
         inference_ns=event.timings.inference_ns,
-        superseded_by=None,
-        superseded_cause=None,
+        loss_delta=event.loss_delta,
+        graph_lsn=step.graph_lsn,
+        inference=step.inference,
+        inference_lsn=step.inference_lsn,
+        inference_elapsed_ns=step.inference_elapsed_ns,
+        policy_id=step.policy_id,
     )
 
 
-def _command(lsn: int, data: bytes) -> pb.AdaptationCommand:
+def _parsed(lsn: int, what: str, message: Any, data: bytes) -> Any:
     try:
-        return pb.AdaptationCommand.FromString(data)
+        return message.FromString(data)
     except DecodeError as error:
-        raise JournalUnreadable(
-            f"the command in the decision at LSN {lsn} does not parse: {error}; run tamiyo audit to see more"
-        ) from error
+        raise JournalUnreadable(f"{what} at LSN {lsn} does not parse: {error}; run tamiyo audit to see more") from error
 
 
-def _commit_late(draft: Draft, _: int, event: journal.CommitLate) -> None:
-    draft.superseded.append(
-        {"at": event.decision_lsn, "superseded_by": event.released_command_id, "superseded_cause": event.cause}
+def _step_paused(draft: Draft, lsn: int, event: journal.StepPaused) -> None:
+    draft.waiting.pop(event.step_lsn, None)
+    _released(draft, lsn, event, decision_lsn=None)
+
+
+def _commit_late(draft: Draft, lsn: int, event: journal.CommitLate) -> None:
+    draft.change(
+        "late_decision",
+        at=event.decision_lsn,
+        superseded_by=event.released_command_id,
+        superseded_cause=event.cause,
+        superseded_lsn=lsn,
+    )
+    draft.change("late_report", step=event.step_lsn, before=lsn, superseded_lsn=lsn)
+    _released(draft, lsn, event, decision_lsn=event.decision_lsn)
+
+
+def _released(
+    draft: Draft, lsn: int, event: journal.StepPaused | journal.CommitLate, *, decision_lsn: int | None
+) -> None:
+    draft.add(
+        models.ReleasedPause,
+        lsn=lsn,
+        step_lsn=event.step_lsn,
+        decision_lsn=decision_lsn,
+        command_id=event.released_command_id,
+        cause=event.cause,
+        event_time_ns=event.event_time_ns,
+    )
+
+
+def _steps_unrecorded(draft: Draft, lsn: int, event: journal.StepsUnrecorded) -> None:
+    draft.add(
+        models.UnrecordedSteps,
+        lsn=lsn,
+        first_step_index=event.first_step_index,
+        last_step_index=event.last_step_index,
+        cause=event.cause,
+        event_time_ns=event.event_time_ns,
+    )
+
+
+def _field_report_issued(draft: Draft, lsn: int, event: journal.FieldReportIssued) -> None:
+    report = _parsed(lsn, "the field report", pb.FieldReport, event.report)
+    draft.add(
+        models.FieldReport,
+        lsn=lsn,
+        step_lsn=event.step_lsn,
+        report_id=report.report_id,
+        command_id=report.command_id,
+        training_run_id=report.training_run_id,
+        seed_id=report.seed_id,
+        blueprint_id=report.blueprint_id,
+        policy_version=report.tamiyo_policy_version,
+        outcome=report.outcome,
+        observation_window=report.observation_window_epochs,
+        synthesised=event.synthesised,
+        issued_unix_ns=report.issued_at.ToNanoseconds(),
+        metrics=_json({name: _finite(value) for name, value in sorted(report.metrics.items())}),
+        notes=report.notes,
+    )
+
+
+def _publish_attempted(draft: Draft, lsn: int, event: journal.PublishAttempted) -> None:
+    for report_lsn in event.report_lsns:
+        draft.change(
+            "attempted_report",
+            at=report_lsn,
+            attempt_lsn=lsn,
+            attempts=event.attempt,
+            succeeded=event.succeeded,
+            cause=event.cause,
+            attempted_at_ns=event.event_time_ns,
+        )
+
+
+def _field_reports_dropped(draft: Draft, lsn: int, event: journal.FieldReportsDropped) -> None:
+    for report_lsn in event.report_lsns:
+        draft.change("dropped_report", at=report_lsn, dropped_lsn=lsn)
+
+
+def _command_delivered(draft: Draft, lsn: int, event: journal.CommandDelivered) -> None:
+    draft.add(
+        models.Delivery,
+        lsn=lsn,
+        command_id=event.command_id,
+        outcome=event.outcome,
+        detail=event.detail,
+        event_time_ns=event.event_time_ns,
+    )
+
+
+def _operator_directed(draft: Draft, lsn: int, event: journal.OperatorDirected) -> None:
+    draft.add(
+        models.Directive,
+        lsn=lsn,
+        directive=event.directive,
+        operator=event.operator,
+        reason=event.reason,
+        request_id=event.request_id,
+        event_time_ns=event.event_time_ns,
     )
 
 
@@ -170,43 +304,120 @@ def _conservative_mode_changed(draft: Draft, lsn: int, event: journal.Conservati
     )
 
 
+def _state_base(draft: Draft, lsn: int, event: journal.StateBase) -> None:
+    draft.add(
+        models.BaseRow,
+        lsn=lsn,
+        at_lsn=event.at_lsn,
+        needs_lsn=event.needs_lsn,
+        digest=event.digest,
+        event_time_ns=event.event_time_ns,
+    )
+
+
+def _snapshot_taken(draft: Draft, lsn: int, event: journal.SnapshotTaken) -> None:
+    draft.add(
+        models.Snapshot,
+        lsn=lsn,
+        at_lsn=event.at_lsn,
+        digest=event.digest,
+        stored=event.stored,
+        event_time_ns=event.event_time_ns,
+    )
+
+
+def _retention_planned(draft: Draft, lsn: int, event: journal.RetentionPlanned) -> None:
+    draft.add(
+        models.RetentionRun,
+        lsn=lsn,
+        run_id=event.run_id,
+        event_time_ns=event.event_time_ns,
+        prune_before_lsn=event.prune_before_lsn,
+        base_lsn=event.base_lsn,
+        payloads=_json([_window(window) for window in event.payloads]),
+        archive=event.archive,
+    )
+
+
+def _window(window: journal.PayloadWindow) -> dict[str, object]:
+    message = MESSAGES.get(window.kind)
+    kind: object = window.kind if message is None else message.DESCRIPTOR.name
+    return {"kind": kind, "window_ns": window.window_ns, "upto_lsn": window.upto_lsn}
+
+
+def _retention_completed(draft: Draft, lsn: int, event: journal.RetentionCompleted) -> None:
+    draft.change(
+        "completed_run",
+        run=event.run_id,
+        completed_lsn=lsn,
+        completed_at_ns=event.event_time_ns,
+        first_lsn=event.first_lsn,
+        freed_bytes=event.freed_bytes,
+        payloads_redacted=event.payloads_redacted,
+        digest_lsn=event.digest_lsn,
+        digest=event.digest,
+        resumed=event.resumed,
+    )
+    for segment in event.segments:
+        draft.add(
+            models.PrunedSegment,
+            lsn=lsn,
+            segment=segment.segment,
+            run_id=event.run_id,
+            first_lsn=segment.first_lsn,
+            last_lsn=segment.last_lsn,
+            size_bytes=segment.size_bytes,
+            archived_as=segment.archived_as,
+            archived_sha256=segment.archived_sha256,
+        )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _json(content: Mapping[str, object] | Sequence[object]) -> str:
+    """ASCII, so that any database holds it."""
+    return json.dumps(content, separators=(",", ":"), allow_nan=False)
+
+
 PROJECTORS: Mapping[type[Event], Callable[[Draft, int, Any], None]] = MappingProxyType(
     {
         journal.ServiceOpened: _service_opened,
         journal.StepReceived: _step_received,
         journal.GraphObserved: _graph_observed,
-        journal.RegistryAssigned: _registry_assigned,
+        journal.InferenceObserved: _inference("observed"),
+        journal.InferenceTimedOut: _inference("timed_out"),
+        journal.InferenceFailed: _inference("failed"),
+        journal.InferenceSkipped: _inference("skipped"),
         journal.DecisionMade: _decision_made,
         journal.CommitLate: _commit_late,
         journal.StepPaused: _step_paused,
+        journal.StepsUnrecorded: _steps_unrecorded,
+        journal.FieldReportIssued: _field_report_issued,
+        journal.PublishAttempted: _publish_attempted,
+        journal.FieldReportsDropped: _field_reports_dropped,
+        journal.CommandDelivered: _command_delivered,
+        journal.OperatorDirected: _operator_directed,
         journal.BreakerMoved: _breaker_moved,
         journal.ConservativeModeChanged: _conservative_mode_changed,
+        journal.StateBase: _state_base,
+        journal.SnapshotTaken: _snapshot_taken,
+        journal.RetentionPlanned: _retention_planned,
+        journal.RetentionCompleted: _retention_completed,
     }
 )
-"""The projector of each event that leaves rows."""
+"""The projector of each event that leaves rows of its own."""
 
 NOT_PROJECTED = frozenset(
     {
+        journal.RegistryAssigned,  # folded: tamiyo.projections.standing
         journal.BlueprintObserved,
         journal.MetadataTimedOut,
         journal.MetadataFailed,
-        journal.InferenceObserved,
-        journal.InferenceTimedOut,
-        journal.InferenceFailed,
-        journal.InferenceSkipped,
-        journal.FieldReportIssued,
-        journal.StepsUnrecorded,
         journal.GraphLayoutObserved,
-        journal.OperatorDirected,
-        journal.CommandDelivered,
         journal.WindowClosed,
-        journal.PublishAttempted,
-        journal.FieldReportsDropped,
         journal.TelemetryDrained,
-        journal.StateBase,
-        journal.SnapshotTaken,
-        journal.RetentionPlanned,
-        journal.RetentionCompleted,
     }
 )
-"""Events without rows so far. Every event of the journal is in one of the two; a test sees to it."""
+"""Events without rows of their own. Every event of the journal is in one of the two; a test sees to it."""

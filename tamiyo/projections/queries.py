@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, func, select
 
 from tamiyo.core.breakers import BREAKERS, CLOSED
 from tamiyo.core.norms import NORM_INPUTS, Norm
@@ -13,9 +13,10 @@ from tamiyo.core.registries import Registries, initial
 from tamiyo.projections.models import (
     Applied,
     Base,
-    BreakerMove,
-    ConservativeChange,
+    BreakerRow,
+    Controller,
     Decision,
+    FieldReport,
     NormRow,
     Opening,
     RegistryEntry,
@@ -27,7 +28,10 @@ __all__ = ["Summary", "contents", "norms", "registries", "summary"]
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A directory at a glance, as of `applied_lsn`. Command types and states are Leyline numbers."""
+    """A directory at a glance, as of `applied_lsn`. Command types and states are Leyline numbers.
+
+    `decisions` and `superseded` count over the life of the log; everything else over the rows that are left of it.
+    """
 
     applied_lsn: int
     policy_version: str  # of the latest decision, else of the latest opening; "" for an empty log
@@ -44,38 +48,32 @@ class Summary:
     breakers: Mapping[str, int]
     conservative: bool
     conservative_reason: str
+    reports: Mapping[str, int]  # field reports by publish status
 
 
 def summary(connection: Connection) -> Summary:
     """Everything at once, from one state of the database."""
-    change = connection.execute(
-        _latest(ConservativeChange.active, ConservativeChange.reason, by=ConservativeChange.lsn)
-    )
-    active, reason = _first(change.one_or_none(), (False, ""))
-    totals = connection.execute(
-        select(
-            func.count(),
-            func.coalesce(func.max(Decision.step_index), 0),
-            func.count(Decision.superseded_by),
-            func.avg(Decision.coverage),
-        ).select_from(Decision)
+    controller = connection.execute(select(*_columns(Controller))).one()
+    last_step_index, coverage_mean = connection.execute(
+        select(func.coalesce(func.max(Decision.step_index), 0), func.avg(Decision.coverage))
     ).one()
     return Summary(
         applied_lsn=connection.execute(select(Applied.lsn)).scalar_one(),
-        policy_version=_policy_version(connection),
+        policy_version=_policy_version(connection, controller.policy_version),
         openings=_count(connection, Opening),
-        decisions=totals[0],
-        last_step_index=totals[1],
+        decisions=controller.decisions,
+        last_step_index=last_step_index,
         undecided=_count(connection, UndecidedStep),
-        superseded=totals[2],
+        superseded=controller.commits_late,
         by_type=_counted(connection, Decision.command_type),
         by_reason=_counted(connection, Decision.risk_reason),
-        coverage_mean=totals[3],
+        coverage_mean=coverage_mean,
         registry_sizes=MappingProxyType({kind: len(keys) for kind, keys in registries(connection).items()}),
         norms=MappingProxyType({row.name: norm for row, norm in zip(NORM_INPUTS, norms(connection), strict=True)}),
         breakers=_breakers(connection),
-        conservative=bool(active),
-        conservative_reason=reason if active else "",
+        conservative=controller.conservative,
+        conservative_reason=controller.conservative_reason,
+        reports=_counted(connection, FieldReport.status),
     )
 
 
@@ -106,20 +104,9 @@ def _columns(table: type[Base]) -> Sequence[Any]:
     return list(table.__table__.columns)
 
 
-def _latest(*columns: Any, by: Any) -> Select[Any]:
-    return select(*columns).order_by(by.desc()).limit(1)
-
-
-def _first(row: Any, otherwise: tuple[Any, ...]) -> tuple[Any, ...]:
-    return otherwise if row is None else tuple(row)
-
-
-def _policy_version(connection: Connection) -> str:
-    for column, by in ((Decision.policy_version, Decision.lsn), (Opening.policy_version, Opening.lsn)):
-        version = connection.execute(_latest(column, by=by)).scalar_one_or_none()
-        if version:
-            return str(version)
-    return ""
+def _policy_version(connection: Connection, opened: str) -> str:
+    latest = select(Decision.policy_version).order_by(Decision.lsn.desc()).limit(1)
+    return connection.execute(latest).scalar_one_or_none() or opened
 
 
 def _count(connection: Connection, table: type[Base]) -> int:
@@ -127,13 +114,12 @@ def _count(connection: Connection, table: type[Base]) -> int:
 
 
 def _counted(connection: Connection, column: Any) -> Mapping[Any, int]:
-    """How many decisions have each value, the most frequent first."""
+    """How many rows have each value, the most frequent first."""
     rows = connection.execute(select(column, func.count()).group_by(column)).all()
     return MappingProxyType(dict(sorted(((value, count) for value, count in rows), key=lambda row: (-row[1], row[0]))))
 
 
 def _breakers(connection: Connection) -> Mapping[str, int]:
     states = dict.fromkeys(BREAKERS, int(CLOSED))
-    moves = select(BreakerMove.breaker, BreakerMove.to_state).order_by(BreakerMove.lsn)
-    states.update((name, state) for name, state in connection.execute(moves))
+    states.update((name, state) for name, state in connection.execute(select(BreakerRow.name, BreakerRow.state)))
     return MappingProxyType(states)

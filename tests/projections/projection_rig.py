@@ -81,6 +81,7 @@ def decided(step_lsn, made=None, reason="policy", event_time_ns=3):
         command=(made or command()).SerializeToString(deterministic=True),
         risk_reason=reason,
         training_run_id="run-1",
+        loss_delta=0.25,
         timings=journal.StageTimings(receive_ns=1, blueprints_ns=2, graph_ns=3, inference_ns=4),
     )
 

@@ -19,34 +19,37 @@ from projection_rig import (
 import wal
 from tamiyo.projections import Projection
 from tamiyo.projections import projection as module
-from tamiyo.projections.tail import AHEAD, FOLLOW, FOREIGN, WAIT, Position, Tail, record_digest, verdict
+from tamiyo.projections.tail import AHEAD, FOLLOW, FOREIGN, GONE, WAIT, Position, Tail, record_digest, verdict
 
-ONE, OTHER, HERE = wal.Entry(1, 1, b"one"), wal.Entry(1, 1, b"other"), wal.Entry(5, 2, b"here")
-STARTED, AT_5 = Position(), Position(5, record_digest(ONE), record_digest(HERE))
+HERE, STUB = wal.Entry(5, 2, b"here"), wal.Redacted(5, 2, b"")
+STARTED, AT_5 = Position(), Position(5, "log", record_digest(HERE))
+AT_STUB = Position(5, "log", record_digest(STUB))
 
-# position, first record, record at the applied LSN, whether all is visible: verdict
+# position, log id, record at the applied LSN, whether it was pruned, whether all is visible: verdict
 CASES = [
-    (STARTED, None, None, True, FOLLOW),
-    (STARTED, None, None, False, FOLLOW),
-    (STARTED, ONE, None, True, FOLLOW),
-    (AT_5, OTHER, HERE, True, FOREIGN),
-    (AT_5, OTHER, HERE, False, FOREIGN),
-    (AT_5, OTHER, None, True, FOREIGN),
-    (AT_5, OTHER, None, False, FOREIGN),
-    (AT_5, ONE, HERE, True, FOLLOW),
-    (AT_5, ONE, HERE, False, FOLLOW),
-    (AT_5, ONE, HERE._replace(payload=b"there"), True, FOREIGN),
-    (AT_5, ONE, HERE._replace(kind=3), False, FOREIGN),
-    (AT_5, ONE, None, True, AHEAD),
-    (AT_5, None, None, True, AHEAD),
-    (AT_5, ONE, None, False, WAIT),
-    (AT_5, None, None, False, WAIT),
+    (STARTED, "", None, False, True, FOLLOW),
+    (STARTED, "log", None, False, False, FOLLOW),
+    (AT_5, "other", HERE, False, True, FOREIGN),
+    (AT_5, "other", None, False, False, FOREIGN),
+    (AT_5, "other", None, True, True, FOREIGN),
+    (AT_5, "", None, False, True, FOREIGN),
+    (AT_5, "", None, False, False, WAIT),
+    (AT_5, "log", HERE, False, True, FOLLOW),
+    (AT_5, "log", HERE, False, False, FOLLOW),
+    (AT_5, "log", HERE._replace(payload=b"there"), False, True, FOREIGN),
+    (AT_5, "log", HERE._replace(kind=3), False, False, FOREIGN),
+    (AT_5, "log", STUB, False, True, GONE),
+    (AT_STUB, "log", STUB, False, True, FOLLOW),
+    (AT_5, "log", None, True, True, GONE),
+    (AT_5, "log", None, True, False, GONE),
+    (AT_5, "log", None, False, True, AHEAD),
+    (AT_5, "log", None, False, False, WAIT),
 ]
 
 
-@pytest.mark.parametrize(("position", "first", "here", "all_visible", "expected"), CASES)
-def test_what_the_log_shows_decides_how_to_go_on(position, first, here, all_visible, expected):
-    assert verdict(position, first, here, all_visible=all_visible) == expected
+@pytest.mark.parametrize(("position", "log_id", "here", "pruned", "all_visible", "expected"), CASES)
+def test_what_the_log_shows_decides_how_to_go_on(position, log_id, here, pruned, all_visible, expected):
+    assert verdict(position, log_id, here, pruned=pruned, all_visible=all_visible) == expected
 
 
 def test_catching_up_applies_what_is_new_and_nothing_twice(tmp_path):
@@ -195,9 +198,9 @@ def test_two_that_catch_up_at_once_share_the_work(tmp_path, monkeypatch):
     with Projection.open(tmp_path) as slow, Projection.open(tmp_path) as fast:
         apply = slow._apply
 
-        def overtaken(entries):
+        def overtaken(*given):
             fast.catch_up(tmp_path / "wal")
-            return apply(entries)
+            return apply(*given)
 
         monkeypatch.setattr(slow, "_apply", overtaken)
         assert slow.catch_up(tmp_path / "wal") == 0
@@ -211,10 +214,10 @@ def test_another_that_begins_again_meanwhile_leaves_no_gap(tmp_path, monkeypatch
         slow.catch_up(tmp_path / "wal", limit=4)
         apply, begun = slow._apply, []
 
-        def interrupted(entries):
+        def interrupted(*given):
             if not begun:
                 begun.append(other._begin_again("for the test"))
-            return apply(entries)
+            return apply(*given)
 
         monkeypatch.setattr(slow, "_apply", interrupted)
         slow.catch_up(tmp_path / "wal")

@@ -8,16 +8,22 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from projection_rig import history, projected, write_log
+from projection_rig import history, made_new, projected, write_log
 from sqlalchemy import inspect
 
 from tamiyo.errors import ProjectionUnusable
 from tamiyo.projections import Projection
 from tamiyo.projections import migrate as migrate_module
 from tamiyo.projections import projection as projection_module
-from tamiyo.projections.database import memory_engine, reading, writing
+from tamiyo.projections.database import memory_engine, reading, sqlite_engine, writing
 from tamiyo.projections.migrate import REVISION, migrate, migrations_folder, revision_of
 from tamiyo.projections.models import Base
+
+
+OF_0001 = {
+    "applied", "openings", "decisions", "undecided_steps", "registries", "norms", "breaker_moves",
+    "conservative_changes",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -47,7 +53,12 @@ def test_there_is_one_head_and_the_code_names_it():
     assert ScriptDirectory.from_config(alembic()).get_heads() == [REVISION]
 
 
-def test_an_upgrade_from_nothing_makes_the_tables_of_the_models(engine):
+def from_nothing(connection, revision="head"):
+    """Every revision in its turn, as a database of the first release came here."""
+    command.upgrade(alembic(connection), revision)
+
+
+def test_a_new_database_gets_the_tables_of_the_models_at_once(engine):
     with writing(engine) as connection:
         assert revision_of(connection) is None
         assert migrate(connection) == ""
@@ -55,14 +66,26 @@ def test_an_upgrade_from_nothing_makes_the_tables_of_the_models(engine):
         assert differences(connection) == []
 
 
-def test_models_and_revisions_agree_in_every_column_default_and_constraint(engine):
-    """What Alembic does not compare on SQLite: keys, nullability and the text of the DDL itself."""
+@pytest.mark.parametrize("revision", [None, *revisions()])
+def test_an_upgrade_from_nothing_and_from_every_revision_makes_the_tables_of_the_models(engine, revision):
     with writing(engine) as connection:
-        migrate(connection)
+        if revision is not None:
+            from_nothing(connection, revision)
+            migrate(connection)
+        else:
+            from_nothing(connection)
+        assert revision_of(connection) == REVISION
+        assert differences(connection) == []
+
+
+def test_models_and_revisions_agree_in_every_column_default_and_constraint(engine):
+    """What Alembic does not compare on SQLite: keys, nullability, generated columns and the order of the columns."""
+    with writing(engine) as connection:
+        from_nothing(connection)
         migrated = schema(connection)
     other = memory_engine()
     with writing(other) as connection:
-        Base.metadata.create_all(connection)
+        migrate(connection)
         assert schema(connection) == migrated
     other.dispose()
 
@@ -72,7 +95,7 @@ def schema(connection):
     return {
         table: (
             [
-                (c["name"], str(c["type"]), c["nullable"], c["default"], c["primary_key"])
+                (c["name"], str(c["type"]), c["nullable"], c["default"], c["primary_key"], c.get("computed"))
                 for c in seen.get_columns(table)
             ],
             seen.get_pk_constraint(table)["constrained_columns"],
@@ -80,7 +103,6 @@ def schema(connection):
             seen.get_indexes(table),
         )
         for table in seen.get_table_names()
-        if table != "alembic_version"
     }
 
 
@@ -89,6 +111,9 @@ def test_a_downgrade_and_an_upgrade_lead_back(engine, revision):
     with writing(engine) as connection:
         migrate(connection)
         command.downgrade(alembic(connection), revision)
+        assert {table for table in inspect(connection).get_table_names() if table != "alembic_version"} == (
+            OF_0001 if revision == "0001" else set()
+        )
         assert revision_of(connection) != REVISION
         migrate(connection)
         assert differences(connection) == []
@@ -166,12 +191,54 @@ def test_the_wheel_carries_the_migrations_where_the_package_looks_for_them():
     assert build["force-include"]["migrations"] == "tamiyo/projections/migrations"
 
 
-SECOND = """
+ROWS_OF_0001 = """
+INSERT INTO applied VALUES (1, 5, 'the digest of its first record', 'of its last', 1);
+INSERT INTO openings VALUES (1, 7, 'v1', 'f');
+INSERT INTO decisions VALUES (5, 2, 1, 3, 4, 'c-1', 3, 0, 'policy', 'v1', 'r', 's', 'b', 0.5, 1, 2, 3, 4, NULL, NULL);
+INSERT INTO undecided_steps VALUES (4, 2, 9, NULL);
+INSERT INTO norms VALUES ('loss', 1.0, 2.0);
+INSERT INTO registries VALUES ('seed_id', 's', 1);
+"""
+
+
+@pytest.fixture
+def old(tmp_path):
+    """The directory of a service whose projection is of the first revision, with rows of that time."""
+    write_log(tmp_path, *history(2))
+    engine = sqlite_engine(tmp_path / "projection.sqlite")
+    with writing(engine) as connection:
+        from_nothing(connection, "0001")
+        for statement in filter(None, map(str.strip, ROWS_OF_0001.split(";"))):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    return tmp_path
+
+
+def test_a_database_of_the_first_revision_is_migrated_and_its_rows_are_made_anew(old):
+    with projected(old) as projection:
+        assert projection.contents() == made_new(old)
+        with reading(projection._engine) as connection:
+            assert revision_of(connection) == REVISION
+            assert differences(connection) == []
+
+
+def test_a_downgrade_with_rows_and_an_upgrade_again_lead_back(old):
+    with projected(old):
+        pass
+    engine = sqlite_engine(old / "projection.sqlite")
+    with writing(engine) as connection:
+        command.downgrade(alembic(connection), "0001")
+    engine.dispose()
+    with projected(old) as projection:
+        assert projection.contents() == made_new(old)
+
+
+THIRD = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade():
@@ -189,13 +256,13 @@ def test_a_database_of_an_older_revision_is_migrated_and_keeps_its_rows(tmp_path
     with projected(tmp_path) as projection:
         before = projection.contents()
     shutil.copytree(migrations_folder(), tmp_path / "migrations")
-    (tmp_path / "migrations" / "versions" / "0002_second.py").write_text(SECOND)
+    (tmp_path / "migrations" / "versions" / "0003_third.py").write_text(THIRD)
     monkeypatch.setattr(migrate_module, "migrations_folder", lambda: tmp_path / "migrations")
-    monkeypatch.setattr(migrate_module, "REVISION", "0002")
-    monkeypatch.setattr(projection_module, "REVISION", "0002")
+    monkeypatch.setattr(migrate_module, "REVISION", "0003")
+    monkeypatch.setattr(projection_module, "REVISION", "0003")
     with Projection.open(tmp_path) as projection:
         assert projection.contents() == before
         assert projection.rebuilt_because == ""
         with reading(projection._engine) as connection:
-            assert revision_of(connection) == "0002"
+            assert revision_of(connection) == "0003"
             assert "of_the_future" in {column["name"] for column in inspect(connection).get_columns("openings")}

@@ -1,3 +1,5 @@
+from hashlib import sha256
+
 import pytest
 from projection_rig import command, decided, history, made_new, observed, opened, projected, received, write_log
 
@@ -13,6 +15,9 @@ from tamiyo.projections.models import Base
 from tamiyo.projections.projectors import NOT_PROJECTED, PROJECTORS
 
 OPEN, CLOSED = pb.CIRCUIT_STATE_OPEN, pb.CIRCUIT_STATE_CLOSED
+
+
+POLICY_ID = sha256(b'["v3", "a", "e", ""]').hexdigest()[:16]
 
 
 def rows(directory, *events):
@@ -39,18 +44,24 @@ def test_an_opening_leaves_a_row(tmp_path):
 def test_a_decision_row_says_what_was_decided_on_which_step_and_how_long_it_took(tmp_path):
     made = command(pb.COMMAND_SEED, policy_version="v3", selected_seed="s-1", selected_blueprint="b-1")
     made.command_id = "c-9"
+    made.issued_at.FromNanoseconds(1_005)
     made.seed_operation.operation = pb.SEED_OP_GERMINATE
-    found = rows(tmp_path, opened(), received(step_index=5), observed(2), decided(2, made, "loss_warning"))
+    inferred = journal.InferenceObserved(
+        step_lsn=2, elapsed_ns=9, identity=journal.PolicyIdentity(version="v3", architecture="a", engine="e")
+    )
+    found = rows(tmp_path, opened(), received(step_index=5), observed(2), inferred, decided(2, made, "loss_warning"))
     columns = [column.name for column in Base.metadata.tables["decisions"].columns]
     (row,) = found["decisions"]
     assert dict(zip(columns, row, strict=True)) == {
-        "lsn": 4, "step_lsn": 2, "step_index": 5, "event_time_ns": 3, "issued_unix_ns": 1_005, "command_id": "c-9",
+        "lsn": 5, "step_lsn": 2, "step_index": 5, "event_time_ns": 3, "issued_unix_ns": 1_005, "command_id": "c-9",
         "command_type": pb.COMMAND_SEED, "seed_operation": pb.SEED_OP_GERMINATE, "risk_reason": "loss_warning",
         "policy_version": "v3", "training_run_id": "run-1", "seed_id": "s-1", "blueprint_id": "b-1", "coverage": 0.75,
         "receive_ns": 1, "blueprints_ns": 2, "graph_ns": 3, "inference_ns": 4,
-        "superseded_by": None, "superseded_cause": None,
+        "superseded_by": None, "superseded_cause": None, "superseded_lsn": None, "loss_delta": 0.25,
+        "graph_lsn": 3, "inference": "observed", "inference_lsn": 4, "inference_elapsed_ns": 9, "policy_id": POLICY_ID,
     }  # fmt: skip
     assert found["undecided_steps"] == []
+    assert found["policies"] == [(POLICY_ID, "v3", "a", "e", "")]
 
 
 @pytest.mark.parametrize("counts", [(), ((0, 0),)])
@@ -65,14 +76,15 @@ def test_a_decision_without_a_graph_has_no_coverage(tmp_path):
 
 def test_a_packet_without_a_decision_is_listed_with_what_is_known(tmp_path):
     found = rows(tmp_path, opened(), received(step_index=1), received(step_index=2), observed(3), decided(3))
-    assert found["undecided_steps"] == [(2, 1, 1_001, None)]
+    assert found["undecided_steps"] == [(2, 1, 1_001, *[None] * 6)]
 
 
 def test_a_late_commit_supersedes_its_decision_and_no_other(tmp_path):
     late = journal.CommitLate(decision_lsn=4, step_lsn=2, released_command_id="safe", cause="timeout_wal")
     write_log(tmp_path, *history(2), [late])
     found = made_new(tmp_path)
-    assert [row[-2:] for row in found["decisions"]] == [("safe", "timeout_wal"), (None, None)]
+    assert [row[18:21] for row in found["decisions"]] == [("safe", "timeout_wal", 8), (None, None, None)]
+    assert found["released_pauses"] == [(8, 2, 4, "safe", "timeout_wal", 0)]
 
 
 def test_norms_are_folded_as_the_core_folds_them(tmp_path):
@@ -193,7 +205,7 @@ BROKEN = {
     "an unknown kind": (999, b""),
     "bytes that are no message": (KINDS[journal.DecisionMade], b"\xff\xff"),
     "a command that is none": encode(journal.DecisionMade(step_lsn=2, command=b"\xff\xff")),
-    "a decision without its step": encode(journal.DecisionMade(step_lsn=99)),
+    "a report that is none": encode(journal.FieldReportIssued(step_lsn=2, report=b"\xff\xff")),
 }
 
 
