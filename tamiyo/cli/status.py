@@ -92,6 +92,7 @@ def _as_object(summary: "Summary") -> dict[str, Any]:
         "breakers": {name: _name(state, pb.CircuitBreakerState) for name, state in summary.breakers.items()},
         "conservative": summary.conservative,
         "conservative_reason": summary.conservative_reason,
+        "reports": dict(summary.reports),
     }
 
 
@@ -118,6 +119,7 @@ def _lines(summary: "Summary") -> Iterator[tuple[str, str]]:
         yield "coverage", f"{summary.coverage_mean:.3f} on average"
     yield "mode", f"conservative ({summary.conservative_reason})" if summary.conservative else "normal"
     yield "breakers", ", ".join(f"{name} {_name(s, pb.CircuitBreakerState)}" for name, s in summary.breakers.items())
+    yield "reports", _counts(summary.reports)
     yield "registries", _counts({kind: size for kind, size in summary.registry_sizes.items() if size})
     yield "norms", "\n".join(_norm_lines(summary))
 

@@ -8,7 +8,11 @@ Rule 2: rows and the applied LSN change in one transaction, so there is never a 
 Rule 3: the step path never waits for a projection: `ProjectionFollower` works on a thread of its own.
 Rule 4: plain SQLAlchemy in models, projectors and queries; what only SQLite needs is in `database`.
 
-Reading order: `models` (the tables), `projectors` (event to rows), `tail`, `projection`, `follower`.
+Rule 5: a log may have lost its beginning, or payloads. Past the plan of the run that took them the rows are the same,
+        whoever read the log when: `forgetting`.
+
+Reading order: `models` (the tables), `projectors` (event to rows), `standing` (what is folded), `forgetting`, `tail`,
+`projection`, `follower`.
 """
 
 from tamiyo.projections.exports import export_norms, export_registries

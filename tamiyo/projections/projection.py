@@ -116,6 +116,10 @@ class Projection:
         """Every row by table, in the order of the primary keys. Raises ProjectionUnusable."""
         return self._read(queries.contents)
 
+    def canonical(self) -> bytes:
+        """The same as one byte string, to compare two projections by. Raises ProjectionUnusable."""
+        return self._read(queries.canonical)
+
     def close(self) -> None:
         """Let go of the database."""
         self._engine.dispose()

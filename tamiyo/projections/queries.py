@@ -1,5 +1,6 @@
 """What may be asked of a projection. Every function reads inside the transaction that it is given."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,7 +24,7 @@ from tamiyo.projections.models import (
     UndecidedStep,
 )
 
-__all__ = ["Summary", "contents", "norms", "registries", "summary"]
+__all__ = ["Summary", "canonical", "contents", "norms", "registries", "summary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,20 @@ def contents(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
         table.name: [tuple(row) for row in connection.execute(select(table).order_by(*table.primary_key))]
         for table in Base.metadata.sorted_tables
     }
+
+
+def canonical(connection: Connection) -> bytes:
+    """Every row as a line of JSON, floats by their bits: two projections with the same bytes hold the same rows."""
+    lines = (
+        json.dumps([table, *map(_exact, row)], separators=(",", ":"))
+        for table, rows in contents(connection).items()
+        for row in rows
+    )
+    return "".join(f"{line}\n" for line in lines).encode("ascii")
+
+
+def _exact(value: Any) -> Any:
+    return value.hex() if isinstance(value, float) else value
 
 
 def _columns(table: type[Base]) -> Sequence[Any]:

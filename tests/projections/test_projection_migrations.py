@@ -19,7 +19,6 @@ from tamiyo.projections.database import memory_engine, reading, sqlite_engine, w
 from tamiyo.projections.migrate import REVISION, migrate, migrations_folder, revision_of
 from tamiyo.projections.models import Base
 
-
 OF_0001 = {
     "applied", "openings", "decisions", "undecided_steps", "registries", "norms", "breaker_moves",
     "conservative_changes",

@@ -52,6 +52,7 @@ def test_the_json_holds_every_figure(tmp_path):
     assert (found["conservative"], found["conservative_reason"]) == (False, "")
     assert (found["decisions"], found["last_step_index"], found["undecided"], found["openings"]) == (2, 2, 0, 1)
     assert (found["superseded"], found["coverage_mean"], found["policy_version"]) == (0, 0.75, "baseline-1")
+    assert found["reports"] == {}
 
 
 def test_a_log_without_a_decision_has_a_status(tmp_path):
