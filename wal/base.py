@@ -25,6 +25,9 @@ SLOT_BYTES = 64 << 10
 SLOTS = 2
 MAGIC = b"\x89WALBAS\n"
 
+# What a slot usually takes; a directory is looked at often, and the rest of it is read when it says that it is longer.
+_USUAL_BYTES = 4096
+
 T = TypeVar("T")
 _FIELDS = struct.Struct("<8sHHIQ16sQQQQ32s32sH")
 _STEP = struct.Struct("<QQ32s32sH")
@@ -97,11 +100,18 @@ def read_base(path: Path, disk: Disk) -> Base | None:
     """Return the newest sound slot, None when there is none. Raises UnsupportedFormat or OSError."""
     try:
         with opened(disk, path / BASE_NAME) as fd:
-            slots = [read_fully(disk, fd, SLOT_BYTES, slot * SLOT_BYTES) for slot in range(SLOTS)]
+            slots = [_read_slot(disk, fd, slot * SLOT_BYTES) for slot in range(SLOTS)]
     except FileNotFoundError:
         return None
     found = [base for slot in slots if (base := _decode(slot, path / BASE_NAME)) is not None]
     return max(found, key=lambda base: base.number, default=None)
+
+
+def _read_slot(disk: Disk, fd: int, offset: int) -> bytes:
+    """Return a slot as far as it is used, or what there is of one that is not sound."""
+    start = read_fully(disk, fd, _USUAL_BYTES, offset)
+    length = _FIELDS.unpack_from(start)[3] if len(start) >= _FIELDS.size else 0
+    return start if length <= len(start) else read_fully(disk, fd, min(length, SLOT_BYTES), offset)
 
 
 def beside_prunes(path: Path, disk: Disk, look: Callable[[], T]) -> T:

@@ -17,7 +17,7 @@ from wal.leaves import tree_at
 from wal.lock import Lock
 from wal.proofs import consistency_path
 from wal.segment import BASE_NAME, Header
-from wal.shelf import Segment, read_segments, sealed_tree
+from wal.shelf import Segment, finished_tree, read_segments
 from wal.tail import remove
 
 
@@ -83,12 +83,15 @@ def drop_segments(
 
 
 def _first_kept(disk: Disk, segments: Sequence[Segment], before_lsn: int) -> int:
-    """Return which segment is the first to keep: the last one that must, with a sound seal behind what goes."""
+    """Return which segment is the first to keep: the last one that must, with a sound seal behind what goes.
+
+    Raises LogCorrupt when one of these seals is damaged.
+    """
     first = 0
     while (
         first + 1 < len(segments)
         and segments[first + 1].header.first_lsn <= before_lsn
-        and sealed_tree(disk, segments[first], segments[first + 1].header) is not None
+        and finished_tree(disk, segments[first], segments[first + 1], segments[-1]) is not None
     ):
         first += 1
     return first

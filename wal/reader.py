@@ -18,7 +18,7 @@ from wal.errors import LogCorrupt, LogError, Trimmed
 from wal.frames import SEAL, Frame, entries
 from wal.lock import is_locked
 from wal.recovery import REFUSE, is_empty, judge, went_on
-from wal.scan import Cursor, Window, next_frame, start_of
+from wal.scan import Cursor, Window, frame_at, next_frame, start_of
 from wal.segment import HEADER_BYTES, encode_header, first_lsn_of, number_of
 from wal.shelf import Segment, check_successor, first_tree, read_segment, segment_paths, successor
 
@@ -149,6 +149,8 @@ class Reader:
         """Find out what it means that no frame stands here. Returns whether there is more after all."""
         if run.told is not None and run.ahead.lsn > run.told:
             return False
+        if run.window.size != (due := place.segment.header.limits.segment_bytes):
+            raise _broken(run.ahead, f"the file has {run.window.size} bytes instead of {due}")
         here = (run.ahead.segment, run.ahead.offset, free)
         if here == self._surveyed and run.told is None:
             return False  # looked at before, and nobody has written here since
@@ -161,7 +163,8 @@ class Reader:
         if went_on(run.window, run.ahead):
             return True
         if stop.case.action == REFUSE:
-            run.release_to(stop.rest.durable_offset, found)
+            if frame_at(run.window, run.ahead.offset) is None:  # else it contradicts what was read just before it
+                run.release_to(run.ahead.offset if after is not None else stop.rest.durable_offset, found)
             if found:
                 return False  # hand over what the evidence proves first; the next call meets the damage again
             raise stop.refusal()

@@ -21,7 +21,7 @@ from wal.leaves import beginning
 from wal.recovery import walk
 from wal.scan import Window, start_of
 from wal.segment import HEADER_BYTES, REDACT_NAME, Header, encode_header
-from wal.shelf import Segment, read_segments, sealed_tree
+from wal.shelf import Segment, finished_tree, read_segments
 from wal.tail import remove
 from wal.tree import HASH_BYTES
 
@@ -66,10 +66,11 @@ def redact(
     OSError, with every segment as before or redacted.
     """
     records_done = segments_done = freed_bytes = 0
-    for before, after in pairwise(read_segments(path, disk)):
+    segments = read_segments(path, disk)
+    for before, after in pairwise(segments):
         if after.header.first_lsn - 1 <= span.after_lsn:
             continue
-        if before.header.first_lsn > span.upto_lsn or sealed_tree(disk, before, after.header) is None:
+        if before.header.first_lsn > span.upto_lsn or finished_tree(disk, before, after, segments[-1]) is None:
             break
         anew = _Anew(path, disk, before, after.header, pace)
         if anew.choose(which, span):

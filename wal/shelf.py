@@ -29,18 +29,15 @@ class Segment:
 def segment_paths(path: Path, disk: Disk) -> list[Path]:
     """Return the segment files in order; raise LogCorrupt when one is missing, doubled or misnamed.
 
-    What a prune has given up but not yet removed is left out as soon as a part of it is gone.
+    What a prune has given up is left out, whether it is not yet removed or has come back.
     """
     names = disk.list_dir(path)
     found = sorted([(*_numbers(name), name) for name in names if name.endswith(".wal")])
-    first = 1
-    if [number for number, _, _ in found] != list(range(1, len(found) + 1)) or (not found and BASE_NAME in names):
-        base = read_base(path, disk)
-        if base is not None:
-            first = base.segment
-            found = [entry for entry in found if entry[0] >= first]
-            if not found:
-                raise LogCorrupt("the segment is missing, and so is all that followed", segment=first, offset_bytes=0)
+    base = read_base(path, disk) if BASE_NAME in names else None
+    first = 1 if base is None else base.segment
+    found = [entry for entry in found if entry[0] >= first]
+    if base is not None and not found:
+        raise LogCorrupt("the segment is missing, and so is all that followed", segment=first, offset_bytes=0)
     for expected, (segment, _, name) in enumerate(found, first):
         if segment > expected:
             raise LogCorrupt(f"the segment is missing: the next file is {name}", segment=expected, offset_bytes=0)
@@ -126,6 +123,22 @@ def sealed_tree(disk: Disk, before: Segment, after: Header) -> Tree | None:
     """Return the tree at the seal that `after` says ends its predecessor, or None when that seal is not there."""
     with opened(disk, before.path) as fd:
         return seal_of(Window(disk, fd), before.header, after)
+
+
+def finished_tree(disk: Disk, before: Segment, after: Segment, last: Segment) -> Tree | None:
+    """Do the same beside the writer; None only before the log's last segment, whose predecessor's seal may be due now.
+
+    Raises LogCorrupt when any other seal is not there.
+    """
+    tree = sealed_tree(disk, before, after.header)
+    if tree is None and after is not last:
+        offset, _ = seal_span(before.header, after.header)
+        problem = "the seal of a finished segment is damaged"
+        raise LogCorrupt(
+            problem, segment=before.header.segment, offset_bytes=offset, lsn=after.header.first_lsn,
+            last_lsn=after.header.first_lsn - 1,
+        )  # fmt: skip
+    return tree
 
 
 def seal_of(window: Window, before: Header, after: Header) -> Tree | None:

@@ -5,6 +5,7 @@ Rule 2: the first error leaves this object unusable; `wal.writer` sees to that.
 """
 
 import contextlib
+import errno
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,17 @@ from wal.frames import (
     seal_bytes,
 )
 from wal.scan import Cursor, start_of
-from wal.segment import HEADER_BYTES, SECTOR_BYTES, SPARE_NAME, Header, Limits, encode_header, file_name, genesis
+from wal.segment import (
+    HEADER_BYTES,
+    SECTOR_BYTES,
+    SPARE_NAME,
+    Header,
+    Limits,
+    encode_header,
+    file_name,
+    genesis,
+    parse_name,
+)
 from wal.tree import EMPTY_ROOT, LazyTree, Tree
 
 # A sync into allocated but never written extents must also journal the extents' state: on ext4 that took
@@ -89,7 +100,14 @@ def remove(disk: Disk, path: Path) -> None:
 
 
 def install(disk: Disk, directory: Path, fd: int, header: Header) -> Path:
-    """Make the spare file the segment with this header, durably. It has no name of a segment before that."""
+    """Make the spare file the segment with this header, durably. It has no name of a segment before that.
+
+    Raises FileExistsError when a file of that segment is there, whoever put it there; OSError.
+    """
+    for name in disk.list_dir(directory):
+        numbers = parse_name(name)
+        if numbers is not None and numbers[0] == header.segment:
+            raise FileExistsError(errno.EEXIST, "the next segment is there already, and not of this writer", name)
     write_fully(disk, fd, encode_header(header), 0)
     disk.fdatasync(fd)
     target = directory / file_name(header.segment, header.first_lsn)

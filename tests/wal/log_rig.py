@@ -8,7 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import wal
+from wal.disk import opened
+from wal.frames import SEAL, Frame
+from wal.scan import Window, next_frame, start_of
 from wal.segment import file_name
+from wal.shelf import read_segment
 from wal.testing import MemoryDisk
 
 PATH = Path("/log")
@@ -70,6 +74,19 @@ def segments(disk: MemoryDisk) -> list[Path]:
 
 def contents(disk: MemoryDisk) -> dict[Path, bytes]:
     return {place: disk.peek(place) for place in disk.files() if place.name != "LOCK"}
+
+
+def frames_of(disk: wal.Disk, place: Path) -> list[Frame]:
+    """The frames of an undamaged segment, in order."""
+    found: list[Frame] = []
+    with opened(disk, place) as fd:
+        window, cursor = Window(disk, fd), start_of(read_segment(place, disk).header)
+        while (frame := next_frame(window, cursor)) is not None:
+            found.append(frame)
+            cursor.advance(frame)
+            if frame.type == SEAL:
+                break
+    return found
 
 
 def overwrite(disk: MemoryDisk, place: Path, offset: int, data: bytes) -> None:

@@ -2,19 +2,29 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from log_rig import PATH, SEGMENT_BYTES, contents, entries, numbered, open_log, overwrite, segment, segments, written
+from log_rig import (
+    PATH,
+    SEGMENT_BYTES,
+    contents,
+    entries,
+    frames_of,
+    numbered,
+    open_log,
+    overwrite,
+    segment,
+    segments,
+    written,
+)
 
 import wal
-from wal.disk import opened
-from wal.frames import MAGIC, SEAL, Frame
+from wal.frames import MAGIC, Frame
 from wal.salvage import Damage, Loss, SalvageReport, salvage
-from wal.scan import Window, next_frame, start_of
 from wal.segment import BASE_NAME
 from wal.shelf import read_segment
 from wal.testing import MemoryDisk
@@ -27,17 +37,6 @@ COUNT = len(RECORDS)
 def several() -> MemoryDisk:
     """A closed log of four segments: batches of 2, 1, 3 and then of 1 record."""
     return written(BATCHES)
-
-
-def frames_of(disk: wal.Disk, place: Path) -> Iterator[Frame]:
-    """The frames of an undamaged segment, in order."""
-    with opened(disk, place) as fd:
-        window, cursor = Window(disk, fd), start_of(read_segment(place, disk).header)
-        while (frame := next_frame(window, cursor)) is not None:
-            yield frame
-            cursor.advance(frame)
-            if frame.type == SEAL:
-                return
 
 
 def lsns(frame: Frame) -> range:

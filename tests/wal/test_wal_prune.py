@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from log_rig import PATH, abandon, contents, entries, numbered, open_log, overwrite, segments
+from log_rig import PATH, abandon, contents, entries, numbered, open_log, overwrite, segments, written
 
 import wal
 from wal.base import SLOT_BYTES, read_base
@@ -227,12 +227,14 @@ def test_a_base_of_a_later_format_or_another_log_is_refused() -> None:
     disk.poke(BASE, other.peek(BASE))
     with pytest.raises(wal.LogCorrupt):
         open_log(disk)
-    whole = SOURCE.copy()
-    whole.poke(BASE, other.peek(BASE))
-    before = contents(whole)
-    with pytest.raises(wal.LogCorrupt, match="another one's segment"):
-        open_log(whole)
-    assert contents(whole) == before
+    never_pruned = written(BATCHES, entropy=lambda length: b"o" * length)
+    for base, problem in ((other, "where the pruned log begins"), (never_pruned, "another one's segment")):
+        whole = SOURCE.copy()
+        whole.poke(BASE, base.peek(BASE))
+        before = contents(whole)
+        with pytest.raises(wal.LogCorrupt, match=problem):
+            open_log(whole)
+        assert contents(whole) == before
 
 
 def script(disk: wal.Disk) -> None:
