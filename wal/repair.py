@@ -7,7 +7,7 @@ memory alone, marked clean, and asking the kernel to forget its pages is advice.
 """
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from wal.base import create_base, first_base, read_base, write_base
@@ -17,7 +17,7 @@ from wal.frames import CONTROL_BYTES
 from wal.head import Head, check_head
 from wal.recovery import CUT, Findings, Stop, examine
 from wal.scan import CHUNK_BYTES, Cursor
-from wal.segment import BASE_NAME, REDACT_NAME, REPAIR_NAME, SPARE_NAME, parse_name
+from wal.segment import BASE_NAME, REDACT_NAME, REPAIR_NAME, SPARE_NAME, Header, parse_name
 from wal.shelf import Segment, seal_span, segment_paths
 from wal.tail import allocate, remove, reseal
 from wal.tree import Tree
@@ -72,36 +72,34 @@ def recover(path: Path, disk: Disk, expect_head: Head | None = None) -> Recovere
     if findings is None:
         return None
     create_base(path, disk)
-    findings = _drop_pruned(path, disk, findings)
+    _drop_pruned(path, disk, findings.segments[0].header)
     quarantine = _carry_out(path, disk, findings)
     return Recovered(findings.segments[-1], findings.stop.cursor, findings.tree, _report(findings, quarantine))
 
 
-def _drop_pruned(path: Path, disk: Disk, findings: Findings) -> Findings:
-    """Remove the segments that a prune has given up and a crash has left."""
+def _drop_pruned(path: Path, disk: Disk, first: Header) -> None:
+    """Remove the segments that a prune has given up, and a crash has left, before the log's first one."""
     base = read_base(path, disk)
     if base is None:  # a crash came between the first segment and this
-        write_base(path, disk, first_base(findings.segments[0].header))
-        return findings
-    kept = [segment for segment in findings.segments if segment.header.segment >= base.segment]
-    if not kept or not base.precedes(kept[0].header):
+        write_base(path, disk, first_base(first))
+        return
+    if not base.precedes(first):
         raise LogCorrupt(
-            f"{BASE_NAME} says that a pruned log begins here, and this is another one's segment",
+            f"{BASE_NAME} says that a log begins here, and this is another one's segment",
             segment=base.segment, offset_bytes=0, lsn=base.first_lsn,
         )  # fmt: skip
     for name in disk.list_dir(path):
         numbers = parse_name(name)
         if numbers is not None and numbers[0] < base.segment:
             remove(disk, path / name)
-    return replace(findings, segments=kept)
 
 
 def _settle(path: Path, disk: Disk) -> None:
-    """Make sure that what is read next is on the medium: the two segments that may have been written last, and BASE."""
-    for place in segment_paths(path, disk)[-2:]:
-        settle(disk, place)
+    """Make sure that what is read next is on the medium: BASE, and the two segments that may have been written last."""
     with contextlib.suppress(FileNotFoundError):
         settle(disk, path / BASE_NAME)
+    for place in segment_paths(path, disk)[-2:]:
+        settle(disk, place)
     disk.fsync_dir(path)
 
 

@@ -136,10 +136,16 @@ def test_segments_that_an_interrupted_prune_has_given_up_are_removed_and_no_othe
         assert entries(disk, after=first_lsn - 1) == RECORDS[first_lsn - 1 :]
 
 
-@pytest.mark.parametrize("lost", [True, False], ids=["the segments are gone", "they are another log's"])
-def test_a_log_that_ends_before_its_base_begins_is_named_by_the_segment_that_is_missing(lost: bool) -> None:
+@pytest.mark.parametrize(
+    ("lost", "problem"),
+    [(True, "the segment is missing, and so is all that followed"), (False, "not where the pruned log begins")],
+    ids=["the segments are gone", "they are another log's"],
+)
+def test_a_log_that_ends_before_its_base_begins_is_named_by_the_segment_that_is_missing(
+    lost: bool, problem: str
+) -> None:
     disk = written(BATCHES)
-    first_lsn = base_at(disk, 3)
+    base_at(disk, 3)
     if lost:
         for place in segments(disk):
             disk.unlink(place)
@@ -149,7 +155,7 @@ def test_a_log_that_ends_before_its_base_begins_is_named_by_the_segment_that_is_
         for place in segments(disk):
             disk.poke(place, other.peek(place))
     before = contents(disk)
-    with pytest.raises(wal.LogCorrupt, match="BASE says that a pruned log begins here, and this is another") as caught:
+    with pytest.raises(wal.LogCorrupt, match=problem) as caught:
         recover(PATH, disk)
-    assert (caught.value.segment, caught.value.offset_bytes, caught.value.lsn) == (3, 0, first_lsn)
+    assert (caught.value.segment, caught.value.offset_bytes) == (3, 0)
     assert contents(disk) == before
