@@ -60,7 +60,7 @@ def scrub(
     as `threading.Event.wait` gives it. `clock` tells the seconds. Reads come from the medium as far as the system
     can be asked, and leave nothing in its cache. Takes no lock; a writer may be at work, and prune or redact.
 
-    Damage is not raised but returned. Raises OSError when the directory cannot be read, UnsupportedFormat.
+    Damage is not raised but returned. Raises OSError when the directory or BASE cannot be read, UnsupportedFormat.
     """
     directory, disk = Path(path), OsDisk() if disk is None else disk
     try:

@@ -110,6 +110,27 @@ def test_a_reader_of_a_file_that_was_cut_short_never_takes_that_for_the_end(*, b
                 assert refusal.segment == int(place.name[:8])
 
 
+@pytest.mark.parametrize("close", [True, False], ids=["closed", "killed"])
+@pytest.mark.parametrize("what", SECTORS)
+def test_a_sector_lost_from_the_last_segment_is_refused_or_torn_when_the_log_is_opened(
+    what: str, *, close: bool
+) -> None:
+    source = written(BATCHES, close=close)
+    place = segments(source)[-1]
+    newest = frames_of(source, place)[-1]
+    for offset in range(0, newest.end, SECTOR_BYTES):
+        disk = source.copy()
+        overwrite(disk, place, offset, SECTORS[what])
+        if offset < newest.offset:
+            with pytest.raises(wal.LogCorrupt):
+                open_log(disk)
+            continue
+        with open_log(disk) as log:
+            assert log.recovery.last_lsn == newest.first_lsn - 1
+            whole_frame_of_zeros = newest.length == SECTOR_BYTES and what == "zeros"
+            assert (log.recovery.cut_bytes > 0) is not whole_frame_of_zeros, "the documented limit"
+
+
 def without(disk: MemoryDisk, place: Path) -> None:
     disk.unlink(place)
 

@@ -240,6 +240,32 @@ def test_a_look_that_the_system_refuses_says_why_and_works_once_it_does_not(look
         assert LOOKS[look](disk) == expected
 
 
+@pytest.mark.parametrize("op", ["open", "unlink", "rename"])
+@pytest.mark.parametrize("error_no", [errno.EMFILE, errno.EACCES, errno.EROFS], ids=errno.errorcode.get)
+def test_maintenance_that_the_system_refuses_is_an_error_of_the_log_s_own(op: str, error_no: int) -> None:
+    disk = FaultDisk(MemoryDisk())
+    with open_log(disk) as log:
+        for n in range(8):
+            log.append([(n, bytes(2000))])
+        head, refused = log.head(), 0
+        maintenance: tuple[Callable[[], object], ...] = (
+            lambda: log.redact(lambda entry: entry.lsn == 2), lambda: log.prune(4),
+        )  # fmt: skip
+        for maintain in maintenance:
+            for nth in range(1, 4):
+                disk.fail(op, error_no, nth)
+                try:
+                    maintain()
+                except wal.LogFailed as error:
+                    assert os.strerror(error_no) in str(error)  # noqa: PT017  some calls need not come to the fault
+                    refused += 1
+                disk.heal()
+                assert log.failure is None
+                assert wal.verify(PATH, head, disk=disk).expected == "confirmed"
+        assert refused > 0
+        assert log.append([(9, b"on")])
+
+
 def test_nobody_who_reads_needs_room() -> None:
     memory = MemoryDisk()
     disk = FaultDisk(memory)

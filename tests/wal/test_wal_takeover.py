@@ -1,5 +1,6 @@
 """A writer whose lock did not hold: it was stopped, another one opened the log, and then it goes on."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,3 +82,28 @@ def test_a_log_that_was_taken_over_is_neither_pruned_nor_redacted_by_its_old_wri
     assert two.files() == before
     MAINTENANCE[what](two.new)
     two.new.append([(101, b"")])
+
+
+def test_a_forked_child_neither_prunes_nor_redacts(tmp_path: Path) -> None:
+    with opened(tmp_path) as log:
+        for n in range(8):
+            log.append([(n, bytes([n]) * 4000)])
+        before = {place.name: place.read_bytes() for place in tmp_path.glob("*.wal")}
+        told, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            refused = 0
+            for maintain in MAINTENANCE.values():
+                try:
+                    maintain(log)
+                except wal.LogClosed:
+                    refused += 1
+            os.write(tell, b"%d" % refused)
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert os.read(told, 1) == b"2"
+        os.close(told)
+        os.close(tell)
+        assert {place.name: place.read_bytes() for place in tmp_path.glob("*.wal")} == before
+        for maintain in MAINTENANCE.values():
+            maintain(log)
