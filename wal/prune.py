@@ -10,20 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wal.base import Base, Step, base_of, read_base, write_base
-from wal.disk import Disk, OsDisk, settle
+from wal.disk import Disk, OsDisk, opened, settle
 from wal.errors import LogCorrupt, LogError
 from wal.head import CONFIRMED, Head, standing
 from wal.leaves import tree_at
 from wal.lock import Lock
 from wal.proofs import consistency_path
-from wal.segment import BASE_NAME, Header
+from wal.segment import BASE_NAME, Header, parse_name
 from wal.shelf import Segment, finished_tree, read_segments
 from wal.tail import remove
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What a prune dropped: `records` in `segments` files of together `freed_bytes`. The log begins at `first_lsn`."""
+    """What a prune dropped: `records`, and `segments` files of together `freed_bytes`. The log begins at `first_lsn`.
+
+    The files include those that an earlier prune, which failed, had left.
+    """
 
     records: int
     segments: int
@@ -61,25 +64,36 @@ def drop_segments(
     old = read_base(path, disk)
     if old is None:
         raise LogCorrupt(f"{BASE_NAME} is damaged; open the log again to mend it", segment=0, offset_bytes=0)
+    files = [*given_up(path, disk, old), *[segment.path for segment in going]]
+    freed_bytes = sum([_length(disk, place) for place in files])
+    still_ours()
     if going:
         tree, _ = tree_at(path, disk, kept.first_lsn - 1)
         steps = _steps(path, disk, old, kept, keep_heads)
         base = base_of(kept, old.number + 1, tree, steps)
-        still_ours()
+        still_ours()  # asked once more, because this took a while
         write_base(path, disk, base)
         settle(disk, path / BASE_NAME)  # a file system that fails late says so at the second sync
         if read_base(path, disk) != base:
             raise OSError(errno.EIO, f"{BASE_NAME} does not read back as it was written")
         disk.fsync_dir(path)
-        for segment in going:
-            remove(disk, segment.path)
+    if files:
+        for place in files:
+            remove(disk, place)
         disk.fsync_dir(path)
-    return Pruned(
-        records=kept.first_lsn - segments[0].header.first_lsn,
-        segments=len(going),
-        freed_bytes=sum([segment.header.limits.segment_bytes for segment in going]),
-        first_lsn=kept.first_lsn,
-    )
+    records = kept.first_lsn - segments[0].header.first_lsn
+    return Pruned(records, len(files), freed_bytes, kept.first_lsn)
+
+
+def given_up(path: Path, disk: Disk, base: Base) -> list[Path]:
+    """Return the segments that an earlier prune gave up, and did not come to remove or that came back, oldest first."""
+    names = [name for name in disk.list_dir(path) if (numbers := parse_name(name)) and numbers[0] < base.segment]
+    return [path / name for name in sorted(names)]
+
+
+def _length(disk: Disk, place: Path) -> int:
+    with opened(disk, place) as fd:
+        return disk.size(fd)
 
 
 def _first_kept(disk: Disk, segments: Sequence[Segment], before_lsn: int) -> int:

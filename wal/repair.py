@@ -15,9 +15,10 @@ from wal.disk import Disk, opened, read_fully, settle, write_fully
 from wal.errors import LogCorrupt
 from wal.frames import CONTROL_BYTES
 from wal.head import Head, check_head
+from wal.prune import given_up
 from wal.recovery import CUT, Findings, Stop, examine
 from wal.scan import CHUNK_BYTES, Cursor
-from wal.segment import BASE_NAME, REDACT_NAME, REPAIR_NAME, SPARE_NAME, Header, parse_name
+from wal.segment import BASE_NAME, REDACT_NAME, REPAIR_NAME, SPARE_NAME, Header
 from wal.shelf import Segment, seal_span, segment_paths
 from wal.tail import allocate, remove, reseal
 from wal.tree import Tree
@@ -88,10 +89,8 @@ def _drop_pruned(path: Path, disk: Disk, first: Header) -> None:
             f"{BASE_NAME} says that a log begins here, and this is another one's segment",
             segment=base.segment, offset_bytes=0, lsn=base.first_lsn,
         )  # fmt: skip
-    for name in disk.list_dir(path):
-        numbers = parse_name(name)
-        if numbers is not None and numbers[0] < base.segment:
-            remove(disk, path / name)
+    for place in given_up(path, disk, base):
+        remove(disk, place)
 
 
 def _settle(path: Path, disk: Disk) -> None:

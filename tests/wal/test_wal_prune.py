@@ -283,6 +283,7 @@ def test_an_error_while_pruning_leaves_the_log_usable(op: str) -> None:
             log.prune(FIRSTS[3])
         disk.heal()
         assert log.prune(FIRSTS[3]).first_lsn == FIRSTS[3]
+        assert segments(memory)[0].name[9:29] == f"{FIRSTS[3]:020d}", "the second try removes what the first had left"
         log.append([(1, b"on")])
         log.close()
         assert wal.verify(PATH, HEADS[-1], disk=memory).expected == "confirmed"
