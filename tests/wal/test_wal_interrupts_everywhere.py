@@ -178,6 +178,7 @@ class OnTheWriterSThread:
 def play(tracer: OnTheWriterSThread) -> tuple[MemoryDisk, list[int]]:
     """Append across two rotations, with staged records, a heartbeat and a close; return the LSNs acknowledged."""
     disk, acked = MemoryDisk(), [0]
+    measurement = threading.gettrace()  # of coverage, if any
     threading.settrace(tracer)
     try:
         log = open_log(disk, heartbeat_ms=0.01)
@@ -188,7 +189,7 @@ def play(tracer: OnTheWriterSThread) -> tuple[MemoryDisk, list[int]]:
         with contextlib.suppress(wal.LogError):
             log.close(30)
     finally:
-        threading.settrace(None)  # type: ignore[arg-type]
+        threading.settrace(measurement)  # type: ignore[arg-type]
     return disk, acked
 
 
