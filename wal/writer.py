@@ -140,10 +140,8 @@ class Writer:
         finally:
             try:
                 self._end(cause)
-            except (
-                BaseException
-            ):  # MemoryError above all: whoever waits must hear of it, and all of it can be done again
-                self._end(cause)
+            except BaseException:
+                self._end(cause)  # for want of memory, above all: whoever waits must hear, and all can be done again
                 raise
 
     def _failure(self, error: TakenOver | OSError) -> LogFailed:
