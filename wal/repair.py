@@ -107,7 +107,8 @@ def _carry_out(path: Path, disk: Disk, findings: Findings) -> Path | None:
     if findings.unsealed is not None:
         reseal(disk, findings.segments[-2].path, findings.unsealed.cursor, findings.tree)
     elif stop.last_type is None and stop.torn_bytes == 0 and len(findings.segments) > 1:
-        _write_again(disk, findings.segments[-2].path, *seal_span(findings.segments[-2].header, last.header))
+        before = findings.segments[-2]
+        _write_again(disk, before.path, *seal_span(before.header, last.header))
     quarantine = _quarantine(path, disk, last, stop) if stop.case.action == CUT else None
     if findings.clean_close:
         _write_again(disk, last.path, stop.cursor.offset - CONTROL_BYTES, stop.cursor.offset)
@@ -177,7 +178,7 @@ def _report(findings: Findings, quarantine: Path | None) -> Recovery:
     records = last_lsn + 1 - first_lsn
     return Recovery(
         records=records, first_lsn=first_lsn if records else 0, last_lsn=last_lsn, segments=len(findings.segments),
-        cut_bytes=stop.torn_bytes if cut else 0, cut_segment=stop.cursor.segment if cut else None,
+        cut_bytes=stop.torn_bytes, cut_segment=stop.cursor.segment if cut else None,
         cut_offset_bytes=stop.cursor.offset if cut else None, quarantine=quarantine,
         clean_close=findings.clean_close,
     )  # fmt: skip

@@ -94,6 +94,16 @@ SIZES = pytest.mark.parametrize(("records", "seal_bytes"), [(3, 512), (4095, 102
 
 
 @SIZES
+def test_a_seal_that_was_written_is_found_however_long_it_is(records: int, seal_bytes: int) -> None:
+    disk, sealed = seal_owed(records, 1 << 18)
+    end = header(disk, 3).prev_end
+    assert sealed[end - seal_bytes :][:4] == b"\xf3WAL"
+    findings = examine(PATH, disk)
+    assert findings is not None
+    assert (findings.unsealed, findings.tree.size) == (None, records)
+
+
+@SIZES
 @pytest.mark.parametrize("torn", [b"\0", b"\xff"], ids=["zeros", "garbage"])
 def test_a_seal_that_a_crash_kept_from_being_written_is_written_as_it_was_due(
     records: int, seal_bytes: int, torn: bytes

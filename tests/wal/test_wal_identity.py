@@ -109,6 +109,11 @@ def test_nothing_but_zeros_is_no_evidence_and_no_use() -> None:
     assert evidence(b"") == Rest(CURSOR.offset, 0, 0)
 
 
+def test_whatever_byte_stands_last_is_counted_unless_it_is_zero() -> None:
+    for last in range(1, 256):
+        assert evidence(bytes([1, last, 0])).used_end == 6144 + 2
+
+
 def test_evidence_is_found_between_damaged_frames() -> None:
     torn = data_frame(LATER)[1][:200].ljust(512, b"\xff")
     frame, image = data_frame(replace(LATER, offset=6144 + 1024))
@@ -156,6 +161,16 @@ def test_a_window_that_was_refreshed_reads_even_the_least_anew() -> None:
     assert first_byte() == b"o"
     window.refresh()
     assert first_byte() == b"n"
+
+
+def test_a_sound_frame_that_does_not_belong_at_the_cursor_is_not_read_there() -> None:
+    frame, image = data_frame()
+    disk = MemoryDisk()
+    disk.poke(PATH, bytes(4096) + image)
+    window = Window(disk, disk.open(PATH))
+    assert next_frame(window, CURSOR) == frame
+    for other in (replace(CURSOR, lsn=58), replace(CURSOR, chain=b"d" * 32), replace(CURSOR, segment=4)):
+        assert next_frame(window, other) is None
 
 
 def test_a_frame_that_begins_in_what_was_read_and_ends_beyond_is_read_whole() -> None:

@@ -45,6 +45,14 @@ def test_a_sound_frame_is_taken_only_where_it_belongs() -> None:
             assert not conditions.sealed
 
 
+def test_the_next_frame_is_accepted_and_a_sealed_segment_with_nothing_behind_it_ends() -> None:
+    for conditions in INPUTS:
+        if conditions.whole and conditions.mine and not conditions.sealed:
+            assert decide(conditions).action == ACCEPT
+        if conditions.sealed and conditions.blank and not conditions.last:
+            assert decide(conditions).action == END
+
+
 @pytest.mark.parametrize("action", [END, CUT, RESEAL])
 def test_no_frame_is_passed_over(action: str) -> None:
     for conditions in INPUTS:

@@ -1,6 +1,8 @@
 """What opening writes: exactly what recovery decided, again what may be in memory alone, and nothing when it fails."""
 
 import errno
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from log_rig import PATH, contents, entries, numbered, open_log, overwrite, segment, segments, written
@@ -28,6 +30,41 @@ def writes(disk: MemoryDisk) -> list[tuple[int, bytes]]:
     return [(op.offset, op.data) for op in recorded.trace.operations if op.op == "pwrite"]
 
 
+# Settled: what is read is what the medium has.
+
+
+class Settling(FaultDisk):
+    """Remembers which files were synced and dropped from the cache, in order."""
+
+    def __init__(self, inner: wal.Disk) -> None:
+        super().__init__(inner)
+        self._names: dict[int, str] = {}
+        self.settled: list[str] = []
+        self._synced = ""
+
+    def open(self, path: Path, *, write: bool = False, create: bool = False) -> int:
+        fd = super().open(path, write=write, create=create)
+        self._names[fd] = path.name
+        return fd
+
+    def fdatasync(self, fd: int) -> None:
+        self._synced = self._names[fd]
+        super().fdatasync(fd)
+
+    def drop_cache(self, fd: int) -> None:
+        assert self._names[fd] == self._synced
+        self.settled.append(self._synced)
+        super().drop_cache(fd)
+
+
+@pytest.mark.parametrize("batches", [1, 4, 12], ids=["one segment", "two segments", "several"])
+def test_base_and_the_two_segments_that_may_have_been_written_last_are_settled(batches: int) -> None:
+    disk = Settling(written(BATCHES[:batches]))
+    places = segments(written(BATCHES[:batches]))
+    assert recover(PATH, disk) is not None
+    assert disk.settled == ["BASE", *(place.name for place in places[-2:])]
+
+
 # Written again: a sync that failed may have left it in memory, and no error tells of that any more.
 
 
@@ -37,15 +74,19 @@ def test_after_a_clean_close_its_frame_alone_is_written_again() -> None:
     assert writes(disk) == [(end - 512, disk.peek(segment())[end - 512 : end])]
 
 
-def empty_last() -> MemoryDisk:
-    """A log of several segments that was killed before the last one took a frame."""
-    disk = written(BATCHES)
+def empty_last(batches: int) -> MemoryDisk:
+    """A log that was killed before its last segment took a frame."""
+    disk = written(BATCHES[:batches])
     overwrite(disk, segments(disk)[-1], HEADER_BYTES, bytes(8192 - HEADER_BYTES))
     return disk
 
 
-def test_when_the_last_segment_has_no_frame_the_seal_before_it_is_written_again_and_then_its_header() -> None:
-    disk = empty_last()
+@pytest.mark.parametrize("batches", [4, 12], ids=["two segments", "several"])
+def test_when_the_last_segment_has_no_frame_the_seal_before_it_is_written_again_and_then_its_header(
+    batches: int,
+) -> None:
+    disk = empty_last(batches)
+    assert (len(segments(disk)) == 2) == (batches == 4)
     findings = examine(PATH, disk)
     assert findings is not None
     assert (findings.stop.last_type, findings.unsealed) == (None, None)
@@ -56,13 +97,28 @@ def test_when_the_last_segment_has_no_frame_the_seal_before_it_is_written_again_
     assert writes(disk) == [(end - 512, seal), (0, disk.peek(last)[:HEADER_BYTES])]
 
 
+def test_a_log_whose_first_segment_has_no_frame_has_no_seal_to_write_and_no_record() -> None:
+    disk = empty_last(1)
+    assert writes(disk) == [(0, disk.peek(segment())[:HEADER_BYTES])]
+    recovered = recover(PATH, disk)
+    assert recovered is not None
+    assert recovered.report == wal.Recovery(0, 0, 0, 1, 0, None, None, None, clean_close=False)
+
+
 def test_a_frame_in_the_last_segment_proves_the_seal_before_it_which_is_left_alone() -> None:
     disk = written(BATCHES, close=False)
     last = segments(disk)[-1]
     assert writes(disk) == [(0, disk.peek(last).rstrip(b"\0").ljust(used_bytes(disk, len(segments(disk))), b"\0"))]
 
 
-# An error in the middle of it.
+def test_a_sound_log_is_reported_with_nothing_cut() -> None:
+    for close in (False, True):
+        recovered = recover(PATH, written(BATCHES, close=close))
+        assert recovered is not None
+        assert recovered.report == wal.Recovery(12, 1, 12, 5, 0, None, None, None, clean_close=close)
+
+
+# Cut: the bytes are saved, and then there is nothing in their place.
 
 
 def torn() -> tuple[MemoryDisk, int]:
@@ -72,6 +128,56 @@ def torn() -> tuple[MemoryDisk, int]:
     begin = used_bytes(disk)
     overwrite(disk, segment(), begin + 600, b"torn")
     return disk, begin
+
+
+def test_the_very_first_batch_is_in_doubt_like_any_other() -> None:
+    disk = written(BATCHES[:1], close=False)
+    end = used_bytes(disk)
+    overwrite(disk, segment(), end - 4, b"torn")
+    recovered = recover(PATH, disk)
+    assert recovered is not None
+    assert (recovered.report.records, recovered.report.first_lsn, recovered.report.last_lsn) == (0, 0, 0)
+    assert (recovered.report.cut_offset_bytes, recovered.report.cut_bytes) == (1024, end - 1024)
+
+
+def test_a_log_of_one_segment_is_held_against_its_head() -> None:
+    disk = MemoryDisk()
+    with open_log(disk) as log:
+        log.append([(1, b"a")])
+        head = log.head()
+    assert recover(PATH, disk, head) is not None
+    with pytest.raises(wal.LogTampered):
+        recover(PATH, disk, replace(head, log_id=b"o" * 16))
+
+
+def test_what_is_kept_stays_byte_for_byte_and_zeros_stand_where_a_torn_write_was() -> None:
+    disk, begin = torn()
+    before = contents(disk)
+    image = before[segment()]
+    recovered = recover(PATH, disk)
+    assert recovered is not None
+    saved = PATH / f"quarantine-00000001-{begin}-1.bin"
+    assert recovered.report == wal.Recovery(2, 1, 2, 1, 604, 1, begin, saved, clean_close=False)
+    assert contents(disk) == before | {
+        segment(): image[:begin].ljust(len(image), b"\0"),
+        saved: image[begin : begin + 604],
+    }
+
+
+def test_a_torn_write_is_cut_from_files_as_from_memory(tmp_path: Path) -> None:
+    disk, begin = torn()
+    for place, data in contents(disk).items():
+        (tmp_path / place.name).write_bytes(data)
+    assert recover(PATH, disk) is not None
+    recovered = recover(tmp_path, wal.disk.OsDisk())
+    assert recovered is not None
+    assert recovered.report.quarantine == tmp_path / f"quarantine-00000001-{begin}-1.bin"
+    assert {place.name: place.read_bytes() for place in tmp_path.iterdir()} == {
+        place.name: data for place, data in contents(disk).items()
+    }
+
+
+# An error in the middle of it.
 
 
 @pytest.mark.parametrize("op", ["open", "pread", "pwrite", "fdatasync", "fallocate"])
@@ -158,4 +264,15 @@ def test_a_log_that_ends_before_its_base_begins_is_named_by_the_segment_that_is_
     with pytest.raises(wal.LogCorrupt, match=problem) as caught:
         recover(PATH, disk)
     assert (caught.value.segment, caught.value.offset_bytes) == (3, 0)
+    assert contents(disk) == before
+
+
+def test_a_log_beside_another_one_s_base_is_refused_and_named_by_where_that_one_begins() -> None:
+    disk = written(BATCHES[:1])
+    disk.poke(PATH / "BASE", written(BATCHES[:1], entropy=bytes).peek(PATH / "BASE"))
+    before = contents(disk)
+    with pytest.raises(wal.LogCorrupt) as caught:
+        recover(PATH, disk)
+    assert (caught.value.segment, caught.value.offset_bytes, caught.value.lsn) == (1, 0, 1)
+    assert caught.value.problem == "BASE says that a log begins here, and this is another one's segment"
     assert contents(disk) == before

@@ -34,8 +34,8 @@ from wal.shelf import (
     segment_paths,
     successor,
 )
-from wal.testing import MemoryDisk
-from wal.tree import EMPTY_ROOT, Tree
+from wal.testing import FaultDisk, MemoryDisk
+from wal.tree import EMPTY_ROOT, Tree, bag
 
 HEADER = Header(
     b"i" * 16, 4, 2, 11, Limits(8192, 100, 200, 300), prev_end=1024, prev_records=7, chain=b"h" * 32, root=b"r" * 32
@@ -72,9 +72,10 @@ def test_the_chain_before_the_first_record_is_a_hash_of_the_log_s_id() -> None:
 
 @pytest.mark.parametrize("length", [0, 100, 507, 508, 511])
 def test_a_file_that_ends_inside_its_header_is_named_with_its_length(length: int) -> None:
-    with pytest.raises(wal.LogCorrupt, match="the file ends inside its header") as caught:
+    with pytest.raises(wal.LogCorrupt) as caught:
         decode_header(encode_header(HEADER)[:length], 4, PLACE)
     assert (caught.value.segment, caught.value.offset_bytes, caught.value.lsn) == (4, length, None)
+    assert caught.value.problem == "the file ends inside its header"
 
 
 def changed(at: int, value: bytes) -> bytes:
@@ -104,15 +105,26 @@ def test_a_sound_header_of_another_format_is_refused_by_its_file(at: int, value:
     ids=["predecessor", "predecessor's LSN", "redacted and no end", "an end and not redacted"],
 )
 def test_a_header_that_contradicts_itself_is_named(at: int, value: bytes) -> None:
-    with pytest.raises(wal.LogCorrupt, match="the segment header contradicts itself") as caught:
+    with pytest.raises(wal.LogCorrupt) as caught:
         decode_header(changed(at, value), 4, PLACE)
     assert (caught.value.segment, caught.value.offset_bytes, caught.value.lsn) == (4, 0, None)
+    assert caught.value.problem == "the segment header contradicts itself"
 
 
 def test_a_header_whose_checksum_is_wrong_is_named_by_the_segment_that_its_file_claims_to_be() -> None:
-    with pytest.raises(wal.LogCorrupt, match="the segment header's checksum is wrong") as caught:
+    with pytest.raises(wal.LogCorrupt) as caught:
         decode_header(encode_header(HEADER)[:500] + bytes([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]), 9, PLACE)
-    assert (caught.value.segment, caught.value.offset_bytes) == (9, 0)
+    assert (caught.value.segment, caught.value.offset_bytes, caught.value.flipped) == (9, 0, None)
+    assert caught.value.problem == "the segment header's checksum is wrong"
+
+
+def test_a_flipped_bit_of_a_header_is_named() -> None:
+    for at, bit in ((0, 7), (60, 3), (400, 0), (511, 5)):
+        sector = bytearray(encode_header(HEADER))
+        sector[at] ^= 1 << bit
+        with pytest.raises(wal.LogCorrupt) as caught:
+            decode_header(bytes(sector), 4, PLACE)
+        assert caught.value.flipped == wal.Flip(at, bit)
 
 
 # Names.
@@ -225,6 +237,17 @@ def test_a_file_under_another_segment_s_name_is_named_with_what_it_holds() -> No
         assert caught.value.problem == f"{name} holds segment 4: a copy or a renamed file"
 
 
+def test_a_damaged_header_is_named_by_the_file_that_it_stands_in() -> None:
+    disk = MemoryDisk()
+    disk.poke(PLACE, bytes(8192))
+    with pytest.raises(wal.LogCorrupt) as caught:
+        read_segment(PLACE, disk)
+    assert (caught.value.segment, caught.value.offset_bytes) == (4, 0)
+    disk.poke(PLACE, changed(8, b"\x03").ljust(8192, b"\0"))
+    with pytest.raises(wal.UnsupportedFormat, match=f"^{PLACE}: segment format 3"):
+        read_segment(PLACE, disk)
+
+
 AFTER = replace(HEADER, segment=5, first_lsn=14, prev_end=2048, prev_records=3)
 
 
@@ -268,18 +291,20 @@ def test_a_log_begins_with_nothing_or_where_its_base_says() -> None:
     )
     assert first_tree(PATH, MemoryDisk(), first).size == 0
     for change in ({"first_lsn": 2}, {"prev_end": 1024}, {"chain": b"c" * 32}, {"root": b"r" * 32}):
-        with pytest.raises(wal.LogCorrupt, match="the first segment does not begin a log") as caught:
+        with pytest.raises(wal.LogCorrupt) as caught:
             first_tree(PATH, MemoryDisk(), replace(first, **change))
         assert (caught.value.segment, caught.value.offset_bytes) == (1, 0)
+        assert caught.value.problem == "the first segment does not begin a log"
     tree = first_tree(PATH, beginning_at(MemoryDisk(), 4), HEADER)
     assert (tree.size, tree.nodes) == (10, [b"s" * 32, b"t" * 32])
     for disk, header in (
         (MemoryDisk(), HEADER), (beginning_at(MemoryDisk(), 5), HEADER),
         (beginning_at(MemoryDisk(), 4), replace(HEADER, root=b"q" * 32)),
     ):  # fmt: skip
-        with pytest.raises(wal.LogCorrupt, match="the first segment is not where the pruned log begins") as caught:
+        with pytest.raises(wal.LogCorrupt) as caught:
             first_tree(PATH, disk, header)
         assert (caught.value.segment, caught.value.offset_bytes, caught.value.lsn) == (4, 0, 11)
+        assert caught.value.problem == "the first segment is not where the pruned log begins"
 
 
 # Seals.
@@ -311,8 +336,22 @@ def test_a_seal_gives_the_tree_over_all_that_is_before_its_end() -> None:
     ids=lambda change: "-".join(map(str, next(iter(change.items()))))[:14],
 )  # fmt: skip
 def test_a_seal_that_the_next_segment_does_not_describe_is_none(change: dict[str, object]) -> None:
-    disk, before, after = sealed()
+    memory, before, after = sealed()
+    disk = FaultDisk(memory)
     assert sealed_tree(disk, before, replace(after.header, **change)) is None
+    if change.get("prev_end", 1024) != 1024:
+        assert disk.calls["pread"] == 0, "no frame stands before a header's end, least of all before the file"
+
+
+def test_a_seal_may_stand_right_behind_the_header() -> None:
+    nodes = [b"s" * 32, b"t" * 32]
+    seal = Frame(SEAL, 512, 0, b"i" * 16, 4, 512, 2, 11, 10, 512, b"h" * 32, 64, b"h" * 32)
+    disk = MemoryDisk()
+    disk.poke(PLACE, (encode_header(HEADER) + encode(seal, b"".join(nodes))).ljust(8192, b"\0"))
+    after = replace(HEADER, segment=5, prev_end=1024, prev_records=0, root=bag(nodes))
+    tree = sealed_tree(disk, Segment(HEADER, PLACE), after)
+    assert tree is not None
+    assert tree.nodes == nodes
 
 
 @pytest.mark.parametrize(
