@@ -147,9 +147,7 @@ def judge(
     return Stop(case, cursor, rest, last_type, flipped)
 
 
-def walk(
-    window: Window, cursor: Cursor, tree: Tree | None = None, pace: Callable[[], None] | None = None
-) -> int | None:
+def walk(window: Window, cursor: Cursor, tree: Tree, pace: Callable[[], None] | None = None) -> int | None:
     """Move the cursor over every frame that follows; return the last one's type, None when there was none.
 
     Their records are added to `tree`, which checks each chain on the way: LogTampered when one does not hold. `pace` is
@@ -157,8 +155,7 @@ def walk(
     """
     last_type = None
     while last_type != SEAL and (frame := next_frame(window, cursor)) is not None:
-        if tree is not None:
-            tree.extend(checked_leaves(window, frame))
+        tree.extend(checked_leaves(window, frame))
         cursor.advance(frame)
         last_type = frame.type
         if pace is not None:
@@ -182,9 +179,7 @@ def is_empty(disk: Disk, segment: Segment) -> bool:
         return is_blank(Window(disk, fd), HEADER_BYTES)
 
 
-def examine_segment(
-    disk: Disk, segment: Segment, after: Segment | None, durable_lsn: int = 0, tree: Tree | None = None
-) -> Stop:
+def examine_segment(disk: Disk, segment: Segment, after: Segment | None, tree: Tree, durable_lsn: int = 0) -> Stop:
     """Walk one segment to where its frames end and ask the table about that place. `tree` grows with its records."""
     with opened(disk, segment.path) as fd:
         window, cursor = Window(disk, fd), start_of(segment.header)
@@ -232,7 +227,7 @@ def examine(path: Path, disk: Disk, *, durable_lsn: int = 0) -> Findings | None:
             unsealed = _owed_seal(disk, before, after, tree, last_pair=after is segments[-1])
         else:
             tree = sealed
-    stop = examine_segment(disk, segments[-1], None, durable_lsn, tree)
+    stop = examine_segment(disk, segments[-1], None, tree, durable_lsn)
     if stop.case.action == REFUSE:
         raise stop.refusal()
     return Findings(segments, stop, unsealed, tree)
@@ -240,7 +235,7 @@ def examine(path: Path, disk: Disk, *, durable_lsn: int = 0) -> Findings | None:
 
 def _owed_seal(disk: Disk, before: Segment, after: Segment, tree: Tree, *, last_pair: bool) -> Stop:
     """Find out why a segment lacks its seal; `tree` then holds its records too."""
-    stop = examine_segment(disk, before, after, tree=tree)
+    stop = examine_segment(disk, before, after, tree)
     if stop.case.action == RESEAL and last_pair and tree.root() == after.header.root:
         return stop
     if stop.case.action == REFUSE:

@@ -118,15 +118,18 @@ class _Survey:
             return self._without_segments()
         if self._progress is not None:
             self._meter = Meter(self._progress, sum([self._length(place) for place in paths]))
-        stop, before = None, None
-        for place in paths:
-            with opened_segment(place, self._disk) as (header, fd):
-                self._check(header, before, None if stop is None else stop.cursor)
-                stop = self._walk(header, fd)
+        header, stop = self._read(paths[0], None)
+        for place in paths[1:]:
             if stop.case.action == RESEAL:
                 break  # the successor is empty: this is the end
-            before = header
+            header, stop = self._read(place, (header, stop.cursor))
         return self._ending(stop)
+
+    def _read(self, place: Path, before: tuple[Header, Cursor] | None) -> tuple[Header, Stop]:
+        """Read one segment; `before` is the header of the one before it, and where that one ended."""
+        with opened_segment(place, self._disk) as (header, fd):
+            self._check(header, before)
+            return header, self._walk(header, fd)
 
     def verdict(
         self, status: str, problem: str | None = None, segment: int | None = None, offset_bytes: int | None = None
@@ -152,10 +155,10 @@ class _Survey:
             return self.verdict(EMPTY)
         return self.verdict(TRUNCATED, f"no segment is left of the {self._expected.size} records expected")
 
-    def _check(self, header: Header, before: Header | None, end: Cursor | None) -> None:
+    def _check(self, header: Header, before: tuple[Header, Cursor] | None) -> None:
         """Check that a segment's header follows from what was read before."""
-        if before is not None and end is not None:
-            check_end(before, end, self._tree, header)
+        if before is not None:
+            check_end(*before, self._tree, header)
             return
         self._tree = first_tree(self._path, self._disk, header)
         self._first_lsn = header.first_lsn
@@ -204,16 +207,14 @@ class _Survey:
         else:
             self._standing = by_steps(read_base(self._path, self._disk), expected)
 
-    def _ending(self, stop: Stop | None) -> Verdict:
-        if stop is None or self._begins is None:
-            return self.verdict(EMPTY)
+    def _ending(self, stop: Stop) -> Verdict:
         self._clean_close = stop.last_type == CLOSE
         self._live = self._live or is_locked(self._disk, self._path)  # one may have come meanwhile
         torn = stop.case.action == CUT and not self._live
         self._clean_close = self._clean_close and not torn
         place = (stop.cursor.segment, stop.cursor.offset)
         expected = self._expected
-        if self._standing == CONTRADICTED or (expected is not None and expected.log_id != self._begins.log_id):
+        if self._standing == CONTRADICTED or (expected is not None and expected.log_id != stop.cursor.log_id):
             self._standing = CONTRADICTED
             return self.verdict(TAMPERED, f"the log contradicts the head that was expected: {expected}")
         if expected is not None and self._standing is None:

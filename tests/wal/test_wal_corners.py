@@ -1,21 +1,23 @@
 """Turns that only bad luck takes: a thread that does not start, an interrupt between two steps, a word said twice."""
 
+import errno
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from log_rig import PATH, entries, frames_of, numbered, open_log, overwrite, segments, written
+from log_rig import PATH, contents, entries, frames_of, numbered, open_log, overwrite, segments, written
 
 import wal
-from wal.base import read_base, write_base
-from wal.batch import Batch
+from wal.base import SLOT_BYTES, read_base, write_base
+from wal.batch import Batch, pack
 from wal.entries import Appended, Pending
 from wal.frames import HEAD_BYTES, RECORD_HEAD_BYTES, encode, leaves_of, stub
 from wal.handover import Handover
 from wal.leaves import tree_at
+from wal.proofs import _record
 from wal.segment import HEADER_BYTES, decode_header, encode_header
 from wal.testing import FaultDisk, MemoryDisk
+from wal.tree import LazyTree, Tree
 from wal.writer import Writer
 
 LONG_S = 30
@@ -111,7 +113,8 @@ def test_a_heartbeat_is_not_needed_where_a_batch_waits() -> None:
     first = log.submit([(1, b"")])
     assert disk.wait_until_hung("fdatasync")
     second = log.submit([(2, b"")])
-    assert not log._writer.handover.place_heartbeat()
+    log._writer._heartbeat()
+    assert log._writer.handover.next_lsn == 4, "nothing was placed between them"
     disk.release()
     assert [first.result(LONG_S).last_lsn, second.result(LONG_S).last_lsn] == [2, 3]
     log.close()
@@ -168,7 +171,117 @@ def test_closing_does_not_wait_for_maintenance_longer_than_it_is_told() -> None:
     log.close()
 
 
+def test_a_batch_that_arrives_where_it_has_no_place_is_never_written() -> None:
+    disk = MemoryDisk()
+    with open_log(disk) as log:
+        batch = pack([(1, b"")], log.limits, bytes)
+        for segment, offset, first_lsn in ((2, 1024, 1), (1, 1536, 1), (1, 1024, 2)):
+            batch.segment, batch.offset, batch.first_lsn = segment, offset, first_lsn
+            with pytest.raises(RuntimeError, match="has no place at"):
+                log._writer._tail.frame(batch)
+    with pytest.raises(RuntimeError, match="never allocated"):
+        log._writer._rotate()
+    assert entries(disk) == []
+
+
+def test_a_head_that_was_overtaken_while_it_was_taken_is_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    at, calls = LazyTree.at, []
+
+    def overtaken(tree: LazyTree, size: int) -> Tree | None:
+        calls.append(size)
+        return None if len(calls) == 1 else at(tree, size)
+
+    with open_log(MemoryDisk()) as log:
+        log.append([(1, b"")])
+        expected = log.head()
+        monkeypatch.setattr(LazyTree, "at", overtaken)
+        assert log.head() == expected
+    assert calls[:2] == [1, 1]
+
+
+# Maintaining.
+
+
+def several() -> tuple[MemoryDisk, list[wal.Head]]:
+    disk, heads = MemoryDisk(), []
+    with open_log(disk) as log:
+        for n in range(12):
+            log.append([(n, bytes([n]) * 1500)])
+            heads.append(log.head())
+    return disk, heads
+
+
+def test_a_head_that_was_kept_may_be_asked_for_again() -> None:
+    disk, heads = several()
+    with open_log(disk) as log:
+        for before_lsn in (5, 9):
+            log.prune(before_lsn, keep_heads=[heads[1]])
+            assert wal.verify(PATH, heads[1], disk=disk).expected == "confirmed"
+
+
+def test_nothing_is_pruned_while_nothing_sound_says_where_the_log_begins() -> None:
+    disk, _ = several()
+    with open_log(disk) as log:
+        disk.poke(PATH / "BASE", bytes(2 * SLOT_BYTES))
+        before = segments(disk)
+        with pytest.raises(wal.LogCorrupt, match="open the log again to mend it"):
+            log.prune(9)
+        assert segments(disk) == before
+    with open_log(disk) as log:
+        assert log.prune(9).segments > 0
+
+
+def test_a_redacted_form_that_lost_its_end_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, _ = several()
+    monkeypatch.setattr("wal.redact._Anew._write", lambda *_: None)
+    with open_log(disk) as log:
+        before = contents(disk)
+        with pytest.raises(wal.LogCorrupt, match="it was not used"):
+            log.redact(lambda entry: entry.lsn == 1)
+        assert contents(disk) == before
+
+
 # What is read.
+
+
+def test_a_segment_that_stays_away_though_it_is_listed_is_missing_at_last() -> None:
+    memory, _ = several()
+    disk = FaultDisk(memory)
+    reader = wal.Reader(PATH, disk=disk)
+    assert len(reader.poll(1)) == 1
+    disk.fail("open", errno.ENOENT, forever=True)
+    with pytest.raises(FileNotFoundError):
+        reader.poll()
+    disk.heal()
+    assert next(iter(reader.poll())).lsn == 2
+
+
+def test_the_log_s_own_reader_that_begins_at_the_durable_end_waits_for_what_is_staged() -> None:
+    with open_log(MemoryDisk(), segment_bytes=1 << 20) as log:
+        log.append([(1, b"")])
+        assert log.stage(2, b"staged").wait(LONG_S)
+        reader = log.reader(after=1)
+        assert reader.poll() == []
+        log.append([(3, b"")])
+        assert [entry.lsn for entry in reader.poll()] == [2, 3]
+
+
+def test_a_proof_for_a_size_within_a_batch_goes_no_further_than_it() -> None:
+    disk = written([[(n, b"") for n in range(4)], [(n, b"") for n in range(5)]])
+    whole = wal.prove_inclusion(PATH, 2, disk=disk)
+    inside = wal.prove_inclusion(PATH, 2, 6, disk=disk)
+    assert whole.holds(wal.head(PATH, disk=disk))
+    tree, _ = tree_at(PATH, disk, 6)
+    assert inside.holds(wal.Head(inside.log_id, 6, tree.root(), b""))
+
+
+def test_a_record_that_moved_while_its_proof_was_made_is_asked_for_again() -> None:
+    disk = written([RECORDS])
+    frame = frames_of(disk, segments(disk)[0])[1]
+    assert _record(PATH, disk, 1, frame.offset, 2)[0] == 2
+    for offset, lsn in ((frame.offset, 3), (frame.offset + 512, 2), (0, 2)):
+        with pytest.raises(wal.LogError, match="ask again"):
+            _record(PATH, disk, 1, offset, lsn)
 
 
 def test_records_that_reach_past_their_body_and_stubs_that_are_no_digest_hash_to_nothing() -> None:
@@ -250,9 +363,17 @@ def test_only_the_faults_and_hangs_that_are_named_are_taken_back() -> None:
     fd = disk.open(PATH / "x", write=True, create=True)
     assert disk.size(fd) == 0
     disk.drop_cache(fd)
-    attempts: list[Callable[[], object]] = [lambda: disk.links(fd)]
-    for attempt in attempts:
-        with pytest.raises(OSError, match="Input/output"):
-            attempt()
+    with pytest.raises(OSError, match="Input/output"):
+        disk.links(fd)
     assert disk.wait_for_calls("size", 1, 0)
     assert not disk.wait_for_calls("size", 99, 0)
+
+
+def test_a_dead_disk_takes_no_note_and_knows_no_descriptor_that_it_did_not_give() -> None:
+    disk = MemoryDisk(record=True)
+    disk.note("promised")
+    disk.power_off_after(0)
+    disk.note("never promised")
+    assert [operation.note for operation in disk.trace.operations] == ["promised"]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        disk.pread(7, 1, 0)
