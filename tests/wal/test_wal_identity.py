@@ -163,6 +163,14 @@ def test_a_window_that_was_refreshed_reads_even_the_least_anew() -> None:
     assert first_byte() == b"n"
 
 
+def test_a_long_frame_may_end_with_its_file() -> None:
+    frame, image = data_frame(payload=bytes(1_500_000))
+    for length, found in ((len(image), frame), (len(image) - 512, None)):
+        disk = MemoryDisk()
+        disk.poke(PATH, bytes(4096) + image[:length])
+        assert frame_at(Window(disk, disk.open(PATH)), 4096) == found
+
+
 def test_a_sound_frame_that_does_not_belong_at_the_cursor_is_not_read_there() -> None:
     frame, image = data_frame()
     disk = MemoryDisk()
