@@ -181,6 +181,20 @@ def test_a_sound_frame_that_does_not_belong_at_the_cursor_is_not_read_there() ->
         assert next_frame(window, other) is None
 
 
+def test_what_a_window_holds_is_not_read_again_to_its_last_byte() -> None:
+    memory = MemoryDisk()
+    memory.poke(PATH, bytes(range(250)) * 4)
+    disk = FaultDisk(memory)
+    window = Window(disk, disk.open(PATH))
+    assert (window.locate(0, 1), window.buffer) == (0, bytes(range(250)) * 4)
+    reads = disk.calls["pread"]
+    assert [window.locate(offset, 1000 - offset) for offset in (0, 1, 500, 999)] == [0, 1, 500, 999]
+    assert disk.calls["pread"] == reads
+    assert (window.locate(500, 501), window.start, len(window.buffer)) == (0, 500, 500), "read anew: more may be there"
+    assert (window.locate(499, 1), window.start) == (0, 499), "and what lies before it"
+    assert disk.calls["pread"] > reads
+
+
 def test_a_frame_that_begins_in_what_was_read_and_ends_beyond_is_read_whole() -> None:
     records = [[(n, bytes([n]) * 300_000)] for n in range(1, 6)]
     disk = written(records, segment_bytes=2 << 20)
