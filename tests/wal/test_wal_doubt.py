@@ -4,7 +4,8 @@ import pytest
 from log_rig import PATH, abandon, entries, numbered, open_log, overwrite, segment, segments, written
 
 import wal
-from wal.recovery import CUT, examine
+from wal.recovery import ACCEPT, CUT, END, examine, judge
+from wal.scan import Window, next_frame, start_of
 from wal.segment import HEADER_BYTES, Header, decode_header
 from wal.testing import MemoryDisk
 
@@ -66,6 +67,31 @@ def test_a_torn_write_reaches_exactly_as_far_as_the_header_allows(beyond: int, a
     with open_log(disk) as log:
         assert (log.recovery.cut_offset_bytes, log.recovery.cut_bytes) == (offset, end - offset)
         assert log.recovery.last_lsn == 1
+
+
+def test_a_sound_frame_at_the_log_s_end_that_does_not_belong_there_is_refused() -> None:
+    disk = written([[(1, b"a")], [(2, b"b")], [(3, b"c")]], close=False)
+    end = len(disk.peek(segment()).rstrip(b"\0"))
+    for stale in (1024, 1536):
+        overwrite(disk, segment(), end, disk.peek(segment())[stale : stale + 512])
+        with pytest.raises(wal.LogCorrupt) as caught:
+            open_log(disk)
+        assert (caught.value.segment, caught.value.offset_bytes, caught.value.lsn) == (1, end, 4)
+        assert caught.value.problem == "a sound frame stands here that does not belong here"
+
+
+def test_a_place_that_a_writer_has_filled_meanwhile_is_no_end() -> None:
+    disk = written([[(1, b"a")], [(2, b"b")]], close=False)
+    with wal.disk.opened(disk, segment()) as fd:
+        window, begin = Window(disk, fd), header(disk, 1)
+        cursor = start_of(begin)
+        while cursor.offset < 2048:
+            stop = judge(window, cursor, begin, after=None, after_empty=False, last_type=None)
+            assert (stop.case.label, stop.case.action) == ("@A", ACCEPT)
+            frame = next_frame(window, cursor)
+            assert frame is not None
+            cursor.advance(frame)
+        assert judge(window, cursor, begin, after=None, after_empty=False, last_type=None).case.action == END
 
 
 # The seal of the segment before an empty last one.
