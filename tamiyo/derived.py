@@ -5,7 +5,9 @@ Rule: nothing here is on a step's way, and nothing here is needed to go on; it i
 
 import logging
 import threading
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import wal
 from tamiyo.core.norms import Norm
@@ -13,9 +15,25 @@ from tamiyo.core.registries import Registries
 from tamiyo.core.state import State
 from tamiyo.errors import JournalError
 
+if TYPE_CHECKING:
+    from tamiyo.projections import Projection
+
 __all__ = ["Derived"]
 
 logger = logging.getLogger(__name__)
+
+CATCH_UP_S = 10.0
+"""How long closing waits for the projection: the rows of minutes of steps, and no reason to be killed for."""
+CATCH_UP_ENTRIES = 20_000
+
+
+def _caught_up(projection: "Projection", log: Path) -> bool:
+    """Apply what there is, for a while; whether that was all."""
+    deadline_s = time.monotonic() + CATCH_UP_S
+    while projection.catch_up(log, CATCH_UP_ENTRIES) == CATCH_UP_ENTRIES:
+        if time.monotonic() >= deadline_s:
+            return False
+    return True
 
 
 class Derived:
@@ -39,7 +57,7 @@ class Derived:
             self._writing.release()
 
     def finish(self, state: State) -> None:
-        """After the last step: the exported files, and the projection with all of the log."""
+        """After the last step: the exported files, and the projection, as far as it comes in `CATCH_UP_S`."""
         if self._directory is None:
             return
         from tamiyo.projections import Projection  # noqa: PLC0415  slow to import, and no step needs it
@@ -47,7 +65,12 @@ class Derived:
         self.export(state)
         try:
             with Projection.open(self._directory) as projection:
-                projection.catch_up(self._directory / "wal")
+                if not _caught_up(projection, self._directory / "wal"):
+                    logger.warning(
+                        "the projection of %s has come to LSN %d of %d: what is left is applied when it is next opened;"
+                        " a ProjectionFollower beside the service keeps it current",
+                        self._directory, projection.applied_lsn, state.last_lsn,
+                    )  # fmt: skip
         except (OSError, JournalError, wal.LogError) as error:
             logger.warning("the log is closed, but its projection is not up to date: %s", error)
 

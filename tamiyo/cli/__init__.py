@@ -14,6 +14,7 @@ COMMANDS = MappingProxyType(
         "run": "train a small network on handwritten digits under Tamiyo",
         "audit": "check a log and recompute every decision in it",
         "status": "what a directory's log and projection say",
+        "doctor": "whether the projection says what the log says, and make it anew where it does not",
         "conservative": "switch conservative mode on or off, beside a live service or without one",
         "policy": "make and inspect policy checkpoints",
     }

@@ -15,6 +15,7 @@ Reading order: `models` (the tables), `projectors` (event to rows), `standing` (
 `projection`, `follower`.
 """
 
+from tamiyo.projections.doctor import Diagnosis, Difference, diagnose
 from tamiyo.projections.exports import export_norms, export_registries
 from tamiyo.projections.follower import ProjectionFollower
 from tamiyo.projections.projection import DATABASE_NAME, Projection
@@ -22,9 +23,12 @@ from tamiyo.projections.queries import Summary
 
 __all__ = [
     "DATABASE_NAME",
+    "Diagnosis",
+    "Difference",
     "Projection",
     "ProjectionFollower",
     "Summary",
+    "diagnose",
     "export_norms",
     "export_registries",
 ]

@@ -1,8 +1,9 @@
 """What only SQLite needs: the engine, its transactions, and what its errors mean.
 
-A database for those who outgrow a file is another module like this one; nothing else knows which it is.
+A database for those who outgrow a file is another module like this one; nothing else but `shadow` knows which it is.
 """
 
+import logging
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -15,7 +16,26 @@ from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from tamiyo.errors import ProjectionUnusable
 
-__all__ = ["BUSY_TIMEOUT_MS", "DatabaseDamaged", "memory_engine", "reading", "set_aside", "sqlite_engine", "writing"]
+__all__ = [
+    "BUSY_TIMEOUT_MS",
+    "DatabaseDamaged",
+    "Identity",
+    "has_wal_reset_bug",
+    "identity",
+    "memory_engine",
+    "path_of",
+    "reading",
+    "set_aside",
+    "sqlite_engine",
+    "translated",
+    "warn_of_wal_reset_bug",
+    "writing",
+]
+
+logger = logging.getLogger(__name__)
+
+Identity = tuple[int, int]
+"""Device and inode of a file: they tell it from another one of the same name."""
 
 BUSY_TIMEOUT_MS = 5_000
 """How long a transaction waits for another process's; catching up in batches holds the lock far shorter."""
@@ -38,6 +58,49 @@ class DatabaseDamaged(ProjectionUnusable):
     """The file does not hold what it should; it can be set aside and made again from the log."""
 
 
+WAL_RESET_ADVICE = (
+    "SQLite {version} is linked here, in which two processes that write or checkpoint at the same moment may in rare "
+    "cases damage a database in WAL mode. The projection is made from the log, so nothing is lost by that, and `tamiyo "
+    "doctor` finds it; to be rid of it use a Python that links SQLite 3.51.3 or later (or 3.50.7, or 3.44.6)"
+)
+
+_warned: list[bool] = []
+
+
+def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
+    """Whether a version of SQLite has the bug of 3.7.0 to 3.51.2, of which 3.44.6 and 3.50.7 are cured."""
+    if version[:2] in ((3, 44), (3, 50)):
+        return version[2] < {44: 6, 50: 7}[version[1]]
+    return (3, 7, 0) <= version < (3, 51, 3)
+
+
+def warn_of_wal_reset_bug() -> str:
+    """What to know and do about the SQLite that is linked here, "" where it is sound; logged once in a process."""
+    if not has_wal_reset_bug(sqlite3.sqlite_version_info[:3]):
+        return ""
+    advice = WAL_RESET_ADVICE.format(version=sqlite3.sqlite_version)
+    if not _warned:
+        _warned.append(True)
+        logger.warning("%s", advice)
+    return advice
+
+
+def path_of(engine: Engine) -> Path | None:
+    """The file of an engine; None for one in memory."""
+    name = engine.url.database
+    return Path(name) if name and name != ":memory:" else None
+
+
+def identity(engine: Engine) -> Identity | None:
+    """Which file the engine's path leads to now; None where there is none, and for an engine in memory."""
+    path = path_of(engine)
+    try:
+        found = path.stat() if path is not None else None
+    except OSError:  # deleted, or its directory is
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
 def sqlite_engine(path: Path) -> Engine:
     """An engine for the file at `path`, made when missing. Every thread gets connections of its own."""
     return _prepared(create_engine(URL.create("sqlite", database=str(path))))
@@ -55,7 +118,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
     Raises:
         ProjectionUnusable: the database cannot be read.
     """
-    with _translated(engine, "read"), engine.connect() as connection, connection.begin():
+    with translated(engine, "read"), engine.connect() as connection, connection.begin():
         yield connection
 
 
@@ -67,7 +130,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
         ProjectionUnusable: the database cannot be written, or stayed locked for `BUSY_TIMEOUT_MS`.
     """
     immediate = engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
-    with _translated(engine, "write"), immediate.connect() as connection, connection.begin():
+    with translated(engine, "write"), immediate.connect() as connection, connection.begin():
         yield connection
 
 
@@ -114,7 +177,12 @@ def _on_begin(connection: Connection) -> None:
 
 
 @contextmanager
-def _translated(engine: Engine, doing: str) -> Iterator[None]:
+def translated(engine: Engine, doing: str) -> Iterator[None]:
+    """Turn the database's errors into ours; `doing` is "read" or "write".
+
+    Raises:
+        ProjectionUnusable: in the place of what the block raised; DatabaseDamaged where it says that the file is.
+    """
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error) as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import wal
 from tamiyo.errors import TamiyoError
-from tamiyo.projections.projection import Projection
+from tamiyo.projections.projection import BATCH_ENTRIES, Projection
 from tamiyo.projections.tail import LogSource
 
 __all__ = ["ProjectionFollower"]
@@ -19,18 +19,23 @@ class ProjectionFollower:
 
     The database is opened on the follower's own thread. What goes wrong there is kept in `failure` and logged once;
     the next wake tries again, and `failure` is None once that has worked.
+
+    How far it has come: `applied_lsn`, and `lag_records` behind the log where that is open in this process.
     """
 
-    def __init__(self, directory: Path | str, log: LogSource | None = None) -> None:
+    def __init__(self, directory: Path | str, log: LogSource | None = None, *, every_s: float | None = None) -> None:
         """Begin to follow.
 
         Args:
             directory: where the projection lies.
             log: what to read: the open log, which shows each batch as soon as it is durable, or the log's directory,
                 where the last batch shows within a second; `<directory>/wal` when None.
+            every_s: look by itself this many seconds after it last did; only when woken when None.
         """
         self._directory = Path(directory)
         self._log: LogSource = self._directory / "wal" if log is None else log
+        self._every_s = every_s
+        self._applied_lsn = 0
         self._due = threading.Event()
         self._closing = False
         self._failure: Exception | None = None
@@ -42,6 +47,18 @@ class ProjectionFollower:
     def failure(self) -> Exception | None:
         """What the last attempt ran into, None when it worked."""
         return self._failure
+
+    @property
+    def applied_lsn(self) -> int:
+        """The LSN up to which the rows spoke when they were last written; 0 before that."""
+        return self._applied_lsn
+
+    @property
+    def lag_records(self) -> int | None:
+        """How many durable records have no rows yet; None where the log is not open in this process."""
+        if not isinstance(self._log, wal.Log):
+            return None
+        return max(self._log.durable_lsn - self._applied_lsn, 0)
 
     def wake(self) -> None:
         """Say that the log may hold more; returns at once. Several wakes before an attempt are one."""
@@ -64,7 +81,7 @@ class ProjectionFollower:
         projection: Projection | None = None
         last = False
         while not last:
-            self._due.wait()
+            self._due.wait(self._every_s)
             self._due.clear()
             last = self._closing  # read before the attempt, so that one follows every close
             projection = self._attempt(projection)
@@ -75,7 +92,9 @@ class ProjectionFollower:
         """Catch up; returns the projection to go on with, None where the next attempt must open it anew."""
         try:
             projection = projection or Projection.open(self._directory)
-            projection.catch_up(self._log)
+            while projection.catch_up(self._log, BATCH_ENTRIES) == BATCH_ENTRIES:
+                self._applied_lsn = projection.applied_lsn
+            self._applied_lsn = projection.applied_lsn
         except (TamiyoError, wal.LogError, OSError) as error:
             self._note(error)
             if projection is not None:

@@ -15,7 +15,7 @@ from tamiyo.core.norms import Norm
 from tamiyo.core.registries import Registries
 from tamiyo.core.state import State
 from tamiyo.errors import ProjectionUnusable
-from tamiyo.projections import database, queries
+from tamiyo.projections import database, queries, shadow
 from tamiyo.projections.bases import base_past, lost_lsn
 from tamiyo.projections.database import DatabaseDamaged
 from tamiyo.projections.forgetting import forget
@@ -27,7 +27,7 @@ from tamiyo.projections.standing import FOLDS, Standing, write_empty
 from tamiyo.projections.tail import AHEAD, FOLLOW, FOREIGN, GONE, LogSource, Position, Tail
 from tamiyo.projections.writing import read_draft, write_draft
 
-__all__ = ["BATCH_ENTRIES", "DATABASE_NAME", "Projection"]
+__all__ = ["BATCH_ENTRIES", "DATABASE_NAME", "Projection", "position_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class Projection:
     def __init__(self, engine: Engine) -> None:
         """Made by `open` and `in_memory`."""
         self._engine = engine
+        self._identity: database.Identity | None = None
         self._tail: Tail | None = None
         self.rebuilt_because = ""
 
@@ -65,24 +66,47 @@ class Projection:
         Raises:
             ProjectionUnusable: the file cannot be opened or written, or stayed locked.
         """
-        return cls._ready(database.sqlite_engine(Path(directory) / DATABASE_NAME))
+        database.warn_of_wal_reset_bug()
+        return cls.over(database.sqlite_engine(Path(directory) / DATABASE_NAME))
 
     @classmethod
     def in_memory(cls) -> Self:
         """A projection that leaves nothing behind, for one thread: to look at a directory that cannot be written."""
-        return cls._ready(database.memory_engine())
+        return cls.over(database.memory_engine())
+
+    @classmethod
+    def over(cls, engine: Engine) -> Self:
+        """A projection in the database of an engine that `tamiyo.projections.database` made.
+
+        Raises:
+            ProjectionUnusable: it cannot be opened or written, or stayed locked.
+        """
+        projection = cls(engine)
+        try:
+            projection._healed(projection._prepare)
+        except ProjectionUnusable:
+            projection.close()
+            raise
+        projection._identity = database.identity(engine)
+        return projection
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of its database, for questions of one's own; see `tamiyo.projections.database.reading`."""
+        return self._engine
 
     @property
     def applied_lsn(self) -> int:
         """The LSN up to which the rows speak. Raises ProjectionUnusable."""
-        return self._read(lambda connection: _position(connection).lsn)
+        return self._asked(lambda connection: position_of(connection).lsn)
 
-    def catch_up(self, log: LogSource, limit: int | None = None) -> int:
+    def catch_up(self, log: LogSource, limit: int | None = None, *, upto_lsn: int | None = None) -> int:
         """Apply what the log holds past the applied LSN, in batches; rows that are not of this log are made anew.
 
         Args:
             log: the log's directory, or the log where it is open in this process.
             limit: how many records to apply at most; all there are when None.
+            upto_lsn: the last record to apply; the last there is when None.
 
         Returns:
             How many records were applied.
@@ -93,32 +117,35 @@ class Projection:
             wal.LogError: the log is damaged.
             OSError: the log is missing or cannot be read.
         """
-        return self._healed(lambda: self._caught_up(log, limit))
+        return self._healed(lambda: self._caught_up(log, limit, upto_lsn))
 
     def rebuild(self, log: LogSource) -> int:
-        """Throw the rows away and make them from the log's first record on. Returns and raises as `catch_up`."""
-        self._healed(lambda: self._begin_again("a rebuild was asked for"))
-        return self.catch_up(log)
+        """Make the rows from the first record on, beside those that are there, and put them in their place at once.
+
+        Others see the old rows until then. Interrupted at any moment, it leaves those. Returns and raises as
+        `catch_up`, OSError also where nothing can be written beside the database.
+        """
+        return self._healed(lambda: self._rebuilt(log)) + self.catch_up(log)
 
     def summary(self) -> Summary:
         """The directory at a glance. Raises ProjectionUnusable."""
-        return self._read(queries.summary)
+        return self._asked(queries.summary)
 
     def registries(self) -> Registries:
         """The registries at the applied LSN. Raises ProjectionUnusable."""
-        return self._read(queries.registries)
+        return self._asked(queries.registries)
 
     def norms(self) -> tuple[Norm, ...]:
         """The norms at the applied LSN, one for each row of NORM_INPUTS. Raises ProjectionUnusable."""
-        return self._read(queries.norms)
+        return self._asked(queries.norms)
 
     def contents(self) -> dict[str, list[tuple[Any, ...]]]:
         """Every row by table, in the order of the primary keys. Raises ProjectionUnusable."""
-        return self._read(queries.contents)
+        return self._asked(queries.contents)
 
     def canonical(self) -> bytes:
         """The same as one byte string, to compare two projections by. Raises ProjectionUnusable."""
-        return self._read(queries.canonical)
+        return self._asked(queries.canonical)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -134,16 +161,6 @@ class Projection:
         """Close it."""
         self.close()
 
-    @classmethod
-    def _ready(cls, engine: Engine) -> Self:
-        projection = cls(engine)
-        try:
-            projection._healed(projection._prepare)
-        except ProjectionUnusable:
-            projection.close()
-            raise
-        return projection
-
     def _prepare(self) -> None:
         """Bring tables and rows to this version; a database that is there already is only read."""
         with database.reading(self._engine) as connection:
@@ -158,6 +175,7 @@ class Projection:
 
     def _healed(self, action: Callable[[], T]) -> T:
         """Do it; where the file turns out to be damaged, set it aside and do it once more with a new one."""
+        self._notice_deletion()
         try:
             return action()
         except DatabaseDamaged as damage:
@@ -175,6 +193,28 @@ class Projection:
         self._report(f"the file was damaged and is now {aside.name}: {damage.__cause__}")
         self._tail = None
         self._prepare()
+        self._identity = database.identity(self._engine)
+
+    def _notice_deletion(self) -> None:
+        """Where the file is no longer the one that was opened, go on in the one that is there, or in a new one.
+
+        An open file outlives its name: without a look nobody would ever see the rows that are written to it.
+        """
+        if self._identity is None or database.identity(self._engine) == self._identity:
+            return
+        self._engine.dispose()
+        self._tail = None
+        self._report("its file was deleted or replaced while it was in use")
+        self._prepare()
+        self._identity = database.identity(self._engine)
+
+    def _rebuilt(self, log: LogSource) -> int:
+        self._report("a rebuild was asked for")
+        with shadow.beside(self._engine) as engine, type(self).over(engine) as made:
+            done = made.catch_up(log)
+            shadow.copy_over(engine, self._engine)
+        self._tail = None
+        return done
 
     def _begin_again(self, reason: str) -> None:
         self._report(reason)
@@ -186,7 +226,7 @@ class Projection:
         self.rebuilt_because = reason
         logger.warning("the projection %s is made anew: %s", self._engine.url.database, reason)
 
-    def _caught_up(self, log: LogSource, limit: int | None) -> int:
+    def _caught_up(self, log: LogSource, limit: int | None, upto_lsn: int | None) -> int:
         done = 0
         while limit is None or done < limit:
             tail, stood = self._tail_of(log)
@@ -196,15 +236,15 @@ class Projection:
             except wal.Trimmed:  # pruned under our eyes
                 self._begin_again(_VERDICTS[GONE])
                 continue
-            if tail.verdict != FOLLOW or not entries:
+            wanted = _cut(entries, left, upto_lsn)  # a poll gives whole batches, so it may give more
+            if tail.verdict != FOLLOW or not wanted:
                 break
-            base = self._base_for(log, stood, entries[:left])  # a poll gives whole batches, so it may give more
-            done += self._apply(tail.log_id, stood, entries[:left], base)
+            done += self._apply(tail.log_id, stood, wanted, self._base_for(log, stood, wanted))
         return done
 
     def _tail_of(self, log: LogSource) -> tuple[Tail, Position]:
         """Where to read on, and where the rows stand: the tail of the last time, as long as the rows end there."""
-        position = self._read(_position)
+        position = self._read(position_of)
         tail = self._tail
         if tail is not None and tail.follows(log, position):
             return tail, position
@@ -224,7 +264,7 @@ class Projection:
     def _apply(self, log_id: str, stood: Position, entries: Sequence[wal.Entry], base: State | None) -> int:
         """Write the rows of `entries` and the new applied LSN, all or nothing; returns how many were new."""
         with database.writing(self._engine) as connection:
-            position = _position(connection)
+            position = position_of(connection)
             fresh = [entry for entry in entries if entry.lsn > position.lsn]
             if not fresh or not _continues(position, stood, fresh):
                 return 0  # another process was faster, or has just begun again: look once more
@@ -234,6 +274,11 @@ class Projection:
             _project(connection, fresh, position, base)
             _move(connection, position.after(fresh, log_id, folded_lsn))
             return len(fresh)
+
+    def _asked(self, question: Callable[[Connection], T]) -> T:
+        """The answer to somebody else's question."""
+        self._notice_deletion()
+        return self._read(question)
 
     def _read(self, question: Callable[[Connection], T]) -> T:
         with database.reading(self._engine) as connection:
@@ -255,7 +300,8 @@ def _clear(connection: Connection) -> None:
     connection.execute(insert(Applied), start)
 
 
-def _position(connection: Connection) -> Position:
+def position_of(connection: Connection) -> Position:
+    """Where the rows stand."""
     row = connection.execute(select(Applied.lsn, Applied.log_id, Applied.record_digest, Applied.folded_lsn)).one()
     return Position(row.lsn, row.log_id, row.record_digest, row.folded_lsn)
 
@@ -269,6 +315,11 @@ def _move(connection: Connection, position: Position) -> None:
             folded_lsn=position.folded_lsn,
         )
     )
+
+
+def _cut(entries: Sequence[wal.Entry], limit: int | None, upto_lsn: int | None) -> Sequence[wal.Entry]:
+    entries = entries[:limit]
+    return entries if upto_lsn is None else [entry for entry in entries if entry.lsn <= upto_lsn]
 
 
 def _continues(position: Position, stood: Position, fresh: Sequence[wal.Entry]) -> bool:

@@ -24,7 +24,7 @@ from tamiyo.projections.models import (
     UndecidedStep,
 )
 
-__all__ = ["Summary", "canonical", "contents", "norms", "registries", "summary"]
+__all__ = ["Summary", "canonical", "contents", "exact", "norms", "registries", "summary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +104,15 @@ def contents(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
 def canonical(connection: Connection) -> bytes:
     """Every row as a line of JSON, floats by their bits: two projections with the same bytes hold the same rows."""
     lines = (
-        json.dumps([table, *map(_exact, row)], separators=(",", ":"))
+        json.dumps([table, *map(exact, row)], separators=(",", ":"))
         for table, rows in contents(connection).items()
         for row in rows
     )
     return "".join(f"{line}\n" for line in lines).encode("ascii")
 
 
-def _exact(value: Any) -> Any:
+def exact(value: Any) -> Any:
+    """A value to compare by: floats by their bits, so that NaN is equal to itself and zeros have a sign."""
     return value.hex() if isinstance(value, float) else value
 
 

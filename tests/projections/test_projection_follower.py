@@ -129,6 +129,47 @@ def test_a_fault_that_lasts_is_there_after_closing(tmp_path):
     assert isinstance(following.failure, ProjectionUnusable)
 
 
+def test_how_far_it_has_come_and_how_far_behind_it_is_can_be_seen(tmp_path, attempts):
+    with open_log(tmp_path) as log:
+        append(log, *history(1))
+        following = ProjectionFollower(tmp_path, log)
+        assert attempts.ended.acquire(timeout=WAIT_S)
+        following.wake()
+        assert attempts.begun.acquire(timeout=WAIT_S)
+        assert attempts.begun.acquire(timeout=WAIT_S)  # the second has begun, so the first is accounted for
+        assert (following.applied_lsn, following.lag_records) == (4, 0)
+        assert attempts.ended.acquire(timeout=WAIT_S)
+        append(log, step(5, 2))
+        assert following.lag_records == 3
+        following.close(WAIT_S)
+        assert (following.applied_lsn, following.lag_records) == (7, 0)
+
+
+def test_what_is_read_from_a_directory_has_no_known_lag(tmp_path):
+    write_log(tmp_path, *history(1))
+    following = ProjectionFollower(tmp_path)
+    following.close(WAIT_S)
+    assert (following.applied_lsn, following.lag_records) == (4, None)
+
+
+def test_a_follower_that_looks_by_itself_need_not_be_woken(tmp_path, attempts):
+    with open_log(tmp_path) as log:
+        following = ProjectionFollower(tmp_path, log, every_s=0.001)
+        assert attempts.ended.acquire(timeout=WAIT_S)
+        append(log, *history(1))
+        while following.applied_lsn < 4:
+            assert attempts.ended.acquire(timeout=WAIT_S)
+        following.close(WAIT_S)
+
+
+def test_a_long_backlog_is_applied_in_parts_that_can_be_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(follower, "BATCH_ENTRIES", 4)
+    write_log(tmp_path, *history(5))
+    following = ProjectionFollower(tmp_path)
+    following.close(WAIT_S)
+    assert following.applied_lsn == 16
+
+
 def test_closing_again_does_nothing_more(tmp_path):
     write_log(tmp_path, *history(1))
     following = ProjectionFollower(tmp_path)

@@ -5,7 +5,7 @@ import json
 import pytest
 from projection_rig import made_new
 
-from tamiyo import TamiyoService, load_settings
+from tamiyo import TamiyoService, derived, load_settings
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.projections import Projection, ProjectionFollower
 from tamiyo.testing import FixedPolicy
@@ -69,4 +69,17 @@ def test_a_follower_beside_a_service_ends_with_the_same_rows(service, tmp_path):
     assert following.failure is None
     with Projection.open(tmp_path) as projection:
         assert projection.applied_lsn == service.state.last_lsn
+        assert projection.contents() == made_new(tmp_path)
+
+
+def test_closing_does_not_wait_for_a_projection_that_is_far_behind(service, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(derived, "CATCH_UP_S", 0.0)
+    monkeypatch.setattr(derived, "CATCH_UP_ENTRIES", 4)
+    for step in range(STEPS):
+        service.evaluate_step(packet(step))
+    service.close()
+    assert "the projection of" in caplog.text
+    with Projection.open(tmp_path) as projection:
+        assert projection.applied_lsn == 4
+        projection.catch_up(tmp_path / "wal")
         assert projection.contents() == made_new(tmp_path)

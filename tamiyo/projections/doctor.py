@@ -1,0 +1,245 @@
+"""Holds a projection against its log: what is wrong with it, and where its rows are not those that a rebuild gives.
+
+The projection is copied into memory and brought up to the log's end there; another one is made there from the log
+alone; the two are compared row by row. No row on the disk changes, and nobody is held up.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, select
+
+from tamiyo.errors import ProjectionUnusable
+from tamiyo.projections import database
+from tamiyo.projections.migrate import REVISION, revision_of
+from tamiyo.projections.models import Applied, Base
+from tamiyo.projections.projection import DATABASE_NAME, Projection, position_of
+from tamiyo.projections.projectors import VERSION
+from tamiyo.projections.queries import exact
+from tamiyo.projections.tail import AHEAD, FOREIGN, GONE, LogSource, Tail
+
+__all__ = ["DIFFERENCES_MAX", "Diagnosis", "Difference", "diagnose"]
+
+DIFFERENCES_MAX = 1_000
+"""How many differences are kept; all are counted."""
+
+_ROWS_AT_A_TIME = 1_000
+
+_VERDICTS = {
+    AHEAD: "it is ahead of the log: the log was cut, or restored from a backup",
+    FOREIGN: "its rows come from another log",
+    GONE: "the log has been pruned or redacted past the record that it stands at",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One place where a projection is not what its log says.
+
+    `column` is "" where a whole row is missing (`found` is None) or too many (`expected` is None).
+    """
+
+    table: str
+    key: dict[str, Any]
+    column: str
+    found: Any
+    expected: Any
+
+    def __str__(self) -> str:
+        """Return a sentence."""
+        place = f"{self.table} {', '.join(f'{name} {value!r}' for name, value in self.key.items())}"
+        if self.column:
+            return f"{place}: {self.column} is {self.found!r}, and the log says {self.expected!r}"
+        return f"{place}: the row is missing" if self.found is None else f"{place}: the log has no such row"
+
+
+@dataclass(slots=True)
+class Diagnosis:
+    """What was found. It is sound when there is neither a `problem` nor a difference.
+
+    `problem` says why the rows could not be compared at all. `differences` are the first `DIFFERENCES_MAX` of
+    `differences_total`. `notes` are worth knowing and nothing wrong.
+    """
+
+    applied_lsn: int = 0
+    compared_at_lsn: int = 0
+    rows: int = 0
+    problem: str = ""
+    differences: list[Difference] = field(default_factory=list)
+    differences_total: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether the projection is what its log says."""
+        return not self.problem and not self.differences_total
+
+
+def diagnose(directory: Path | str, log: LogSource | None = None) -> Diagnosis:
+    """Hold the projection of a directory against its log. Both may be in use.
+
+    Args:
+        directory: where `projection.sqlite` lies.
+        log: the log, `<directory>/wal` when None.
+
+    Raises:
+        JournalUnreadable: a record does not parse, or is of a newer version.
+        wal.LogError: the log is damaged.
+        OSError: the log is missing or cannot be read.
+    """
+    source = Path(directory) / "wal" if log is None else log
+    path = Path(directory) / DATABASE_NAME
+    found = _diagnosed(path, source)
+    # What retention takes between the two readings shows as a difference once, and not again.
+    return found if found.sound or found.problem else _diagnosed(path, source)
+
+
+def _diagnosed(path: Path, log: LogSource) -> Diagnosis:
+    diagnosis = Diagnosis()
+    advice = database.warn_of_wal_reset_bug()
+    if advice:
+        diagnosis.notes.append(advice)
+    with closing(_Copy(path)) as copy:
+        diagnosis.problem = copy.problem or _unusable(copy.engine, diagnosis) or _misplaced(copy.engine, log)
+        if not diagnosis.problem:
+            _compare_with_log(copy.engine, log, diagnosis)
+    return diagnosis
+
+
+class _Copy:
+    """The projection's file in memory; `problem` says why it could not be copied, "" where it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.engine = database.memory_engine()
+        try:
+            self.problem = _copied(path, self.engine)
+        except sqlite3.Error as error:
+            self.problem = _in_words(error)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _copied(path: Path, engine: Engine) -> str:
+    if not path.is_file():
+        return "there is none" if not path.exists() else f"{path.name} is no file"
+    with (
+        # Nothing is written; but closed after reading alone, SQLite leaves its side files behind.
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as source,
+        engine.connect() as connection,
+    ):
+        source.execute(f"PRAGMA busy_timeout = {database.BUSY_TIMEOUT_MS}")
+        source.execute("SELECT count(*) FROM sqlite_master").fetchone()  # a lock or a stranger shows here
+        driver = connection.connection.driver_connection
+        if not isinstance(driver, sqlite3.Connection):
+            raise TypeError(f"{engine.url} is no SQLite database")
+        source.backup(driver)
+        trouble = [row[0] for row in driver.execute("PRAGMA integrity_check(3)")]
+    return "" if trouble == ["ok"] else f"the file is damaged: {'; '.join(trouble)}"
+
+
+def _in_words(error: sqlite3.Error) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return f"another process has it locked for itself: {error}"
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return f"the file is damaged: {error}"
+    return f"it cannot be read: {error}"
+
+
+def _unusable(engine: Engine, diagnosis: Diagnosis) -> str:
+    """Why its tables are not this version's, "" where they are."""
+    try:
+        with database.reading(engine) as connection:
+            revision = revision_of(connection)
+            if revision != REVISION:
+                return _other_revision(revision)
+            applied = connection.execute(select(Applied.projectors, Applied.lsn)).one_or_none()
+    except ProjectionUnusable as error:
+        return f"the file is damaged: {error.__cause__}"
+    if applied is None or applied.projectors != VERSION:
+        made_by = "nobody" if applied is None else f"version {applied.projectors} of the projectors"
+        return f"its rows were made by {made_by}, and this is version {VERSION}: opening it makes them anew"
+    diagnosis.applied_lsn = applied.lsn
+    return ""
+
+
+def _other_revision(revision: str | None) -> str:
+    if revision is None:
+        return "it is empty: opening it makes it"
+    known = f"is of revision {revision!r}" if revision else "says of no revision that it is of it"
+    return f"it {known}, and this version is at {REVISION!r}: opening it migrates it, or makes it anew"
+
+
+def _misplaced(engine: Engine, log: LogSource) -> str:
+    with database.reading(engine) as connection:
+        position = position_of(connection)
+    return _VERDICTS.get(Tail(log, position).verdict, "")
+
+
+def _compare_with_log(engine: Engine, log: LogSource, diagnosis: Diagnosis) -> None:
+    with Projection.in_memory() as expected:
+        expected.catch_up(log)
+        lsn = max(expected.applied_lsn, diagnosis.applied_lsn)
+        expected.catch_up(log, upto_lsn=lsn)
+        with Projection.over(engine) as copy:
+            copy.catch_up(log, upto_lsn=lsn)
+            diagnosis.compared_at_lsn = lsn
+            if expected.applied_lsn < lsn:
+                diagnosis.notes.append("the log's last batch does not show yet: compare again in a second")
+                return
+            if copy.rebuilt_because:
+                diagnosis.problem = copy.rebuilt_because
+                return
+            found = differences(copy.engine, expected.engine, diagnosis)
+            diagnosis.differences = list(islice(found, DIFFERENCES_MAX))
+            diagnosis.differences_total = len(diagnosis.differences) + sum(1 for _ in found)
+
+
+def differences(found: Engine, expected: Engine, diagnosis: Diagnosis) -> Iterator[Difference]:
+    """Every place where two databases of this revision are not the same, table by table, by primary key."""
+    with database.reading(found) as ours, database.reading(expected) as theirs:
+        for table in Base.metadata.sorted_tables:
+            yield from _of_table(table, ours, theirs, diagnosis)
+
+
+def _of_table(table: Table, ours: Connection, theirs: Connection, diagnosis: Diagnosis) -> Iterator[Difference]:
+    names = [column.name for column in table.columns]
+    keys = [column.name for column in table.primary_key]
+    found, expected = _rows(table, ours), _rows(table, theirs)
+    left, right = next(found, None), next(expected, None)
+    while left is not None or right is not None:
+        diagnosis.rows += 1
+        order = _order(left, right, keys)
+        row = right if left is None or order > 0 else left
+        key = {name: row[name] for name in keys} if row is not None else {}
+        if order > 0:
+            yield Difference(table.name, key, "", None, right)
+            right = next(expected, None)
+        elif order < 0:
+            yield Difference(table.name, key, "", left, None)
+            left = next(found, None)
+        elif left is not None and right is not None:
+            for name in names:
+                if exact(left[name]) != exact(right[name]):
+                    yield Difference(table.name, key, name, left[name], right[name])
+            left, right = next(found, None), next(expected, None)
+
+
+def _rows(table: Table, connection: Connection) -> Iterator[dict[str, Any]]:
+    names = [column.name for column in table.columns]
+    rows = connection.execution_options(yield_per=_ROWS_AT_A_TIME).execute(select(table).order_by(*table.primary_key))
+    return (dict(zip(names, row, strict=True)) for row in rows)
+
+
+def _order(left: dict[str, Any] | None, right: dict[str, Any] | None, keys: list[str]) -> int:
+    """-1 where only the left row is there, 1 where only the right one is, 0 where both have the same key."""
+    if left is None or right is None:
+        return 1 if left is None else -1
+    ours, theirs = [left[name] for name in keys], [right[name] for name in keys]
+    return (ours > theirs) - (ours < theirs)
