@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wal.base import Base, create_base, first_base, read_base, write_base
 from wal.checked import check_end, checked_frames, judge_end, opened_segment
-from wal.disk import Disk, OsDisk, opened, read_fully, write_fully
+from wal.disk import Disk, OsDisk, opened, read_fully, sync_surely, write_fully
 from wal.errors import CopyFailed, LogCorrupt
 from wal.frames import CLOSE, SEAL, encode
 from wal.head import Head
@@ -209,7 +209,7 @@ class _Copy:
                 write_fully(disk, fd, chunk, offset)
                 self._meter.add(len(chunk))
             write_fully(disk, fd, ending, end)
-            disk.fdatasync(fd)
+            sync_surely(disk, fd)
         finally:
             disk.close(fd)
         self._meter.add(header.limits.segment_bytes - end)

@@ -195,6 +195,16 @@ def settle(disk: Disk, path: Path) -> None:
         disk.drop_cache(fd)
 
 
+def sync_surely(disk: Disk, fd: int) -> None:
+    """Sync a file that is about to take another's place, and ask once more.
+
+    A file system that fails late (ext4 with data=journal) says so at the sync after the one that failed, when the other
+    file would be gone.
+    """
+    disk.fdatasync(fd)
+    disk.fdatasync(fd)
+
+
 def read_fully(disk: Disk, fd: int, length: int, offset: int) -> bytes:
     """Read `length` bytes, or fewer only when the file ends first."""
     parts: list[bytes] = []

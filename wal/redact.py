@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from wal.checked import checked_frames
-from wal.disk import Disk, opened, write_fully
+from wal.disk import Disk, opened, sync_surely, write_fully
 from wal.entries import Entry
 from wal.errors import LogCorrupt
 from wal.frames import HEAD_BYTES, RECORD_HEAD_BYTES, SEAL, Frame, encode, frame_bytes, records, stub
@@ -118,7 +118,7 @@ class _Anew:
             undo.callback(disk.close, fd)
             disk.fallocate(fd, self._length)
             self._write(fd, header)
-            disk.fdatasync(fd)
+            sync_surely(disk, fd)
             disk.drop_cache(fd)
             self._check(fd, header)
             undo.pop_all()

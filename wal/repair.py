@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wal.base import create_base, first_base, read_base, write_base
-from wal.disk import Disk, opened, read_fully, settle, write_fully
+from wal.disk import Disk, opened, read_fully, settle, sync_surely, write_fully
 from wal.errors import LogCorrupt
 from wal.frames import CONTROL_BYTES
 from wal.head import Head, check_head
@@ -132,7 +132,7 @@ def _quarantine(path: Path, disk: Disk, last: Segment, stop: Stop) -> Path:
         undo.callback(remove, disk, place)
         undo.callback(disk.close, fd)
         _copy(disk, last.path, fd, stop.cursor.offset, stop.rest.used_end, shift=stop.cursor.offset)
-        disk.fdatasync(fd)
+        sync_surely(disk, fd)
         undo.pop_all()
     disk.close(fd)
     disk.fsync_dir(path)
@@ -156,7 +156,7 @@ def _rebuild(path: Path, disk: Disk, last: Segment, end: int) -> None:
         undo.callback(remove, disk, place)
         undo.callback(disk.close, fd)
         _copy(disk, last.path, fd, 0, end)
-        disk.fdatasync(fd)
+        sync_surely(disk, fd)
         undo.pop_all()
     disk.close(fd)
     disk.rename(place, last.path)
