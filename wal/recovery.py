@@ -224,7 +224,7 @@ def examine(path: Path, disk: Disk, *, durable_lsn: int = 0) -> Findings | None:
     for before, after in pairwise(segments):
         sealed = sealed_tree(disk, before, after.header)
         if sealed is None:
-            unsealed = _owed_seal(disk, before, after, tree, last_pair=after is segments[-1])
+            unsealed = _owed_seal(disk, before, after, durable_lsn, tree, last_pair=after is segments[-1])
         else:
             tree = sealed
     stop = examine_segment(disk, segments[-1], None, tree, durable_lsn)
@@ -233,7 +233,7 @@ def examine(path: Path, disk: Disk, *, durable_lsn: int = 0) -> Findings | None:
     return Findings(segments, stop, unsealed, tree)
 
 
-def _owed_seal(disk: Disk, before: Segment, after: Segment, tree: Tree, *, last_pair: bool) -> Stop:
+def _owed_seal(disk: Disk, before: Segment, after: Segment, durable_lsn: int, tree: Tree, *, last_pair: bool) -> Stop:
     """Find out why a segment lacks its seal; `tree` then holds its records too."""
     stop = examine_segment(disk, before, after, tree)
     if stop.case.action == RESEAL and last_pair and tree.root() == after.header.root:
