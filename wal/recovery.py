@@ -179,7 +179,7 @@ def is_empty(disk: Disk, segment: Segment) -> bool:
         return is_blank(Window(disk, fd), HEADER_BYTES)
 
 
-def examine_segment(disk: Disk, segment: Segment, after: Segment | None, tree: Tree, durable_lsn: int = 0) -> Stop:
+def examine_segment(disk: Disk, segment: Segment, after: Segment | None, tree: Tree, durable_lsn: int) -> Stop:
     """Walk one segment to where its frames end and ask the table about that place. `tree` grows with its records."""
     with opened(disk, segment.path) as fd:
         window, cursor = Window(disk, fd), start_of(segment.header)
@@ -224,7 +224,7 @@ def examine(path: Path, disk: Disk, *, durable_lsn: int = 0) -> Findings | None:
     for before, after in pairwise(segments):
         sealed = sealed_tree(disk, before, after.header)
         if sealed is None:
-            unsealed = _owed_seal(disk, before, after, durable_lsn, tree, last_pair=after is segments[-1])
+            unsealed = _owed_seal(disk, before, after, tree, durable_lsn, last_pair=after is segments[-1])
         else:
             tree = sealed
     stop = examine_segment(disk, segments[-1], None, tree, durable_lsn)
@@ -233,9 +233,9 @@ def examine(path: Path, disk: Disk, *, durable_lsn: int = 0) -> Findings | None:
     return Findings(segments, stop, unsealed, tree)
 
 
-def _owed_seal(disk: Disk, before: Segment, after: Segment, durable_lsn: int, tree: Tree, *, last_pair: bool) -> Stop:
+def _owed_seal(disk: Disk, before: Segment, after: Segment, tree: Tree, durable_lsn: int, *, last_pair: bool) -> Stop:
     """Find out why a segment lacks its seal; `tree` then holds its records too."""
-    stop = examine_segment(disk, before, after, tree)
+    stop = examine_segment(disk, before, after, tree, durable_lsn)
     if stop.case.action == RESEAL and last_pair and tree.root() == after.header.root:
         return stop
     if stop.case.action == REFUSE:
