@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wal import UnsupportedFormat
-from wal.entries import Entry
+from wal.entries import Entry, Redacted
 from wal.frames import (
     CLOSE,
     DATA,
@@ -20,8 +20,11 @@ from wal.frames import (
     link,
     pack_records,
     read_head,
+    stub,
+    stubs,
     with_promise,
 )
+from wal.frames import records as frame_records
 from wal.tree import leaf_hashes
 
 RECORDS = st.lists(st.tuples(st.integers(0, 65535), st.binary(max_size=700)), min_size=1, max_size=5)
@@ -170,3 +173,63 @@ def test_a_frame_without_records_counts_none_and_repeats_the_chain_before_it() -
         data = encode(frame, b"")
         assert parse(data) == frame, "the checksums are right"
         assert leaves_of(data, 0, frame) == leaves
+
+
+def redacted(redact: set[int]) -> tuple[Frame, bytes, list[bytes]]:
+    """A frame of three records of which these were redacted, and the leaves that it had before."""
+    records = [(1, b"abc"), (2, b""), (3, b"x" * 700)]
+    salts = bytes(range(48))
+    _, inners = pack_records(records, salts)
+    parts = []
+    for number, record in enumerate(records):
+        body, _ = pack_records([record], salts[16 * number : 16 * number + 16])
+        parts.append(stub(*inners[number]) if number in redact else body)
+    body, leaves = b"".join(parts), leaf_hashes(7, inners)
+    frame = Frame(
+        DATA, frame_bytes(len(body)), 3, b"i" * 16, 3, 4096, 2, 7, 6, 512, b"p" * 32, len(body),
+        link(b"p" * 32, 7, leaves),
+    )  # fmt: skip
+    return frame, encode(frame, body), leaves
+
+
+def test_a_stub_is_its_record_s_kind_a_flag_no_salt_and_the_digest_that_the_tree_knows() -> None:
+    assert stub(258, b"d" * 32) == b"\x02\x01\x01\0\x20\0\0\0" + bytes(16) + b"d" * 32
+
+
+@pytest.mark.parametrize("redact", [set(), {0}, {1}, {2}, {0, 2}, {0, 1, 2}], ids=str)
+def test_a_frame_with_stubs_has_the_leaves_and_the_numbers_that_it_had(redact: set[int]) -> None:
+    frame, data, leaves = redacted(redact)
+    before, _, _ = redacted(set())
+    buffer = bytes(512) + data
+    assert (frame.chain, leaves_of(buffer, 512, frame)) == (before.chain, leaves)
+    assert stubs(buffer, 512, frame) == len(redact)
+    whole = [Entry(7, 1, b"abc"), Entry(8, 2, b""), Entry(9, 3, b"x" * 700)]
+    found = entries(buffer, 512, frame)
+    assert found == [Redacted(one.lsn, one.kind, b"") if n in redact else one for n, one in enumerate(whole)]
+    assert [type(one) is Redacted for one in found] == [n in redact for n in range(3)]
+
+
+def test_the_records_of_a_frame_are_given_with_their_flags_and_salts_and_a_stub_with_its_digest() -> None:
+    frame, data, _ = redacted({1})
+    _, inners = pack_records([(1, b"abc"), (2, b""), (3, b"x" * 700)], bytes(range(48)))
+    assert list(frame_records(data, 0, frame)) == [
+        (1, 0, bytes(range(16)), b"abc"),
+        (2, 1, bytes(16), inners[1][1]),
+        (3, 0, bytes(range(32, 48)), b"x" * 700),
+    ]
+
+
+def test_unknown_flags_beside_a_stub_s_are_refused_by_the_record_s_number() -> None:
+    frame, data, _ = redacted({1})
+    changed = resealed(data, HEAD_BYTES + 24 + 3 + 2, b"\x05")
+    for read in (entries, stubs, lambda *where: list(frame_records(*where))):
+        with pytest.raises(UnsupportedFormat, match=r"^segment 3, LSN 8: a record with flags 0x5 is not known"):
+            read(changed, 0, frame)
+
+
+def test_a_stub_whose_digest_is_of_another_length_is_found_out() -> None:
+    frame, data, _ = redacted({2})
+    at = HEAD_BYTES + 24 + 3 + 24 + 4
+    assert data[at : at + 4] == (32).to_bytes(4, "little")
+    for length in (31, 33, 0):
+        assert leaves_of(resealed(data, at, length.to_bytes(4, "little")), 0, frame) is None

@@ -71,6 +71,14 @@ def test_a_tree_goes_on_from_its_frontier(cut: int, size: int) -> None:
     assert tree.size == cut, "the copy is another"
 
 
+def test_a_copy_of_a_tree_grows_alone() -> None:
+    tree = Tree()
+    tree.extend(LEAVES[:5])
+    other = tree.copy()
+    other.extend(LEAVES[5:9])
+    assert (tree.size, tree.root(), other.size, other.root()) == (5, mth(LEAVES[:5]), 9, mth(LEAVES[:9]))
+
+
 @pytest.mark.parametrize(("size", "nodes"), [(1, 0), (0, 1), (3, 1), (4, 2)])
 def test_a_frontier_of_another_size_is_refused(size: int, nodes: int) -> None:
     with pytest.raises(ValueError, match="frontier hashes"):
