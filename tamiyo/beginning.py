@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 import wal
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import contents_of, read_base
-from tamiyo.core.events import KINDS
+from tamiyo.core.events import KINDS, Event
+from tamiyo.core.evolve import Fold
 from tamiyo.core.paced import Pace, without_rest
 from tamiyo.core.state import State
 from tamiyo.errors import JournalUnreadable
 from tamiyo.snapshots import Snapshots
 from tamiyo.stored import event_of
 
-__all__ = ["Beginning", "beginning"]
+__all__ = ["Beginning", "begin_with", "beginning", "folded", "with_content"]
 
 _BASE = KINDS[journal.StateBase]
 _EVER = 2**63
@@ -48,7 +49,7 @@ def beginning(
         return Beginning(snapshot.state, snapshot.contents, _received(snapshot.last))
     first_lsn, base = _last_base(log, upto_lsn, pace)
     if base is not None:
-        return _begin_with(log, base)
+        return begin_with(log, base)
     if first_lsn > 1:
         before = "" if upto_lsn == _EVER else f" LSN {upto_lsn}"
         raise JournalUnreadable(
@@ -58,6 +59,33 @@ def beginning(
     return Beginning()
 
 
+def folded(
+    log: wal.Log, begun: Beginning, *, upto_lsn: int = _EVER, pace: Pace = without_rest
+) -> tuple[State, dict[str, bytes]]:
+    """The state at the end of a log, or at `upto_lsn`, and the contents of its blueprints by digest.
+
+    Raises what reading and folding raise.
+    """
+    fold, contents = Fold(begun.state), dict(begun.contents)
+    for entry in log.read(begun.state.last_lsn) if begun.state.last_lsn < upto_lsn else ():
+        event = event_of(entry)
+        fold.take(entry.lsn, event)
+        if isinstance(event, journal.BlueprintObserved):
+            contents = with_content(contents, event, fold.state())
+        if entry.lsn == upto_lsn:
+            break
+        pace()
+    return fold.state(), contents
+
+
+def with_content(contents: dict[str, bytes], event: Event, after: State) -> dict[str, bytes]:
+    """The content of each blueprint's last version, no more: it is there before the state names it."""
+    if not isinstance(event, journal.BlueprintObserved) or not event.content:
+        return contents
+    live = {seen.blueprint.digest for seen in after.blueprints.values() if seen.blueprint is not None}
+    return {digest: kept for digest, kept in contents.items() if digest in live} | {event.digest: event.content}
+
+
 def _last_base(log: wal.Log, upto_lsn: int, pace: Pace) -> tuple[int, journal.StateBase | None]:
     """The log's first LSN, 1 for an empty one, and the last base that speaks of nothing past `upto_lsn`."""
     first_lsn, last = 0, None
@@ -65,14 +93,14 @@ def _last_base(log: wal.Log, upto_lsn: int, pace: Pace) -> tuple[int, journal.St
         first_lsn = first_lsn or entry.lsn
         if entry.kind == _BASE:
             base = event_of(entry)
-            if not isinstance(base, journal.StateBase) or base.at_lsn > upto_lsn:
-                break
-            last = base
+            if isinstance(base, journal.StateBase) and base.at_lsn <= upto_lsn:
+                last = base if last is None or base.at_lsn >= last.at_lsn else last
         pace()
     return first_lsn or 1, last
 
 
-def _begin_with(log: wal.Log, base: journal.StateBase) -> Beginning:
+def begin_with(log: wal.Log, base: journal.StateBase) -> Beginning:
+    """Begin with one base of the log. Raises as `beginning`."""
     state, contents = read_base(base), contents_of(base)
     for seen in state.blueprints.values():
         if seen.blueprint is not None and seen.blueprint.digest not in contents:

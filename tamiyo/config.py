@@ -11,11 +11,12 @@ import os
 from dataclasses import fields
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tamiyo.core.limits import Limits
 from tamiyo.core.options import Options
+from tamiyo.core.retention import Windows
 from tamiyo.core.thresholds import Thresholds
 from tamiyo.errors import SettingsInvalid
 
@@ -24,6 +25,13 @@ __all__ = ["Settings", "environment_names", "load_settings"]
 logger = logging.getLogger(__name__)
 
 Milliseconds = Annotated[int, Field(ge=1, le=600_000)]
+
+
+Hours = Annotated[
+    Annotated[float, Field(ge=0, le=1e6)] | None,
+    BeforeValidator(lambda value: None if value == "never" else value),
+]
+"""Of event time; None, in the environment `never`, for no end."""
 
 
 class Settings(BaseSettings):
@@ -55,8 +63,25 @@ class Settings(BaseSettings):
     """Whether SEED commands carry the `blend_mode` annotations."""
     blend_mode_default: Literal["CONVEX", "RESIDUAL", "CHANNEL", "CONFIDENCE"] = "CONVEX"
     """The blend mode of a command whose seed names none."""
+    field_report_retention_hours: Hours = 24.0
+    """Field reports older than that lose their payload in a retention run; `never`: they stay."""
+    packet_retention_hours: Hours = None
+    """The same for the packets of steps. Their decisions can then no longer be recomputed."""
+    observation_retention_hours: Hours = None
+    """The same for what a step saw and what the policy answered. Their decisions can then no longer be recomputed."""
+    log_retention_hours: Hours = None
+    """Whole segments older than that are pruned in a retention run; `never`: they stay."""
     thresholds: Thresholds = Thresholds()
     limits: Limits = Limits()
+
+    def windows(self) -> Windows:
+        """How long a retention run keeps what."""
+        return Windows.of_hours(
+            log=self.log_retention_hours,
+            field_reports=self.field_report_retention_hours,
+            packets=self.packet_retention_hours,
+            observations=self.observation_retention_hours,
+        )
 
     def options(self) -> Options:
         """What decisions, windows and the outbox follow besides the thresholds, as it is journaled."""

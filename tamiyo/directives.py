@@ -1,21 +1,29 @@
-"""What operators ask for: taken down in the journal, once each, whether asked in code or by a request in a file."""
+"""What operators ask for: taken down in the journal, once each, whether asked in code or by a request in a file.
+
+A job that is asked for (a retention run) is handed on, and its request stays in its place until that has ended: a crash
+meanwhile leaves it for the next process.
+"""
 
 import logging
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import wal
 from tamiyo.core.directives import operator_directed
 from tamiyo.core.events import Event
 from tamiyo.core.state import State
-from tamiyo.errors import NotRecorded, RequestRejected
+from tamiyo.errors import NotRecorded, RequestRejected, ServiceClosed
 from tamiyo.journal import Journal
 from tamiyo.records import JournalUnavailable, Recorded
-from tamiyo.requests import PER_SCAN_MAX, Request, RequestBox
+from tamiyo.requests import PER_SCAN_MAX, RETAIN, Request, RequestBox
 
 __all__ = ["Directives"]
 
 TOLD_MAX = 1_024
+BeginJob = Callable[[Request], Future[bytes]]
+"""Begins what a request asks for, on a thread of its own; the answer is what the asker is to read."""
 
 logger = logging.getLogger(__name__)
 
@@ -23,9 +31,11 @@ logger = logging.getLogger(__name__)
 class Directives:
     """The operators' way into one journal. Every method may be called from any thread but that of a step."""
 
-    def __init__(self, journal: Journal, directory: Path | None) -> None:
-        """`directory` is where requests are left; None where there is none."""
+    def __init__(self, journal: Journal, directory: Path | None, begin_job: BeginJob | None = None) -> None:
+        """`directory` is where requests are left, None where there is none; `begin_job` begins what is no directive."""
         self._journal = journal
+        self._begin_job = begin_job
+        self._jobs: dict[Path, Future[bytes]] = {}
         self._box = RequestBox(directory) if directory is not None else None
         self._taking = threading.Lock()
         self._queued: dict[Path, Recorded] = {}  # journaled, and not known to be durable
@@ -35,8 +45,11 @@ class Directives:
         """Journal a directive; None where its request was taken up before.
 
         Raises:
+            RequestRejected: it is no directive but a job.
             NotRecorded: the log takes no record at the moment.
         """
+        if request.directive == RETAIN:
+            raise RequestRejected(f"{RETAIN} is no directive: call TamiyoService.retain")
         try:
             return self._journal.record_aside(lambda state, now_ns: _directed(state, request, now_ns))
         except JournalUnavailable as unavailable:
@@ -69,23 +82,53 @@ class Directives:
                 return False
             left = sum(not self._take(box, path, timeout_s) for path in waiting)
             all_taken = all_taken and not left
-            more = len(waiting) == PER_SCAN_MAX and left < len(waiting)
+            more = len(waiting) == PER_SCAN_MAX and left + len(self._jobs) < len(waiting)
         return all_taken
 
     def _take(self, box: RequestBox, path: Path, timeout_s: float | None) -> bool:
-        """One request; False where it stays in its place."""
+        """One request; False where it stays in its place and nobody has taken it up."""
         try:
             try:
+                if path in self._jobs or self._is_job(box, path):
+                    return self._look_at_job(box, path)
                 self._journal_request(box, path, timeout_s)
                 box.done(path)  # its id is in the log: until the file is gone, it is known as taken up
             except RequestRejected as rejected:
                 logger.warning("request %r was moved aside: %s", path.name, rejected)
                 box.put_aside(path, str(rejected))
+                self._jobs.pop(path, None)
         except FileNotFoundError:
             return True  # it was taken back
         except (OSError, NotRecorded, wal.LogError) as error:
             self._tell_once(path.name, f"request {path.name!r} stays in its place, to be tried again: {error}")
             return False
+        return True
+
+    def _is_job(self, box: RequestBox, path: Path) -> bool:
+        """Begin the job that a request asks for, where it does."""
+        if path in self._queued:
+            return False
+        request = box.read(path)
+        if request.directive != RETAIN:
+            return False
+        if self._begin_job is None:
+            raise RequestRejected(f"{request.directive} is nothing that can be asked for here")
+        self._jobs[path] = self._begin_job(request)
+        logger.info("request %r was taken up: %s", path.name, request.directive)
+        return True
+
+    def _look_at_job(self, box: RequestBox, path: Path) -> bool:
+        """Answer a request whose job has ended. One that the end of this process stopped stays for the next."""
+        job = self._jobs[path]
+        if not job.done():
+            return True
+        failure = job.exception()
+        if not isinstance(failure, ServiceClosed):
+            if failure is not None:
+                raise RequestRejected(f"{type(failure).__name__}: {failure}") from failure
+            box.answer(path, job.result())
+            box.done(path)
+        del self._jobs[path]
         return True
 
     def _journal_request(self, box: RequestBox, path: Path, timeout_s: float | None) -> None:

@@ -8,11 +8,15 @@ TamiyoError
 │   ├── SecretMissing         no signing secret; the message says how to make one
 │   ├── RequestRejected       what an operator asks for cannot be used
 │   ├── DeliveryRejected      what is said of a command cannot be used
-│   └── CheckpointRejected    a policy checkpoint does not fit
+│   ├── CheckpointRejected    a policy checkpoint does not fit
+│   ├── ArchiveUnusable       the archive folder cannot take what a retention run is to keep there
+│   ├── HeadNotKept           a head that a retention run is to keep provable is not one of this log
+│   └── RetentionBusy         a retention run of this log is at work already
 ├── JournalError              the stored history cannot be used
 │   ├── NotRecorded           the log takes no record at the moment; nothing was changed
 │   ├── JournalUnreadable     a record does not parse, or was written by a newer version
 │   │   └── RecordRedacted    its payload was taken out by a retention run
+│   ├── RetentionUnproven     what would be left does not come to the same state; nothing more is taken away
 │   └── ProjectionUnusable    the SQLite projection cannot be opened or migrated
 └── InvariantViolation        our own fault: a rule of the core was broken; the service stops
 
@@ -60,6 +64,18 @@ class CheckpointRejected(HostError, ValueError):
     """A policy checkpoint cannot be loaded here: damaged, of another architecture or another shape."""
 
 
+class ArchiveUnusable(HostError, RuntimeError):
+    """The archive folder cannot take what a retention run is to keep there. Nothing was taken away."""
+
+
+class HeadNotKept(HostError, ValueError):
+    """A head that a retention run is to keep provable is not one of this log. Nothing was changed."""
+
+
+class RetentionBusy(HostError, RuntimeError):
+    """A retention run of this log is at work already; one at a time."""
+
+
 class JournalError(TamiyoError):
     """The stored history cannot be used as it is."""
 
@@ -84,6 +100,10 @@ class RecordRedacted(JournalUnreadable):
             "after it"
         )
         self.lsn = lsn
+
+
+class RetentionUnproven(JournalError):
+    """What would be left of the log does not come to the state that there is. Nothing more is taken away."""
 
 
 class ProjectionUnusable(JournalError):

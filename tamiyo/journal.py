@@ -16,21 +16,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import wal
-from tamiyo.beginning import beginning
+from tamiyo.beginning import beginning, folded, with_content
 from tamiyo.clock import Clock
-from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import CHECKPOINT_STEPS
 from tamiyo.core.breakers import OPEN
 from tamiyo.core.decide import log_trial
 from tamiyo.core.events import Event, encode
-from tamiyo.core.evolve import Fold, Folded, evolve, evolve_all
+from tamiyo.core.evolve import Folded, evolve, evolve_all
 from tamiyo.core.state import State
 from tamiyo.errors import TamiyoError
 from tamiyo.owed import Owed, ReleasedPause
 from tamiyo.records import Arrival, JournalUnavailable, Recorded, translated
 from tamiyo.riders import RIDERS_MAX, Make, Riders
 from tamiyo.snapshots import Snapshots
-from tamiyo.stored import event_of
 
 __all__ = ["Checkpoint", "Journal"]
 
@@ -145,16 +143,30 @@ class Journal:
             riders = self._riders.next
             return self._queue([*riders, make], len(riders))
 
-    def record_aside(self, make: Make) -> Recorded | None:
+    def record_aside(self, make: Make, *, log: wal.Log | None = None) -> Recorded | None:
         """Queue a batch of another thread's, after what is owed from before; None where there is nothing to say.
 
-        Raises as `record`, and what `refusal` raises; JournalUnavailable while the log's breaker is open, too.
+        `log` is as for `record`. Raises as `record`, and what `refusal` raises; JournalUnavailable while the log's
+        breaker is open, too.
         """
         with self._lock:
             self.require()
             self.settle()
             self.require()  # what was owed may have opened the breaker
-            recorded = self.record(make)
+            recorded = self.record(make, log=log)
+            return recorded if recorded.events else None
+
+    def record_in_emergency(self, make: Make, *, log: wal.Log) -> Recorded | None:
+        """Queue a batch into the room that a full log keeps for that, alone: what is owed and who rides need more room.
+
+        Raises as `record_aside`.
+        """
+        with self._lock:
+            self.require()
+            self._adopt_pending()
+            if log is not self._log:
+                raise JournalUnavailable("log_failed")
+            recorded = self._queue([make], emergency=True)
             return recorded if recorded.events else None
 
     def ride(self, make: Make) -> bool:
@@ -279,7 +291,7 @@ class Journal:
         finally:
             self._log.close(CLOSE_TIMEOUT_S)
 
-    def _queue(self, makers: Sequence[Make], riders: int = 0) -> Recorded:
+    def _queue(self, makers: Sequence[Make], riders: int = 0, *, emergency: bool = False) -> Recorded:
         """Fold and queue what `makers` say, each after the one before it; the first `riders` of them have ridden."""
         after, now_ns, events = self._state, self.now_ns(), list[Event]()
         for make in makers:
@@ -293,7 +305,8 @@ class Journal:
             self._riders = ridden
             return Recorded((), first_lsn, None)
         with self._adopting(events, after, ridden):
-            pending = translated(lambda: self._log.submit([encode(event) for event in events]))
+            records = [encode(event) for event in events]
+            pending = translated(lambda: self._log.submit(records, emergency=emergency))
         return Recorded(tuple(events), pending.first_lsn, pending)
 
     @contextmanager
@@ -330,20 +343,13 @@ class Journal:
 
     def _fold(self, log: wal.Log) -> State:
         """Fold a log to its end. Its contents are kept at the end, so that nothing is half-way visible meanwhile."""
-        begun = beginning(log, self._snapshots)
-        fold, contents = Fold(begun.state), dict(begun.contents)
-        for entry in log.read(begun.state.last_lsn):
-            event = event_of(entry)
-            fold.take(entry.lsn, event)
-            if isinstance(event, journal.BlueprintObserved):
-                contents = _with_content(contents, event, fold.state())
-        self._contents = contents
-        return fold.state()
+        state, self._contents = folded(log, beginning(log, self._snapshots))
+        return state
 
     def _contents_after(self, events: Sequence[Event], after: State) -> dict[str, bytes]:
         contents = self._contents
         for event in events:
-            contents = _with_content(contents, event, after)
+            contents = with_content(contents, event, after)
         return contents
 
     def _start_trial_when_due(self) -> None:
@@ -407,11 +413,3 @@ class Journal:
             )
             self._owed.told(self._state.last_lsn, self._log.durable_lsn)
         trial.result()
-
-
-def _with_content(contents: dict[str, bytes], event: Event, after: State) -> dict[str, bytes]:
-    """The content of each blueprint's last version, no more: it is there before the state names it."""
-    if not isinstance(event, journal.BlueprintObserved) or not event.content:
-        return contents
-    live = {seen.blueprint.digest for seen in after.blueprints.values() if seen.blueprint is not None}
-    return {digest: kept for digest, kept in contents.items() if digest in live} | {event.digest: event.content}

@@ -3,6 +3,7 @@
     <dir>/requests/<written_unix_ns, 20 digits>-<request id>.json    what is asked for, oldest first by name
     <dir>/requests/.<anything>                                       being written; nobody reads it
     <dir>/requests/aside/<name>, <name>.reason                       what could not be used, and why
+    <dir>/requests/answers/<name>                                    what came of one that is answered, the last 16
 
 A request appears whole, by an atomic rename. Whoever takes it up journals its id before the file goes, so that a
 crash in between applies it once. What cannot be used is moved aside with the reason and never deleted.
@@ -25,24 +26,36 @@ from tamiyo.core.directives import DIRECTIVES
 from tamiyo.errors import RequestRejected
 from tamiyo.words import WORDS_MAX, fault_of_text
 
-__all__ = ["PER_SCAN_MAX", "REQUESTS", "Request", "RequestBox"]
+__all__ = ["PER_SCAN_MAX", "REQUESTS", "RETAIN", "Request", "RequestBox"]
 
 REQUESTS = "requests"
+RETAIN = "retain"
+"""The one request that is no directive but a job: a retention run."""
 ASIDE = "aside"
+ANSWERS = "answers"
+ANSWERS_KEPT = 16
+KEEP_HEADS_MAX = 16
+PATH_MAX = 4_096
 VERSION = 1
 BYTES_MAX = 16 * 1024  # a request is a few hundred bytes
 PER_SCAN_MAX = 64
+TEXTS = ("request_id", "directive", "operator", "reason")
 NAME_BYTES_MAX = 240  # so that ".reason" still fits a file name
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an operator asks for: a directive of `tamiyo.core.directives`, who asks, why, under which id."""
+    """What an operator asks for: a directive of `tamiyo.core.directives` or `RETAIN`, who asks, why, under which id.
+
+    `archive`, a folder's absolute path, and `keep_heads`, heads of the log as text, belong to `RETAIN` alone.
+    """
 
     request_id: str
     directive: str
     operator: str
     reason: str
+    archive: str = ""
+    keep_heads: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what could not be journaled.
@@ -50,8 +63,15 @@ class Request:
         Raises:
             RequestRejected: naming the field.
         """
-        if self.directive not in DIRECTIVES:
+        if self.directive not in (*DIRECTIVES, RETAIN):
             raise RequestRejected(f"there is no directive {self.directive!r:.80}; known are {', '.join(DIRECTIVES)}")
+        if self.directive != RETAIN and (self.archive or self.keep_heads):
+            raise RequestRejected(f"{self.directive} has no archive and keeps no heads; {RETAIN} does")
+        fault = fault_of_text(self.archive, 0, PATH_MAX)
+        if fault or (self.archive and not Path(self.archive).is_absolute()):
+            raise RequestRejected(f"a request's archive {fault or 'is no absolute path'}")
+        if len(self.keep_heads) > KEEP_HEADS_MAX or any(fault_of_text(head, 1, WORDS_MAX) for head in self.keep_heads):
+            raise RequestRejected(f"a request's keep_heads are at most {KEEP_HEADS_MAX} heads of the log, a line each")
         for name, least in (("request_id", 1), ("operator", 1), ("reason", 0)):
             fault = fault_of_text(getattr(self, name), least, WORDS_MAX)
             if fault:
@@ -77,7 +97,9 @@ class RequestBox:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(orjson.dumps({"version": VERSION} | asdict(request)))
+                file.write(
+                    orjson.dumps({"version": VERSION} | {k: v for k, v in asdict(request).items() if _says(k, v)})
+                )
                 file.flush()
                 os.fsync(file.fileno())
             draft.rename(self.path / name)
@@ -86,6 +108,30 @@ class RequestBox:
             raise
         _sync_directory(self.path)
         return self.path / name
+
+    def answer(self, path: Path, answer: bytes) -> None:
+        """Leave what came of a request, for whoever asked; only the last ones are kept. Raises OSError."""
+        answers = self.path / ANSWERS
+        answers.mkdir(exist_ok=True)
+        draft = answers / f".{uuid4().hex}.tmp"
+        try:
+            draft.write_bytes(answer)
+            draft.rename(answers / path.name)
+        except BaseException:  # as above
+            draft.unlink(missing_ok=True)
+            raise
+        for old in sorted(answers.iterdir())[:-ANSWERS_KEPT]:
+            old.unlink(missing_ok=True)
+
+    def take_answer(self, path: Path) -> bytes | None:
+        """What came of a request that is gone, once; None where nothing was said. Raises OSError."""
+        answer = self.path / ANSWERS / path.name
+        try:
+            said = answer.read_bytes()
+        except FileNotFoundError:
+            return None
+        answer.unlink(missing_ok=True)
+        return said
 
     def waiting(self) -> list[Path]:
         """The oldest requests, at most 64, in order; empty where there is no such directory.
@@ -125,7 +171,12 @@ class RequestBox:
 
 
 def _counts(name: str) -> bool:
-    return not name.startswith(".") and name != ASIDE
+    return not name.startswith(".") and name not in (ASIDE, ANSWERS)
+
+
+def _says(name: str, value: object) -> bool:
+    """What a directive does not have is left out, so that an older service reads it."""
+    return name in TEXTS or bool(value)
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -154,12 +205,16 @@ def _request(data: bytes) -> Request:
         raise RequestRejected(f"a request is one JSON object: {error}") from error
     if not isinstance(found, dict) or found.get("version") != VERSION:
         raise RequestRejected(f"a request is one JSON object of version {VERSION}")
-    names = ("request_id", "directive", "operator", "reason")
-    wrong = [name for name in names if not isinstance(found.get(name), str)]
-    strange = sorted(set(found) - {"version", *names})
+    wrong = [name for name in TEXTS if not isinstance(found.get(name), str)]
+    strange = sorted(set(found) - {"version", "archive", "keep_heads", *TEXTS})
+    archive, heads = found.get("archive", ""), found.get("keep_heads", [])
+    if not isinstance(archive, str):
+        wrong.append("archive")
+    if not isinstance(heads, list) or not all(isinstance(head, str) for head in heads):
+        wrong.append("keep_heads")
     if wrong or strange:
-        raise RequestRejected(f"a request has the texts {', '.join(names)} and no more; see {wrong or strange!r:.200}")
-    return Request(**{name: found[name] for name in names})
+        raise RequestRejected(f"a request has the texts {', '.join(TEXTS)} and no more; see {wrong or strange!r:.200}")
+    return Request(**{name: found[name] for name in TEXTS}, archive=archive, keep_heads=tuple(heads))
 
 
 def _sync_directory(path: Path) -> None:

@@ -12,6 +12,8 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,7 +31,7 @@ from tamiyo.core.state import State
 from tamiyo.delivery import delivery
 from tamiyo.derived import Derived
 from tamiyo.directives import Directives
-from tamiyo.errors import InvariantViolation, PacketRejected, ServiceClosed
+from tamiyo.errors import InvariantViolation, PacketRejected, RequestRejected, ServiceClosed
 from tamiyo.fingerprint import code_fingerprint, service_opened
 from tamiyo.graph import GraphBuilder
 from tamiyo.journal import Journal
@@ -37,11 +39,15 @@ from tamiyo.keeper import Keeper
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.library import Library
 from tamiyo.outbox import Outbox
+from tamiyo.pace import Restful
 from tamiyo.policy import Policy
 from tamiyo.policy.baseline import BaselinePolicy
 from tamiyo.probe import warn_of_a_slow_disk
 from tamiyo.records import JournalUnavailable
 from tamiyo.requests import Request
+from tamiyo.retention import Order, Preview, Report
+from tamiyo.retention.beside import Retainer, answered
+from tamiyo.retention.preview import preview_of
 from tamiyo.snapshots import Snapshots
 from tamiyo.stages import Stages, Step, StepTimings
 from tamiyo.upkeep import Upkeep
@@ -76,9 +82,10 @@ class TamiyoService:
         self._stages = stages
         folder = directory if snapshots is not None else None  # else nothing but the log is read or written
         self._derived = Derived(folder)
-        self._directives = Directives(journal, folder)
-        self._outbox = Outbox(journal, clock, self._keep_up, budget_ms=settings.publish_timeout_ms)
         self._keeper = Keeper(journal, snapshots)
+        self._retainer = Retainer(journal, settings.windows(), self._keeper.want_base)
+        self._directives = Directives(journal, folder, self._begin_retention)
+        self._outbox = Outbox(journal, clock, self._keep_up, budget_ms=settings.publish_timeout_ms)
         self._upkeep = Upkeep(journal, self._directives, self._keeper)
         self._upkeep.start()
         # A service that is dropped without close() leaves no thread at work. Only the event is kept for that: the
@@ -230,6 +237,42 @@ class TamiyoService:
         self._require_open("publish_history")
         return await self._outbox.publish(bus)
 
+    def retain(self, *, archive: Path | str | None = None, keep_heads: Iterable[wal.Head] = ()) -> Report:
+        """Take from the log what is older than its window and nothing needs any more; `Settings` has the windows.
+
+        For a host's worker, now and then: it is done on a thread of its own beside the steps, and this call waits for
+        it. What was begun before a crash is finished first. Closing the service stops it.
+
+        Args:
+            archive: the folder where pruned segments are kept, compressed; None where they are not.
+            keep_heads: heads of this log, kept elsewhere, that are to stay provable although their records go.
+
+        Raises:
+            ServiceClosed: after `close()`, or stopped by it; the next run goes on with it.
+            RetentionBusy: another run is at work.
+            NotRecorded: the log takes no record at the moment; nothing was changed.
+            ArchiveUnusable: the archive folder takes nothing; nothing was taken away.
+            HeadNotKept: a head is not one of this log; nothing was changed.
+            RetentionUnproven: what would be left does not come to the same state; nothing more was taken away.
+            JournalUnreadable: the history itself cannot be read.
+            wal.LogError: the disk failed or is full. What was begun is finished by the next run.
+        """
+        self._require_open("retain")
+        folder = None if archive is None else Path(archive)
+        return self._retainer.begin(Order(uuid4().hex, folder, tuple(keep_heads))).result()
+
+    def preview_retention(self) -> Preview:
+        """What `retain` would take now, and what could not be recomputed any more; changes nothing.
+
+        Raises:
+            ServiceClosed: after `close()`.
+            JournalUnreadable: the history itself cannot be read.
+            wal.LogError: the log cannot be read.
+        """
+        self._require_open("preview_retention")
+        journal = self._journal
+        return preview_of(journal.log, journal.state, self.settings.windows(), journal.now_ns(), Restful())
+
     @property
     def state(self) -> State:
         """The controller's state after everything that was journaled; frozen."""
@@ -259,6 +302,7 @@ class TamiyoService:
             if self._released:
                 return
             self._upkeep.stop()
+            self._retainer.stop(FLUSH_TIMEOUT_S)
             self._stages.close()
             self._journal.close()
             self._released = True
@@ -294,6 +338,15 @@ class TamiyoService:
         taken_up = self._directives.take_up(timeout_s)
         self._derived.export(self._journal.state)
         return taken_up
+
+    def _begin_retention(self, request: Request) -> Future[bytes]:
+        """Begin the run that a request asks for; the answer is its report, as JSON."""
+        folder = Path(request.archive) if request.archive else None
+        try:
+            heads = tuple(wal.Head.parse(head) for head in request.keep_heads)
+        except ValueError as error:
+            raise RequestRejected(str(error)) from error
+        return answered(self._retainer.begin(Order(request.request_id, folder, heads)))
 
     def _require_open(self, call: str) -> None:
         if self._closed:

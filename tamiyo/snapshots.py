@@ -113,6 +113,12 @@ class Snapshots:
                 _remove(path)
         return None
 
+    def drop_before(self, lsn: int) -> None:
+        """Remove the snapshots of states before `lsn`: what follows from them will not be there to be folded."""
+        for path in self._newest_first():
+            if _lsn_of(path) < lsn:
+                _remove(path)
+
     def _newest_first(self) -> list[Path]:
         try:
             found = [path for path in self.path.iterdir() if path.suffix == SUFFIX and path.stem.isdecimal()]

@@ -14,7 +14,7 @@ from wal.disk import NO_ROOM, Disk, OsDisk
 from wal.entries import Commit, Entry, Pending, Staged
 from wal.errors import LogBusy, LogError, LogFailed, LogFull
 from wal.frames import CONTROL_BYTES
-from wal.head import Head
+from wal.head import Head, standing
 from wal.listing import SegmentInfo, segments
 from wal.lock import Lock
 from wal.prune import Pruned, drop_segments
@@ -149,6 +149,14 @@ class Log:
         """Return the head of all that is acknowledged. Keep it elsewhere: it is what the log can be checked against."""
         size, nodes, chain = self._writer.durable_head
         return Head(self._writer.log_id, size, bag(nodes), chain)
+
+    def standing(self, head: Head) -> str:
+        """Say what this log makes of a head kept elsewhere: "confirmed", "contradicted" or "unprovable".
+
+        The last is for one whose records were pruned and that was not kept. Raises LogError when the log has not come
+        so far, LogCorrupt, LogTampered or OSError.
+        """
+        return standing(self.path, self._disk, head, self._writer.log_id)
 
     def prune(self, before_lsn: int, *, keep_heads: Iterable[Head] = ()) -> Pruned:
         """Drop the segments all of whose records are below `before_lsn`; takes no free space.

@@ -54,6 +54,11 @@ class Unpublished:
         self.known_from_lsn = known_from_lsn
         self._waiting: dict[int, tuple[str, int]] = {}  # by LSN: id, and the step whose command it reports
 
+    def forget_upto(self, lsn: int) -> None:
+        """Of the reports up to an LSN nothing is known any more: the payload of the last one was taken out."""
+        self.known_from_lsn = max(self.known_from_lsn, lsn + 1)
+        self._waiting = {place: held for place, held in self._waiting.items() if place > lsn}
+
     def take(self, lsn: int, event: Event) -> None:
         """Follow one event that was found to be in order."""
         if isinstance(event, journal.FieldReportIssued):

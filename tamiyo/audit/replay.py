@@ -124,6 +124,16 @@ class Auditor:
         if lsn > state.outbox.reports_lsn and isinstance(event, journal.FieldReportIssued | journal.CommitLate):
             self._reports.take(lsn, event)
 
+    def recall_redacted(self, entry: wal.Redacted) -> None:
+        """The same of a record whose payload was taken out; what a report said is not needed to go on.
+
+        Raises:
+            RecordRedacted: it is no report.
+        """
+        if MESSAGES.get(entry.kind) is not journal.FieldReportIssued:
+            event_of(entry)
+        self._reports.forget_upto(entry.lsn)
+
     def take(self, lsn: int, event: Event) -> None:
         """Check one event against what was recomputed, then fold it."""
         self._check(lsn, event)
@@ -406,7 +416,10 @@ def replay(
     """
     auditor = Auditor(None if base is None else read_base(base))
     for entry in entries:
-        if entry.lsn <= auditor.found.begun_lsn:
+        before = entry.lsn <= auditor.found.begun_lsn
+        if before and isinstance(entry, wal.Redacted):
+            auditor.recall_redacted(entry)
+        elif before:
             auditor.recall(entry.lsn, event_of(entry))
         elif isinstance(entry, wal.Redacted):
             auditor.take_redacted(entry)

@@ -16,6 +16,7 @@ COMMANDS = MappingProxyType(
         "status": "what a directory's log and projection say",
         "doctor": "whether the projection says what the log says, and make it anew where it does not",
         "conservative": "switch conservative mode on or off, beside a live service or without one",
+        "retain": "take from a log what is older than its window, or say what would go",
         "policy": "make and inspect policy checkpoints",
     }
 )

@@ -14,7 +14,7 @@ import click
 import wal
 from tamiyo.errors import RequestRejected, TamiyoError
 
-__all__ = ["command"]
+__all__ = ["command", "operator_name"]
 
 WAIT_S = 5.0
 LOOK_EVERY_S = 0.05
@@ -39,7 +39,7 @@ def command(mode: str, directory: Path, reason: str, operator: str | None, wait_
     if not any((directory / "wal").glob("*.wal")):
         raise click.UsageError(f"{directory} has no log: {directory / 'wal'} holds no segment")
     try:
-        request = Request(uuid4().hex, f"conservative_{mode}", operator or _user(), reason)
+        request = Request(uuid4().hex, f"conservative_{mode}", operator or operator_name(), reason)
         path = RequestBox(directory).leave(request)
     except RequestRejected as error:
         raise click.UsageError(str(error)) from error
@@ -93,7 +93,8 @@ def _was_set_aside(path: Path) -> bool:
     return _aside(path).exists()
 
 
-def _user() -> str:
+def operator_name() -> str:
+    """Who this runs as."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a process without a user name

@@ -926,20 +926,24 @@ class SnapshotTaken(_message.Message):
     def __init__(self, at_lsn: _Optional[int] = ..., digest: _Optional[str] = ..., stored: _Optional[bool] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
 
 class RetentionPlanned(_message.Message):
-    __slots__ = ("run_id", "event_time_ns", "prune_before_lsn", "base_lsn", "payloads", "archive")
+    __slots__ = ("run_id", "event_time_ns", "prune_before_lsn", "base_lsn", "payloads", "archive", "segments", "keep_heads")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
     PRUNE_BEFORE_LSN_FIELD_NUMBER: _ClassVar[int]
     BASE_LSN_FIELD_NUMBER: _ClassVar[int]
     PAYLOADS_FIELD_NUMBER: _ClassVar[int]
     ARCHIVE_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    KEEP_HEADS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     event_time_ns: int
     prune_before_lsn: int
     base_lsn: int
     payloads: _containers.RepeatedCompositeFieldContainer[PayloadWindow]
     archive: str
-    def __init__(self, run_id: _Optional[str] = ..., event_time_ns: _Optional[int] = ..., prune_before_lsn: _Optional[int] = ..., base_lsn: _Optional[int] = ..., payloads: _Optional[_Iterable[_Union[PayloadWindow, _Mapping]]] = ..., archive: _Optional[str] = ...) -> None: ...
+    segments: _containers.RepeatedCompositeFieldContainer[PrunedSegment]
+    keep_heads: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, run_id: _Optional[str] = ..., event_time_ns: _Optional[int] = ..., prune_before_lsn: _Optional[int] = ..., base_lsn: _Optional[int] = ..., payloads: _Optional[_Iterable[_Union[PayloadWindow, _Mapping]]] = ..., archive: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[PrunedSegment, _Mapping]]] = ..., keep_heads: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PayloadWindow(_message.Message):
     __slots__ = ("kind", "window_ns", "upto_lsn")

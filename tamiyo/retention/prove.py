@@ -1,0 +1,94 @@
+"""The proof that nothing is lost: what is left of a log, from the base that stays, comes to the state that there is."""
+
+from itertools import takewhile
+
+import wal
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.base import contents_of, read_base
+from tamiyo.core.events import KINDS
+from tamiyo.core.evolve import Fold
+from tamiyo.core.paced import Pace
+from tamiyo.core.state import State
+from tamiyo.errors import InvariantViolation, JournalUnreadable, RetentionUnproven
+from tamiyo.retention.source import Source, entry_at
+from tamiyo.stored import event_of
+
+__all__ = ["base_at", "prove"]
+
+
+def base_at(source: Source, lsn: int) -> journal.StateBase:
+    """The base that stands at an LSN.
+
+    Raises:
+        RetentionUnproven: there is none, or it cannot be read.
+    """
+    try:
+        entry = entry_at(source, lsn)
+        base = None if entry is None or entry.kind != KINDS[journal.StateBase] else event_of(entry)
+    except (wal.Trimmed, JournalUnreadable) as error:
+        raise _unproven(f"the base of LSN {lsn} cannot be read: {error}") from error
+    if not isinstance(base, journal.StateBase):
+        raise _unproven(f"no base stands at LSN {lsn}")
+    return base
+
+
+def prove(source: Source, base: journal.StateBase, gone_lsn: int, planned_lsn: int, state: State, pace: Pace) -> str:
+    """Fold what is left, from a base on, and compare.
+
+    Args:
+        source: the log.
+        base: the one that stays.
+        gone_lsn: the last LSN of which anything goes: nothing up to it is read.
+        planned_lsn: the LSN of the run's plan.
+        state: what the log comes to at `state.last_lsn`, which is the plan's or a later one and durable.
+        pace: called all along.
+
+    Returns:
+        The digest at `planned_lsn`.
+
+    Raises:
+        RetentionUnproven: what is left comes to another state, or cannot be read.
+        wal.LogError: the log cannot be read.
+    """
+    if base.needs_lsn <= gone_lsn:
+        raise _unproven(
+            f"the base of LSN {base.at_lsn} needs LSN {base.needs_lsn}, and what goes reaches LSN {gone_lsn}"
+        )
+    try:
+        begun = read_base(base)
+        _require_contents(source, base, begun)
+        fold = Fold(begun)
+        digest = ""
+        for entry in takewhile(lambda entry: entry.lsn <= state.last_lsn, source.read(base.at_lsn)):
+            fold.take(entry.lsn, event_of(entry))
+            if entry.lsn == planned_lsn:
+                digest = fold.state().digest(pace)
+            pace()
+        found = fold.state().digest(pace)
+    except (JournalUnreadable, InvariantViolation) as error:
+        raise _unproven(str(error)) from error
+    if fold.last_lsn != state.last_lsn or found != state.digest(pace):
+        raise _unproven(
+            f"from the base of LSN {base.at_lsn} on the log comes to {found} at LSN {fold.last_lsn}, and the state is "
+            f"{state.digest(pace)} at LSN {state.last_lsn}"
+        )
+    return digest
+
+
+def _require_contents(source: Source, base: journal.StateBase, begun: State) -> None:
+    """The contents of blueprints that the base has left out are where it says, past what goes."""
+    kept = contents_of(base)
+    for blueprint_id, seen in begun.blueprints.items():
+        if seen.blueprint is None or seen.blueprint.digest in kept:
+            continue
+        entry = entry_at(source, seen.content_lsn)
+        observed = None if entry is None else event_of(entry)
+        if not isinstance(observed, journal.BlueprintObserved) or observed.digest != seen.blueprint.digest:
+            raise _unproven(f"the content of blueprint {blueprint_id!r} is not at LSN {seen.content_lsn}")
+
+
+def _unproven(what: str) -> RetentionUnproven:
+    return RetentionUnproven(
+        f"{what}: nothing more is taken away. Audit the directory (`tamiyo audit`), and keep it as it is until that is "
+        "explained"
+    )

@@ -1,0 +1,52 @@
+"""A log to read from: an open one, or the files of one that somebody else may have open."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import wal
+
+__all__ = ["Files", "Source", "entry_at", "last_lsn_of"]
+
+
+class Source(Protocol):
+    """What `wal.Log` and `Files` have in common."""
+
+    def segments(self) -> list[wal.SegmentInfo]:
+        """The segments in order."""
+
+    def read(self, after: int | None = 0) -> Iterator[wal.Entry]:
+        """The durable entries past an LSN."""
+
+    def reader(self, after: int | None = 0) -> wal.Reader:
+        """The same in portions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The log in a directory, read without its lock."""
+
+    path: Path
+
+    def segments(self) -> list[wal.SegmentInfo]:
+        """The segments in order."""
+        return wal.segments(self.path)
+
+    def read(self, after: int | None = 0) -> Iterator[wal.Entry]:
+        """The durable entries past an LSN."""
+        return wal.read(self.path, after)
+
+    def reader(self, after: int | None = 0) -> wal.Reader:
+        """The same in portions."""
+        return wal.Reader(self.path, after)
+
+
+def entry_at(source: Source, lsn: int) -> wal.Entry | None:
+    """The entry at an LSN, None where the log does not reach it. Raises what reading raises."""
+    return next(iter(source.reader(lsn - 1).poll(1)), None)
+
+
+def last_lsn_of(segment: wal.SegmentInfo) -> int:
+    """The last LSN of a segment; of the one in use, one that no log reaches."""
+    return 2**63 if segment.last_lsn is None else segment.last_lsn
