@@ -98,6 +98,10 @@ class Holdings:
     outbox: Outbox
     taken: Mapping[int, int] = field(default_factory=dict)
 
+    def before(self, base: BaseMark) -> BaseMark | None:
+        """The base that speaks of the latest record before what another speaks of."""
+        return max((other for other in self.bases if other.at_lsn < base.at_lsn), key=lambda b: b.at_lsn, default=None)
+
     def older_than(self, time_ns: int) -> int:
         """The last LSN that is known to be older, 0 where none is."""
         return max((lsn for lsn, at_ns in self.times if at_ns < time_ns), default=0)

@@ -45,6 +45,22 @@ class Archive:
         self.folder = folder
         self._log_id = log_id
 
+    def require(self) -> None:
+        """Make the folder, where it is not there: nothing is planned for one that cannot be had.
+
+        Raises:
+            ArchiveUnusable: it cannot be made, or written.
+        """
+        try:
+            self._make_folder()
+            draft = self.folder / f".{uuid4().hex}.tmp"
+            draft.touch(exist_ok=False)
+            draft.unlink()
+        except OSError as error:
+            raise ArchiveUnusable(
+                f"nothing can be kept in {self.folder}: {error}. Nothing was changed; give another folder"
+            ) from error
+
     def keep(self, segment: Path, pace: Pace) -> tuple[str, str]:
         """Keep one segment; doing it again keeps it once.
 

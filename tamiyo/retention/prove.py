@@ -9,11 +9,11 @@ from tamiyo.core.events import KINDS
 from tamiyo.core.evolve import Fold
 from tamiyo.core.paced import Pace
 from tamiyo.core.state import State
-from tamiyo.errors import InvariantViolation, JournalUnreadable, RetentionUnproven
+from tamiyo.errors import InvariantViolation, JournalUnreadable, RecordRedacted, RetentionUnproven
 from tamiyo.retention.source import Source, entry_at
 from tamiyo.stored import event_of
 
-__all__ = ["base_at", "prove"]
+__all__ = ["base_at", "confirm", "prove"]
 
 
 def base_at(source: Source, lsn: int) -> journal.StateBase:
@@ -30,6 +30,30 @@ def base_at(source: Source, lsn: int) -> journal.StateBase:
     if not isinstance(base, journal.StateBase):
         raise _unproven(f"no base stands at LSN {lsn}")
     return base
+
+
+def confirm(source: Source, base: journal.StateBase, begun: State, pace: Pace) -> None:
+    """Fold up to a base from a state before it, and compare: the base will stand alone for what goes.
+
+    Where a report on the way has lost its payload, the run that took it has done this.
+
+    Raises:
+        RetentionUnproven: the base is not what the log comes to there.
+        wal.LogError: the log cannot be read.
+    """
+    fold = Fold(begun)
+    try:
+        for entry in takewhile(lambda entry: entry.lsn <= base.at_lsn, source.read(begun.last_lsn)):
+            fold.take(entry.lsn, event_of(entry))
+            pace()
+    except RecordRedacted:
+        return
+    except (JournalUnreadable, InvariantViolation) as error:
+        raise _unproven(str(error)) from error
+    found = fold.state().digest(pace)
+    comparable = base.digest.partition(":")[0] == found.partition(":")[0]
+    if fold.last_lsn != base.at_lsn or (comparable and base.digest != found):
+        raise _unproven(f"the log comes to {found} at LSN {fold.last_lsn}, and the base of it says {base.digest}")
 
 
 def prove(source: Source, base: journal.StateBase, gone_lsn: int, planned_lsn: int, state: State, pace: Pace) -> str:

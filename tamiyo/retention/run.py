@@ -18,6 +18,7 @@ from pathlib import Path
 
 import wal
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.base import read_base
 from tamiyo.core.events import Event
 from tamiyo.core.evolve import evolve
 from tamiyo.core.paced import Pace, without_rest
@@ -27,7 +28,7 @@ from tamiyo.errors import HeadNotKept, NotRecorded, RetentionBusy
 from tamiyo.journal import Journal
 from tamiyo.records import JournalUnavailable, Recorded
 from tamiyo.retention.archive import Archive
-from tamiyo.retention.prove import base_at, prove
+from tamiyo.retention.prove import base_at, confirm, prove
 from tamiyo.retention.report import Outcome, Report
 from tamiyo.retention.survey import Survey, count_payloads, survey, takes
 
@@ -69,6 +70,9 @@ class _Begun:
     state: State
     log: wal.Log
     taken_lsn: int  # up to which an earlier run has taken all payloads that this one takes
+    earlier: State | None = None  # a state before the base's, that the log can be folded on from
+    archive: Path | None = None
+    heads: tuple[wal.Head, ...] = ()
     resumed: bool = False
 
     @property
@@ -116,10 +120,14 @@ class Retention:
     def _run(self, order: Order, pace: Pace, tell: Tell) -> Report:
         log = self._journal.log
         _require_heads(log, order)
+        if order.archive is not None:
+            folder = order.archive.absolute()
+            Archive(folder, log.head().log_id).require()
+            order = replace(order, archive=folder)
         found = self._survey(log, pace, tell)
         outcomes: list[Outcome] = []
         if found.unfinished is not None:
-            outcomes.append(self._resume(found.unfinished, log, pace, tell))
+            outcomes.append(self._resume(found.unfinished, order, log, pace, tell))
             found = self._survey(log, pace, tell)
         while True:
             drafted = plan(self._journal.now_ns(), found.holdings, self._windows)
@@ -147,27 +155,36 @@ class Retention:
                 if self._journal.log is not log or drafted.empty:
                     return ()
                 event, lsn = self._event(drafted, order), state.last_lsn + 1
-                made.append(_Begun(lsn, event, evolve(state, lsn, event), log, _taken_lsn(drafted, found)))
+                made.append(
+                    _Begun(
+                        lsn, event, evolve(state, lsn, event), log, _taken_lsn(drafted, found),
+                        archive=order.archive, heads=order.keep_heads,
+                    )
+                )  # fmt: skip
                 return (event,)
 
             return planned
 
         tell("plan", order.run_id)
+        earlier = _earlier(log, plan(self._journal.now_ns(), found.holdings, self._windows), found)
         self._record(make(SEGMENTS_MAX), log, pace, in_emergency=make(SEGMENTS_IN_EMERGENCY))
-        return made[0] if made else None
+        return replace(made[0], earlier=earlier) if made else None
 
     def _event(self, drafted: Plan, order: Order) -> journal.RetentionPlanned:
-        archive = "" if order.archive is None else str(order.archive.absolute())
         heads = [str(head) for head in order.keep_heads]
-        return drafted.event(order.run_id, self._windows, archive=archive, keep_heads=heads)
+        return drafted.event(order.run_id, self._windows, archive=str(order.archive or ""), keep_heads=heads)
 
     def _resume(
-        self, unfinished: tuple[int, journal.RetentionPlanned], log: wal.Log, pace: Pace, tell: Tell
+        self, unfinished: tuple[int, journal.RetentionPlanned], order: Order, log: wal.Log, pace: Pace, tell: Tell
     ) -> Outcome:
-        """Finish the run of an earlier process, as it was planned."""
+        """Finish the run of an earlier process, as it was planned; into another archive where one is given now."""
         lsn, planned = unfinished
-        state = self._durable_state(log, pace)
-        return self._finish(_Begun(lsn, planned, state, log, taken_lsn=0, resumed=True), pace, tell)
+        begun = _Begun(
+            lsn, planned, self._durable_state(log, pace), log, taken_lsn=0, resumed=True,
+            archive=(order.archive or Path(planned.archive)) if planned.archive else None,
+            heads=order.keep_heads or tuple(wal.Head.parse(head) for head in planned.keep_heads),
+        )  # fmt: skip
+        return self._finish(begun, pace, tell)
 
     def _durable_state(self, log: wal.Log, pace: Pace) -> State:
         state = self._journal.state
@@ -181,15 +198,16 @@ class Retention:
     def _finish(self, begun: _Begun, pace: Pace, tell: Tell) -> Outcome:
         log, planned = begun.log, begun.planned
         base = base_at(log, planned.base_lsn)
-        tell("archive", planned.archive or "not asked for")
+        tell("archive", str(begun.archive or "not asked for"))
         kept = self._archived(begun, pace)
         tell("prove", f"folding from LSN {base.at_lsn} on")
+        if begun.earlier is not None:
+            confirm(log, base, begun.earlier, pace)
         prove(log, base, begun.gone_lsn, begun.lsn, begun.state, pace)
         if self._journal.snapshots is not None:
             self._journal.snapshots.drop_before(base.at_lsn)
         tell("prune", f"{len(planned.segments)} segments")
-        heads = [wal.Head.parse(head) for head in planned.keep_heads]
-        pruned = log.prune(planned.prune_before_lsn, keep_heads=heads)
+        pruned = log.prune(planned.prune_before_lsn, keep_heads=begun.heads)
         tell("redact", f"up to LSN {max(begun.payloads.values(), default=0)}")
         redaction = self._redacted(begun, pace)
         tell("prove again", f"folding from LSN {base.at_lsn} on")
@@ -211,17 +229,19 @@ class Retention:
     def _archived(self, begun: _Begun, pace: Pace) -> list[journal.PrunedSegment]:
         """The segments that go, each kept first where that was asked for. Those gone already were kept before."""
         segments = [journal.PrunedSegment.FromString(going.SerializeToString()) for going in begun.planned.segments]
-        if not begun.planned.archive or not segments:
+        if begun.archive is None or not segments:
             return segments
-        archive = Archive(Path(begun.planned.archive), begun.log.head().log_id)
+        log_id, planned = begun.log.head().log_id, Path(begun.planned.archive)
         there = {info.number: info.path for info in begun.log.segments()}
         for segment in segments:
             path = there.get(segment.segment)
-            if path is not None:
-                segment.archived_as, segment.archived_sha256 = archive.keep(path, pace)
+            if path is None:
+                archive = Archive(planned, log_id)
+                name = archive.name_of(segment.segment, segment.first_lsn)
+                segment.archived_as, segment.archived_sha256 = name, archive.sha256(name, pace)
             else:
-                segment.archived_as = archive.name_of(segment.segment, segment.first_lsn)
-                segment.archived_sha256 = archive.sha256(segment.archived_as, pace)
+                name, segment.archived_sha256 = Archive(begun.archive, log_id).keep(path, pace)
+                segment.archived_as = name if begun.archive == planned else str(begun.archive / name)
         return segments
 
     def _redacted(self, begun: _Begun, pace: Pace) -> wal.Redaction:
@@ -295,6 +315,16 @@ def _at(completed: journal.RetentionCompleted, now_ns: int) -> journal.Retention
 def _taken_lsn(drafted: Plan, found: Survey) -> int:
     """Up to where an earlier run has taken the payloads of every kind that goes now."""
     return min((found.holdings.taken.get(kind, 0) for kind in drafted.payloads), default=0)
+
+
+def _earlier(log: wal.Log, drafted: Plan, found: Survey) -> State | None:
+    """A state that the base can be folded from: of the base before it, or of an empty log. None where both went."""
+    if drafted.base is None:
+        return None
+    before = found.holdings.before(drafted.base)
+    if before is not None:
+        return read_base(base_at(log, before.lsn))
+    return State() if found.holdings.segments[0].first_lsn == 1 else None
 
 
 def _require_heads(log: wal.Log, order: Order) -> None:

@@ -81,10 +81,9 @@ class _LookedBack:
         return {window.kind: window.upto_lsn for window in last.payloads}
 
     def suffices(self, outbox: Outbox) -> bool:
-        """Whether reading on, towards the beginning, would find nothing that matters."""
-        return any(plan.run_id in self.completed for plan in self.plans.values()) and any(
-            base.at_lsn <= outbox.telemetry_lsn for base in self.bases
-        )
+        """Whether reading on, towards the beginning, would find nothing that matters: the base, and one before it."""
+        fit = [base for base in self.bases if base.at_lsn <= outbox.telemetry_lsn]
+        return len(fit) > 1 and any(plan.run_id in self.completed for plan in self.plans.values())
 
 
 def survey(source: Source, outbox: Outbox, windows: Windows, now_ns: int, pace: Pace = without_rest) -> Survey:
