@@ -26,6 +26,7 @@ from wal.segment import (
 from wal.shelf import (
     Segment,
     check_successor,
+    finished_tree,
     first_tree,
     read_segment,
     read_segments,
@@ -389,3 +390,19 @@ def test_a_seal_whose_frontier_is_not_the_tree_s_is_none(body: str) -> None:
     forged = {"another tree": bytes(len(hashes)), "a hash too few": hashes[:-32], "a hash too many": hashes + bytes(32)}
     overwrite(disk, before.path, start, encode(seal._replace(type=SEAL), forged[body]))
     assert sealed_tree(disk, before, after.header) is None
+
+
+def test_beside_the_writer_only_the_last_but_one_segment_may_lack_its_seal() -> None:
+    disk, before, after = sealed()
+    tree = finished_tree(disk, before, after, read_segments(PATH, disk)[-1])
+    assert tree is not None
+    assert tree.root() == after.header.root
+    offset, end = seal_span(before.header, after.header)
+    overwrite(disk, before.path, offset, bytes(end - offset))
+    assert finished_tree(disk, before, after, after) is None
+    with pytest.raises(wal.LogCorrupt) as caught:
+        finished_tree(disk, before, after, read_segments(PATH, disk)[-1])
+    assert (caught.value.segment, caught.value.offset_bytes) == (2, offset)
+    first_lsn = after.header.first_lsn
+    assert (caught.value.lsn, caught.value.last_lsn) == (first_lsn, first_lsn - 1), "it takes no record along"
+    assert caught.value.problem == "the seal of a finished segment is damaged"
