@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from log_rig import PATH, contents, entries, numbered, open_log, segments
+from log_rig import PATH, contents, entries, numbered, open_log, segments, wait_until
 
 import wal
 from wal.base import SLOT_BYTES
@@ -224,6 +224,29 @@ def test_nothing_is_pruned_while_nothing_sound_says_where_the_log_begins() -> No
         assert segments(disk) == before
     with open_log(disk) as log:
         assert log.prune(9).segments > 0
+
+
+class Swallowing(FaultDisk):
+    """Says that it wrote, and did not, while it is told so."""
+
+    swallows = False
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        return len(data) if self.swallows else super().pwrite(fd, data, offset)
+
+
+def test_nothing_is_pruned_when_the_new_beginning_does_not_read_back() -> None:
+    memory, heads = several()
+    disk = Swallowing(memory)
+    with open_log(disk) as log:
+        wait_until(lambda: log._writer.handover.quiet)
+        disk.swallows, before = True, contents(memory)
+        with pytest.raises(wal.LogFailed, match="does not read back"):
+            log.prune(9)
+        disk.swallows = False
+        assert contents(memory) == before
+        assert log.prune(9).segments > 0
+    assert wal.verify(PATH, heads[-1], disk=memory).expected == "confirmed"
 
 
 def test_a_redacted_form_that_lost_its_end_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
