@@ -20,8 +20,8 @@ TamiyoError
 │   └── ProjectionUnusable    the SQLite projection cannot be opened or migrated
 └── InvariantViolation        our own fault: a rule of the core was broken; the service stops
 
-Integrations and the demo add their own under HostError (`LibraryUnusable`, `ExtrasRejected`, `SeedStateRejected`,
-`RunCheckpointRejected`, `DemoUnavailable`), beside what raises them.
+Integrations, exports and the demo add their own under HostError (`LibraryUnusable`, `ExtrasRejected`,
+`SeedStateRejected`, `RunCheckpointRejected`, `ExportUnavailable`, `DemoUnavailable`), beside what raises them.
 
 Faults of disk, library, network and broker during a step are none of these: they are values that
 `decide` reads, and their answer is a command. The log's own errors are under `wal.LogError`.

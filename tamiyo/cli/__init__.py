@@ -15,6 +15,7 @@ COMMANDS = MappingProxyType(
         "audit": "check a log and recompute every decision in it",
         "status": "what a directory's log and projection say",
         "doctor": "whether the projection says what the log says, and make it anew where it does not",
+        "export": "decisions, steps and field reports as Parquet files",
         "conservative": "switch conservative mode on or off, beside a live service or without one",
         "retain": "take from a log what is older than its window, or say what would go",
         "policy": "make and inspect policy checkpoints",

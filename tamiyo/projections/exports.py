@@ -7,13 +7,15 @@ the new one, after a crash too.
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from tamiyo.core.norms import NORM_INPUTS, Norm
 from tamiyo.core.registries import Registries
 
-__all__ = ["NORMS_NAME", "export_norms", "export_registries", "registry_name"]
+__all__ = ["NORMS_NAME", "export_norms", "export_registries", "registry_name", "replaced"]
 
 NORMS_NAME = "gnn_norms.json"
 
@@ -56,15 +58,30 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _replace(path: Path, content: Mapping[str, object]) -> Path:
-    """ASCII only: a key with a lone surrogate, which UTF-8 cannot hold, comes back as it was."""
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, which takes the place of `path` as a whole once the block has ended well.
+
+    Raises:
+        OSError: it cannot be written; the one before it is as it was.
+    """
     beside = path.with_name(f"{path.name}.tmp")
-    with beside.open("wb") as file:
-        file.write(json.dumps(content, indent=2, allow_nan=False).encode("ascii") + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:  # whatever stops the writing, an interrupt too, no half a file stays behind
+        beside.unlink(missing_ok=True)
+        raise
     beside.replace(path)
     _sync_names(path.parent)
+
+
+def _replace(path: Path, content: Mapping[str, object]) -> Path:
+    """ASCII only: a key with a lone surrogate, which UTF-8 cannot hold, comes back as it was."""
+    with replaced(path) as file:
+        file.write(json.dumps(content, indent=2, allow_nan=False).encode("ascii") + b"\n")
     return path
 
 
