@@ -4,7 +4,7 @@ import pytest
 
 from tamiyo.core import between, evolve, outbox, state, windows
 from tamiyo.core.risk import RISK_ROWS
-from tamiyo.testing.machine import ControllerMachine, open_controller, run_controller_machine
+from tamiyo.testing.machine import ControllerMachine, open_controller, run, run_controller_machine
 
 
 def test_no_history_breaks_a_law() -> None:
@@ -42,6 +42,32 @@ def test_every_cap_of_the_state_is_lowered_above() -> None:
     }
     assert listed == {*CAPS, *beyond}
     assert len(RISK_ROWS) < state.CONDITIONS_MAX
+
+
+def drawn(examples: int, **options: object) -> list[str]:
+    """What each history began with."""
+    libraries = list[str]()
+
+    class Recorded(ControllerMachine):
+        def teardown(self) -> None:
+            libraries.append(repr(self.world.known.records))
+            super().teardown()
+
+    run_controller_machine(
+        open_controller, machine=Recorded, max_examples=examples, step_count=1, database=None, **options
+    )
+    return libraries
+
+
+def test_histories_are_drawn_in_rounds_each_with_others_than_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    once = drawn(8, seed=1)
+    assert drawn(8, seed=1) == once
+    assert drawn(8, seed=2) != once
+    monkeypatch.setattr(run, "ROUND_MAX", 4)
+    for options in ({"seed": 1}, {"derandomize": True}):
+        rounds = drawn(8, **options)
+        assert len(rounds) >= 8
+        assert len(set(rounds[4:]) - set(rounds[:4])) > 0
 
 
 def test_the_machine_is_a_test_case_that_a_host_can_subclass() -> None:

@@ -8,16 +8,12 @@ from dataclasses import fields, is_dataclass
 
 from tamiyo.core import layout, norms, registries, state
 from tamiyo.core.breakers import BREAKERS
-from tamiyo.core.layout import GraphLayout
 from tamiyo.core.state import State
 from tamiyo.testing.machine.law import require
 
 __all__ = ["CAPS", "check_bounds", "sizes"]
 
 FLAGS_MAX = 64
-LAYOUTS_SEEN_MAX = 8
-_SEEN: list[GraphLayout] = []
-"""Layouts that were looked into lately."""
 LAYOUT_MAX = 512
 """Names of one layout: the graph's schema has fewer features, node types and relations together."""
 
@@ -47,23 +43,31 @@ OF_A_RECORD = "blueprints.*.blueprint.allowed_parameters"
 """As long as one record of the log can be: the library's own word, stored whole."""
 
 
-def check_bounds(found: State) -> None:
-    """Raise `LawBroken` where a collection is over its cap, or has none."""
-    for place, size in sizes(found):
-        if place.startswith(OF_A_RECORD):
-            continue
-        cap = CAPS.get(place)
-        require(cap is not None, "every collection in the state has a cap", place)
-        if cap is not None:
-            require(size <= cap(), "what the state keeps is bounded", f"{place} holds {size}, {cap()} at most")
+def check_bounds(found: State, checked: State | None = None) -> None:
+    """Raise `LawBroken` where a collection is over its cap, or has none.
+
+    Args:
+        found: the state to look into.
+        checked: an earlier state that was found in order; what it shares with `found` need not be looked into again.
+    """
+    for part in fields(State):
+        value = getattr(found, part.name)
+        if checked is None or value is not getattr(checked, part.name):
+            for place, size in sizes(value, part.name):
+                _check_size(place, size)
+
+
+def _check_size(place: str, size: int) -> None:
+    if place.startswith(OF_A_RECORD):
+        return
+    cap = CAPS.get(place)
+    require(cap is not None, "every collection in the state has a cap", place)
+    if cap is not None:
+        require(size <= cap(), "what the state keeps is bounded", f"{place} holds {size}, {cap()} at most")
 
 
 def sizes(value: object, place: str = "") -> Iterator[tuple[str, int]]:
     """Every collection inside a state, as (place, entries)."""
-    if place == "layouts.*" and value in _SEEN:
-        return  # they are long, and hardly ever change
-    if isinstance(value, GraphLayout):
-        _SEEN[:] = [*_SEEN[-LAYOUTS_SEEN_MAX:], value]
     names = [part.name for part in fields(value)] if is_dataclass(value) else getattr(value, "_fields", ())
     if names:  # a record; a tuple with names is one too
         for name in names:

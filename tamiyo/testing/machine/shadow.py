@@ -6,6 +6,7 @@ against the requirements.
 """
 
 from dataclasses import dataclass, field, fields
+from itertools import zip_longest
 
 import wal
 from tamiyo.audit import Auditor
@@ -13,7 +14,7 @@ from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import Event
 from tamiyo.core.evolve import Fold
 from tamiyo.core.inputs import Inputs, step_inputs
-from tamiyo.core.state import State
+from tamiyo.core.state import State, canonical
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.service import TamiyoService
 from tamiyo.stored import event_of
@@ -42,12 +43,14 @@ class Shadow:
 
     def __init__(self, world: World) -> None:
         self.events: list[Event] = []
+        self._entries: list[wal.Entry] = []  # the same, as the log has them
         self.breakers = BreakerBook()
         self.decisions = DecisionBook(self.breakers)
         self.last_step: RecordedStep | None = None
         self._world = world
         self._auditor = Auditor()
         self._steps: dict[int, RecordedStep] = {}
+        self._bounded: State | None = None
 
     @property
     def state(self) -> State:
@@ -56,16 +59,25 @@ class Shadow:
 
     def follow(self, service: TamiyoService) -> None:
         """Read on to what is durable now."""
-        durable_lsn = service.log.durable_lsn
-        for entry in self._entries(durable_lsn):
+        for entry in self._read(service.log.durable_lsn, len(self.events)):
+            self._entries.append(entry)
             self._take(entry.lsn, event_of(entry))
+
+    def require_kept(self, service: TamiyoService, law: str) -> None:
+        """The log begins with everything read so far, bit for bit: then what was made of it stands, too."""
+        known, durable_lsn = len(self._entries), service.log.durable_lsn
+        kept = self._read(min(known, durable_lsn), 0)[:known]
+        if kept != self._entries:
+            lsn = next(read.lsn for read, now in zip_longest(self._entries, kept) if read != now)
+            raise LawBroken(law, f"{known} records were durable, {durable_lsn} are; LSN {lsn} is not what it was")
 
     def compare(self, service: TamiyoService) -> None:
         """The laws that hold between batches; with the same records, both controllers are in the same state."""
         state = service.state
         self.decisions.check()
         self.breakers.check(self.state)
-        check_bounds(state)
+        check_bounds(state, self._bounded)
+        self._bounded = state
         if state.last_lsn != self.state.last_lsn:
             return  # something is not durable yet
         self._require_same(state, self.state)
@@ -80,19 +92,21 @@ class Shadow:
             self._require_same(state, fold.state())
 
     def _require_same(self, state: State, other: State) -> None:
-        if not _same(state, other):
-            raise LawBroken("a controller rebuilt from the log is the live one", _parted(state, other))
+        names = _differing(state, other)
+        if names:
+            raise LawBroken("a controller rebuilt from the log is the live one", _parted(state, other, names))
 
     def finish(self) -> None:
         """The log must not end in the middle of what followed from a decision."""
         self._auditor.finish()
         self._require_audit()
 
-    def _entries(self, durable_lsn: int) -> list[wal.Entry]:
-        if durable_lsn <= len(self.events):
-            return []
-        after, path = len(self.events), self._world.log_path
-        return wal.Reader(path, after, durable_lsn=lambda: durable_lsn, disk=self._world.memory).poll()
+    def _read(self, durable_lsn: int, after: int) -> list[wal.Entry]:
+        found: list[wal.Entry] = []
+        reader = wal.Reader(self._world.log_path, after, durable_lsn=lambda: durable_lsn, disk=self._world.memory)
+        while durable_lsn > after + len(found) and (more := reader.poll()):
+            found += more
+        return found
 
     def _take(self, lsn: int, event: Event) -> None:
         law = "the log's numbers are dense and never given twice"
@@ -131,11 +145,13 @@ class Shadow:
         require(divergence is None, "every decision follows from its record", divergence)
 
 
-def _same(one: State, other: State) -> bool:
-    """Equal, or the same by digest: a NaN in a blueprint's risk equals nothing, and has its bits all the same."""
-    return one == other or one.digest() == other.digest()
+def _differing(one: State, other: State) -> list[str]:
+    """The fields that differ in value and in bits: a NaN in a blueprint's risk equals nothing, and has its bits."""
+    if one == other:
+        return []
+    pairs = {part.name: (getattr(one, part.name), getattr(other, part.name)) for part in fields(State)}
+    return [name for name, (a, b) in pairs.items() if a != b and canonical(a) != canonical(b)]
 
 
-def _parted(one: State, other: State) -> str:
-    names = [part.name for part in fields(State) if getattr(one, part.name) != getattr(other, part.name)]
+def _parted(one: State, other: State, names: list[str]) -> str:
     return "; ".join(f"{name}: {getattr(one, name)!r:.300} or {getattr(other, name)!r:.300}" for name in names)
