@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from tamiyo.clock import Clock
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.blueprint import content_digest, read_blueprint
-from tamiyo.core.breakers import FAILURE, REQUEST, Breaker, admits, after
+from tamiyo.core.breakers import FAILURE, REQUEST, Breaker, admits, after, heeds_success
 from tamiyo.core.decide import blueprint_observed
 from tamiyo.core.limits import BLUEPRINT_CANDIDATES_MAX
 from tamiyo.core.observation import Observation
@@ -258,6 +258,7 @@ class Blueprints:
         try:
             if lookup.blueprint_id == CATALOGUE:
                 self._take_catalogue(self._library.list())
+                self._tell_of_a_list(late=lookup.overdue)
             else:
                 self._observe(lookup, self._library.get(lookup.blueprint_id))
         except JournalUnavailable:
@@ -273,6 +274,14 @@ class Blueprints:
             self._catalogue = tuple(dict.fromkeys(listed[: 2 * BLUEPRINT_CANDIDATES_MAX]))[:BLUEPRINT_CANDIDATES_MAX]
             for blueprint_id in self._catalogue:
                 self._enqueue(blueprint_id)
+
+    def _tell_of_a_list(self, *, late: bool) -> None:
+        """The list of ids is a success of the library, too; a record says so where the breaker has to hear of it."""
+        if late or not heeds_success(self._journal.state.breakers["metadata"]):
+            return
+        self._journal.record_aside(
+            lambda state, now_ns: blueprint_observed(state, journal.BlueprintObserved(event_time_ns=now_ns))
+        )
 
     def metadata(self, digest: str) -> Mapping[str, object]:
         """The parsed graph metadata of a version that the state names; parsed here only after a restart."""

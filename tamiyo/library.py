@@ -7,6 +7,7 @@ import orjson
 from google.protobuf.message import Message
 
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.limits import TEXT_CHARS_MAX
 from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = ["Library", "LibraryRecord", "checked_id", "content_of"]
@@ -49,10 +50,13 @@ def content_of(record: LibraryRecord) -> journal.BlueprintContent:
 
 
 def checked_id(blueprint_id: object) -> bool:
-    """Raises where an id is no text that can be journaled; the lookup then counts as failed."""
+    """Whether an id is one to ask for: neither empty nor longer than a packet's ids may be.
+
+    Raises where it is no text that can be journaled; the lookup then counts as failed.
+    """
     if not isinstance(blueprint_id, str):
         raise TypeError(f"the library lists {blueprint_id!r:.50}, which is no text")
-    return bool(blueprint_id.encode())
+    return bool(blueprint_id.encode()) and len(blueprint_id) <= TEXT_CHARS_MAX
 
 
 def _sheet_bytes(sheet: object) -> bytes:

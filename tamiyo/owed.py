@@ -42,12 +42,16 @@ class Owed:
     """The number of the last step that was answered, recorded or not."""
     cause: str = ""
     """Why the last unrecorded step was not recorded."""
+    timed_out: deque[int] = field(default_factory=lambda: deque(maxlen=PAUSES_MAX))
+    """The numbers of the last unrecorded steps that the log was too busy for."""
     pauses: deque[ReleasedPause] = field(default_factory=lambda: deque(maxlen=PAUSES_MAX))
 
     def count_step(self, cause: str) -> None:
         """One more step is answered without a record of it."""
         self.steps_seen += 1
         self.cause = cause
+        if cause == "timeout_wal":
+            self.timed_out.append(self.steps_seen)
 
     def pause_events(self, state: State, now_ns: int) -> tuple[Event, ...]:
         """What the log says of the PAUSE that it was not told of; nothing where there is none.
@@ -83,6 +87,7 @@ class Owed:
             count=self.steps_seen - first + 1,
             event_time_ns=now_ns,
             cause=self.cause,
+            timed_out=sum(step >= first for step in self.timed_out),
         )
 
 

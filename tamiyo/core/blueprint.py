@@ -5,6 +5,7 @@ from hashlib import sha256
 from math import isnan
 
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.limits import ALLOWED_PARAMETERS_MAX, TEXT_CHARS_MAX
 from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = ["Blueprint", "SafetySheet", "content_digest", "read_blueprint", "unobserved"]
@@ -33,7 +34,7 @@ class Blueprint:
     descriptor_risk: float
     quarantine_only: bool
     approval_required: bool
-    allowed_parameters: tuple[tuple[str, float, float], ...]  # (name, min, max), by name
+    allowed_parameters: tuple[tuple[str, float, float], ...]  # (name, min, max), by name, the first ones
     sheet: SafetySheet | None
 
     @property
@@ -60,13 +61,14 @@ def content_digest(content: journal.BlueprintContent) -> str:
 
 
 def read_blueprint(blueprint_id: str, digest: str, content: journal.BlueprintContent) -> Blueprint:
-    """Read the observed bytes.
+    """Read the observed bytes; of what may be of any length, as much as a state keeps.
 
     Raises:
         google.protobuf.message.DecodeError: a part is not the message it should be.
     """
     descriptor = pb.BlueprintDescriptor.FromString(content.descriptor)
-    bounds = sorted(descriptor.allowed_parameters.items())
+    allowed = descriptor.allowed_parameters
+    names = sorted(name for name in allowed if len(name) <= TEXT_CHARS_MAX)[:ALLOWED_PARAMETERS_MAX]
     return Blueprint(
         blueprint_id=blueprint_id,
         digest=digest,
@@ -75,7 +77,7 @@ def read_blueprint(blueprint_id: str, digest: str, content: journal.BlueprintCon
         descriptor_risk=descriptor.risk,
         quarantine_only=descriptor.quarantine_only,
         approval_required=descriptor.approval_required,
-        allowed_parameters=tuple((name, bound.min_value, bound.max_value) for name, bound in bounds),
+        allowed_parameters=tuple((name, allowed[name].min_value, allowed[name].max_value) for name in names),
         sheet=_sheet(content.safety_sheet),
     )
 
@@ -90,5 +92,5 @@ def _sheet(data: bytes) -> SafetySheet | None:
         handling_class=sheet.handling_class,
         resource_profile=sheet.resource_profile,
         provenance=sheet.provenance,
-        recommendation=sheet.recommendation,
+        recommendation=sheet.recommendation[:TEXT_CHARS_MAX],
     )

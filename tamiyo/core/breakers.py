@@ -32,8 +32,10 @@ __all__ = [
     "after",
     "awaits_trial",
     "counted",
+    "heeds_success",
     "move_after",
     "moved",
+    "outcomes_of_a_gap",
 ]
 
 CLOSED = pb.CIRCUIT_STATE_CLOSED
@@ -135,6 +137,22 @@ def admits(breaker: Breaker, now_ns: int, thresholds: Thresholds) -> bool:
 def awaits_trial(breaker: Breaker) -> bool:
     """Whether it was let half open and nothing has come of that yet."""
     return breaker.state == HALF_OPEN and breaker.successes == 0
+
+
+def heeds_success(breaker: Breaker) -> bool:
+    """Whether one more success would change anything: where it has failures behind it, or is not CLOSED."""
+    return breaker.state != CLOSED or breaker.failures > 0
+
+
+def outcomes_of_a_gap(breaker: Breaker, timed_out: int, thresholds: Thresholds) -> tuple[str, ...]:
+    """What the batch that tells of unrecorded steps says of the log.
+
+    As the trial that was waited for it is a success; else each step that the log was too busy for is a failure, and
+    more of them than it takes to open say nothing new.
+    """
+    if awaits_trial(breaker):
+        return (SUCCESS,)
+    return (FAILURE,) * min(timed_out, int(thresholds.breaker_failures))
 
 
 def _holds(when: str, breaker: Breaker, now_ns: int, thresholds: Thresholds) -> bool:

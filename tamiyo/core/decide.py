@@ -191,7 +191,7 @@ def log_trial(
     """The batch that says which steps are missing.
 
     The one that tries the log after a fault, and is waited for, is the first of the successes that close its breaker;
-    of any other the next step's commit says whether it was in time.
+    of any other the next step's commit says whether it was in time. Steps that a busy log refused are failures of it.
     """
     ledger = Ledger(state.breakers, state.thresholds, 0)
     if writer_failed_at_ns is not None:
@@ -199,13 +199,17 @@ def log_trial(
     ledger.happened("log", breakers.REQUEST, unrecorded.event_time_ns)
     before, brought_on = (*ledger.moves, *ledger.trials), _brought_on(state, ledger, 0, unrecorded.event_time_ns)
     ledger.moves = []
-    if breakers.awaits_trial(ledger.records["log"]):
-        ledger.happened("log", breakers.SUCCESS, unrecorded.event_time_ns)
+    for outcome in breakers.outcomes_of_a_gap(ledger.records["log"], unrecorded.timed_out, state.thresholds):
+        ledger.happened("log", outcome, unrecorded.event_time_ns)
+    brought_on = brought_on or _brought_on(state, ledger, 0, unrecorded.event_time_ns)
     return (*before, unrecorded, *ledger.moves, *brought_on)
 
 
 def blueprint_observed(state: Standing, observed: journal.BlueprintObserved) -> tuple[Event, ...]:
-    """A library's answer with the breaker moves around it: in time, it is the success of a lookup."""
+    """A library's answer with the breaker moves around it: in time, it is the success of a lookup.
+
+    An answer without an id is the library's list of ids, and nothing but such a success.
+    """
     if observed.late:
         return (observed,)
     ledger = Ledger(state.breakers, state.thresholds, 0)

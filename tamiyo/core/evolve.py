@@ -157,6 +157,16 @@ def _graph_layout_observed(draft: Draft, lsn: int, event: journal.GraphLayoutObs
 
 
 def _blueprint_observed(draft: Draft, lsn: int, event: journal.BlueprintObserved) -> None:
+    if event.blueprint_id:
+        _blueprint_known(draft, lsn, event)
+    elif event.digest or event.content:
+        raise draft.refusal(event, "the library's list of ids has no content")
+    if not event.late:
+        draft.count("metadata", breakers.SUCCESS)
+    draft.advance(event.event_time_ns)
+
+
+def _blueprint_known(draft: Draft, lsn: int, event: journal.BlueprintObserved) -> None:
     known = draft.blueprints.get(event.blueprint_id)
     if not event.digest:
         last = known or ObservedBlueprint(None, 0, 0)
@@ -170,9 +180,6 @@ def _blueprint_observed(draft: Draft, lsn: int, event: journal.BlueprintObserved
     else:
         raise draft.refusal(event, "content may be left out only where the same digest is known")
     draft.remember("blueprints", event.blueprint_id, observed, BLUEPRINTS_MAX)
-    if not event.late:
-        draft.count("metadata", breakers.SUCCESS)
-    draft.advance(event.event_time_ns)
 
 
 def _registry_assigned(draft: Draft, _: int, event: journal.RegistryAssigned) -> None:
@@ -334,14 +341,16 @@ def _step_paused(draft: Draft, lsn: int, event: journal.StepPaused) -> None:
 
 def _steps_unrecorded(draft: Draft, _: int, event: journal.StepsUnrecorded) -> None:
     spanned = event.last_step_index - event.first_step_index + 1
+    if event.timed_out > event.count:
+        raise draft.refusal(event, f"{event.timed_out} of {event.count} steps cannot have timed out")
     if event.count != spanned:
         raise draft.refusal(event, f"{event.count} steps are not the {spanned} it names")
     if event.first_step_index != draft.steps_received + 1:
         raise draft.refusal(event, f"step {event.first_step_index} follows {draft.steps_received}")
     draft.steps_received = event.last_step_index
     draft.steps_unrecorded += event.count
-    if breakers.awaits_trial(draft.breakers["log"]):  # any other is queued on a step's way, whose commit is judged
-        draft.count("log", breakers.SUCCESS)
+    for outcome in breakers.outcomes_of_a_gap(draft.breakers["log"], event.timed_out, draft.thresholds):
+        draft.count("log", outcome)
 
 
 def _looked_back(draft: Draft, lsn: int, event: journal.StateBase | journal.SnapshotTaken) -> None:

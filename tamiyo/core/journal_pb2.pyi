@@ -501,18 +501,20 @@ class StepPaused(_message.Message):
     def __init__(self, step_lsn: _Optional[int] = ..., released_command_id: _Optional[str] = ..., cause: _Optional[str] = ..., event_time_ns: _Optional[int] = ..., edges: _Optional[_Iterable[_Union[ConditionEdge, _Mapping]]] = ...) -> None: ...
 
 class StepsUnrecorded(_message.Message):
-    __slots__ = ("first_step_index", "last_step_index", "count", "event_time_ns", "cause")
+    __slots__ = ("first_step_index", "last_step_index", "count", "event_time_ns", "cause", "timed_out")
     FIRST_STEP_INDEX_FIELD_NUMBER: _ClassVar[int]
     LAST_STEP_INDEX_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
     CAUSE_FIELD_NUMBER: _ClassVar[int]
+    TIMED_OUT_FIELD_NUMBER: _ClassVar[int]
     first_step_index: int
     last_step_index: int
     count: int
     event_time_ns: int
     cause: str
-    def __init__(self, first_step_index: _Optional[int] = ..., last_step_index: _Optional[int] = ..., count: _Optional[int] = ..., event_time_ns: _Optional[int] = ..., cause: _Optional[str] = ...) -> None: ...
+    timed_out: int
+    def __init__(self, first_step_index: _Optional[int] = ..., last_step_index: _Optional[int] = ..., count: _Optional[int] = ..., event_time_ns: _Optional[int] = ..., cause: _Optional[str] = ..., timed_out: _Optional[int] = ...) -> None: ...
 
 class OperatorDirected(_message.Message):
     __slots__ = ("directive", "operator", "reason", "event_time_ns", "request_id")

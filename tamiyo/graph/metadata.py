@@ -9,11 +9,12 @@ from typing import TypeGuard
 
 import orjson
 
+from tamiyo.core.limits import TEXT_CHARS_MAX
+
 __all__ = [
     "EDGES_MAX",
     "METADATA_BYTES_MAX",
     "NODES_MAX",
-    "TEXT_CHARS_MAX",
     "Tally",
     "connections",
     "entries",
@@ -27,7 +28,6 @@ NODES_MAX = 4_096
 """Layers, activations and parameters of one graph, each."""
 EDGES_MAX = 65_536
 """Edges of one relation that a blueprint may list or bring about."""
-TEXT_CHARS_MAX = 512
 
 _NOTHING: Mapping[str, object] = {}
 

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from rig import packet, proposal
 
 from tamiyo.core import coverage, registries
-from tamiyo.core.blueprint import Blueprint, SafetySheet
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.blueprint import Blueprint, SafetySheet, content_digest, read_blueprint
 from tamiyo.core.events import KINDS, MESSAGES, decode, encode
-from tamiyo.core.limits import Limits
+from tamiyo.core.limits import ALLOWED_PARAMETERS_MAX, TEXT_CHARS_MAX, Limits
 from tamiyo.core.norms import EPSILON, NORM_INPUTS, Norm, scaled, updated
 from tamiyo.core.observation import read_packet
 from tamiyo.core.proposal import Proposal, argmax, malformation
 from tamiyo.core.thresholds import Thresholds
 from tamiyo.errors import JournalUnreadable, PacketRejected
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.library import checked_id
 from tamiyo.testing.strategies import hostile_bytes, packets
 
 COUNTS = st.lists(
@@ -196,3 +198,20 @@ def test_a_record_that_does_not_parse_is_refused_by_name() -> None:
 @given(packets())
 def test_what_the_strategy_builds_is_accepted(made: pb.SystemStatePacket) -> None:
     assert len(read_packet(made.SerializeToString(), Limits()).seeds) == len(made.seed_states)
+
+
+def test_a_state_keeps_so_much_of_a_blueprint_and_no_more() -> None:
+    described = pb.BlueprintDescriptor(blueprint_id="bp-1")
+    for name in ["x" * (TEXT_CHARS_MAX + 1), *(f"p-{index:04}" for index in range(ALLOWED_PARAMETERS_MAX + 5))]:
+        described.allowed_parameters[name].max_value = 1.0
+    content = journal.BlueprintContent(
+        descriptor=described.SerializeToString(), safety_sheet=pb.BSDS(recommendation="r" * 2_000).SerializeToString()
+    )
+    blueprint = read_blueprint("bp-1", content_digest(content), content)
+    names = [name for name, _, _ in blueprint.allowed_parameters]
+    assert names == [f"p-{index:04}" for index in range(ALLOWED_PARAMETERS_MAX)]
+    assert len(blueprint.sheet.recommendation) == TEXT_CHARS_MAX
+
+
+def test_an_id_of_the_library_is_as_long_as_a_packet_s_at_most() -> None:
+    assert [checked_id(text) for text in ("", "bp-1", "x" * 512, "x" * 513)] == [False, True, True, False]

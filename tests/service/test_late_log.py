@@ -283,3 +283,39 @@ def test_steps_are_numbered_as_if_every_one_had_been_recorded() -> None:
     assert sorted(numbers + missing) == list(range(1, live.service.journal.steps_seen + 1))
     live.check()
     live.close()
+
+
+def be_busy(patch: pytest.MonkeyPatch) -> None:
+    """The log is making its next segment, and has no room left in this one."""
+
+    def refuse(*_: object) -> None:
+        raise wal.LogBusy("the next segment is still being allocated; nothing was written. Try again in a moment.")
+
+    for call in ("stage", "submit"):
+        patch.setattr(wal.Log, call, refuse)
+
+
+def test_steps_that_a_busy_log_refuses_are_failures_of_its_breaker_once_it_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    live = Live()
+    live.step(packet())
+    with monkeypatch.context() as patch:
+        be_busy(patch)
+        assert [reason(live.step(packet())) for _ in range(2)] == ["timeout_wal"] * 2
+    live.step(packet())
+    assert live.service.state.breakers["log"].failures == 0, "its commit was in time"
+    with monkeypatch.context() as patch:
+        be_busy(patch)
+        assert [reason(live.step(packet())) for _ in range(3)] == ["timeout_wal"] * 3
+    assert reason(live.step(packet())) == "log_failed"
+    live.durable()
+    assert [(told.count, told.timed_out) for told in live.events(journal.StepsUnrecorded)] == [(2, 2), (3, 3)]
+    assert live.service.state.breakers["log"].state == OPEN
+    recover(live)
+    live.step(packet())
+    assert live.service.state.breakers["log"].state == CLOSED
+    live.check()
+    live.reopen()
+    live.check()
+    live.close()

@@ -2,12 +2,13 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
-from live import DictLibrary, LateClock, Live, Record, reason, step_until
+from live import COVERAGE_ASIDE, DictLibrary, LateClock, Live, Record, reason, step_until
 from rig import packet
 
+from tamiyo.blueprints import REFRESH_S
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.breakers import CLOSED, HALF_OPEN, OPEN
 from tamiyo.core.proposal import PolicyIdentity, Proposal
@@ -122,6 +123,23 @@ def test_a_success_between_failures_keeps_the_breaker_closed() -> None:
         policy.failing = turn % 3 != 2
         live.step(packet())
     assert state_of(live, "inference") == CLOSED
+    live.close()
+
+
+def lists_told(live: Live) -> int:
+    live.durable()
+    return sum(not seen.blueprint_id for seen in live.events(journal.BlueprintObserved))
+
+
+def test_the_library_s_list_is_a_success_that_a_breaker_with_failures_hears_of() -> None:
+    live = Live(urza=shelf(1, failing=True), thresholds=replace(COVERAGE_ASIDE, breaker_failures=1_000.0))
+    step_until(live, lambda: live.service.state.breakers["metadata"].failures >= 2)
+    lookups_rest(live)
+    assert lists_told(live) == 0, "nothing had failed before it"
+    live.clock.advance(REFRESH_S + 1)
+    step_until(live, lambda: lists_told(live) == 1)
+    assert "" not in live.service.state.blueprints
+    live.check()
     live.close()
 
 

@@ -6,7 +6,7 @@ Rule: caps are read from the core's modules each time, so that a test may lower 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 
-from tamiyo.core import layout, norms, registries, state
+from tamiyo.core import layout, limits, norms, registries, state
 from tamiyo.core.breakers import BREAKERS
 from tamiyo.core.state import State
 from tamiyo.testing.machine.law import require
@@ -30,6 +30,8 @@ CAPS: Mapping[str, Callable[[], int]] = {
     "layouts.*.node_types": lambda: LAYOUT_MAX,
     "layouts.*.relations": lambda: LAYOUT_MAX,
     "blueprints": lambda: state.BLUEPRINTS_MAX,
+    "blueprints.*.blueprint.allowed_parameters": lambda: limits.ALLOWED_PARAMETERS_MAX,
+    "blueprints.*.blueprint.allowed_parameters.*": lambda: 3,
     "seed_blueprints": lambda: state.SEED_BLUEPRINTS_MAX,
     "conditions": lambda: state.CONDITIONS_MAX,
     "windows.open": lambda: state.WINDOWS_MAX,
@@ -39,8 +41,6 @@ CAPS: Mapping[str, Callable[[], int]] = {
     "directives": lambda: state.DIRECTIVES_MAX,
 }
 """The most entries of each collection, by its place in the state; `*` stands for any key of a map or tuple."""
-OF_A_RECORD = "blueprints.*.blueprint.allowed_parameters"
-"""As long as one record of the log can be: the library's own word, stored whole."""
 
 
 def check_bounds(found: State, checked: State | None = None) -> None:
@@ -58,8 +58,6 @@ def check_bounds(found: State, checked: State | None = None) -> None:
 
 
 def _check_size(place: str, size: int) -> None:
-    if place.startswith(OF_A_RECORD):
-        return
     cap = CAPS.get(place)
     require(cap is not None, "every collection in the state has a cap", place)
     if cap is not None:

@@ -58,18 +58,24 @@ class BreakerBook:
         """What an event says of the calls that breakers wrap."""
         if isinstance(event, journal.DecisionMade):
             return [(outcome.breaker, outcome.succeeded) for outcome in event.outcomes]
-        log = self._record("log")
+        if isinstance(event, journal.StepsUnrecorded):
+            return self._gap(event)
         of: Mapping[type[Event], tuple[bool, str, bool]] = {
             journal.BlueprintObserved: (not getattr(event, "late", False), "metadata", True),
             journal.CommitLate: (True, "log", False),
             journal.StepPaused: (getattr(event, "cause", "") == "timeout_wal", "log", False),
-            # Only the trial was waited for; what is queued on a step's way is judged with that step's commit.
-            journal.StepsUnrecorded: (log.state == HALF_OPEN and not log.successes, "log", True),
             journal.PublishAttempted: (True, "publishing", getattr(event, "succeeded", False)),
             journal.TelemetryDrained: (True, "publishing", True),
         }
         counts, name, succeeded = of.get(type(event), (False, "", False))
         return [(name, succeeded)] if counts else []
+
+    def _gap(self, event: journal.StepsUnrecorded) -> Sequence[tuple[str, bool]]:
+        """The trial was waited for; else steps were refused, of which no more count than open the breaker."""
+        log = self._record("log")
+        if log.state == HALF_OPEN and not log.successes:
+            return [("log", True)]
+        return [("log", False)] * min(event.timed_out, int(self._thresholds.breaker_failures))
 
     def state_of(self, name: str) -> int:
         """Where a breaker stands."""
