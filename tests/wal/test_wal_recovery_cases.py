@@ -16,6 +16,15 @@ def test_every_combination_of_conditions_has_exactly_one_row() -> None:
         assert [case.label for case in RECOVERY_CASES if matches(case, conditions)] == [decide(conditions).label]
 
 
+def test_no_cell_could_be_another_without_an_input_that_has_no_row_or_two() -> None:
+    for row, case in enumerate(RECOVERY_CASES):
+        for column, cell in enumerate(case.when):
+            for other in {True, False, None} - {cell}:
+                changed = case._replace(when=(*case.when[:column], other, *case.when[column + 1 :]))
+                table = [*RECOVERY_CASES[:row], changed, *RECOVERY_CASES[row + 1 :]]
+                assert any(sum(matches(one, conditions) for one in table) != 1 for conditions in INPUTS)
+
+
 def test_a_row_that_lacks_a_cell_is_an_error_and_no_match() -> None:
     for case in RECOVERY_CASES:
         with pytest.raises(ValueError, match="longer"):
