@@ -110,8 +110,10 @@ def read_base(path: Path, disk: Disk) -> Base | None:
 def _read_slot(disk: Disk, fd: int, offset: int) -> bytes:
     """Return a slot as far as it is used, or what there is of one that is not sound."""
     start = read_fully(disk, fd, _USUAL_BYTES, offset)
-    length = _FIELDS.unpack_from(start)[3] if len(start) >= _FIELDS.size else 0
-    return start if length <= len(start) else read_fully(disk, fd, min(length, SLOT_BYTES), offset)
+    if len(start) < _USUAL_BYTES:
+        return start  # the file ends here
+    length = _FIELDS.unpack_from(start)[3]
+    return start if length <= _USUAL_BYTES else read_fully(disk, fd, min(length, SLOT_BYTES), offset)
 
 
 def beside_prunes(path: Path, disk: Disk, look: Callable[[], T]) -> T:

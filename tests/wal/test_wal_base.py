@@ -110,6 +110,17 @@ def test_a_slot_may_be_used_to_its_last_byte_and_no_further() -> None:
     assert read_base(PATH, disk) == full, "nothing was written"
 
 
+@pytest.mark.parametrize(("hashes", "reads"), [(119, 2), (120, 3)], ids=["of the usual length", "longer"])
+def test_a_slot_takes_one_read_unless_it_is_longer_than_usual(hashes: int, reads: int) -> None:
+    base = replace(BASE, steps=(replace(STEP, path=(b"c" * 32,) * hashes),))
+    assert (138 + 2 * 32 + 82 + 32 * hashes + 4 > 4096) == (reads == 3)
+    memory = reserved()
+    write_base(PATH, memory, base)
+    disk = FaultDisk(memory)
+    assert read_base(PATH, disk) == base
+    assert disk.calls["pread"] == reads, "one for each slot, and one more for what a slot has beyond that"
+
+
 @pytest.mark.parametrize("length", [0, 3, 4, 16, 141, SLOT_BYTES + 1, SLOT_BYTES + 4, 2**32 - 1])
 def test_a_slot_whose_length_cannot_be_is_none_though_a_right_checksum_stands_there(length: int) -> None:
     slot = bytearray(written_slot(BASE))
