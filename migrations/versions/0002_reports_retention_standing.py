@@ -56,6 +56,7 @@ def upgrade() -> None:
     _drop_rows()
     with op.batch_alter_table("applied") as table:
         table.add_column(_count("folded_lsn"))
+        table.add_column(_count("first_lsn"))
     for name in ("decisions", "undecided_steps"):
         with op.batch_alter_table(name) as table:
             table.alter_column("step_index", existing_type=COUNT, nullable=True)
@@ -92,6 +93,7 @@ def downgrade() -> None:
             table.alter_column("step_index", existing_type=COUNT, nullable=False)
     with op.batch_alter_table("applied") as table:
         table.drop_column("folded_lsn")
+        table.drop_column("first_lsn")
 
 
 def _drop_rows() -> None:

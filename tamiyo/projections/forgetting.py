@@ -4,13 +4,15 @@ Rule 1: a row made from a record that is gone goes; a column that another record
 Rule 2: they go when the run is planned, whether its records are gone by then or not. So whoever reads the log later,
         with stubs and without a beginning, comes to the same rows as whoever followed it while it was whole.
 Rule 3: plans and bases themselves keep their payloads; a run that pruned them has a later plan, or a later base.
+Rule 4: what was pruned without a plan, for which a full disk had no room, is forgotten when the log is seen to begin
+        later; that is the same for everybody who looks.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Update, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Update, delete, update
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.dml import Delete
 
@@ -26,7 +28,6 @@ from tamiyo.projections.models import (
     Directive,
     FieldReport,
     Opening,
-    Policy,
     PrunedSegment,
     ReleasedPause,
     RetentionRun,
@@ -34,8 +35,9 @@ from tamiyo.projections.models import (
     UndecidedStep,
     UnrecordedSteps,
 )
+from tamiyo.projections.writing import drop_unnamed_policies
 
-__all__ = ["FORGOTTEN", "forget"]
+__all__ = ["FORGOTTEN", "forget", "forget_before"]
 
 Statement = Callable[[int], Update | Delete]
 """What to do about one kind of record, up to an LSN."""
@@ -115,12 +117,19 @@ FORGOTTEN: Mapping[type[Event], tuple[Statement, ...]] = MappingProxyType(
 
 def forget(connection: Connection, plan: journal.RetentionPlanned) -> None:
     """Take away what the records that a run is going to take away had left in the tables."""
-    for message, upto_lsn in _taken(plan):
+    _forget(connection, _taken(plan))
+
+
+def forget_before(connection: Connection, lsn: int) -> None:
+    """Take away what the records before an LSN had left in the tables."""
+    _forget(connection, ((message, lsn - 1) for message in FORGOTTEN))
+
+
+def _forget(connection: Connection, taken: Iterable[tuple[type[Event], int]]) -> None:
+    for message, upto_lsn in taken:
         for statement in FORGOTTEN.get(message, ()):
             connection.execute(statement(upto_lsn))
-    used = select(Decision.policy_id).where(Decision.policy_id.is_not(None))
-    waiting = select(UndecidedStep.policy_id).where(UndecidedStep.policy_id.is_not(None))
-    connection.execute(delete(Policy).where(Policy.id.not_in(used), Policy.id.not_in(waiting)))
+    drop_unnamed_policies(connection)
 
 
 def _taken(plan: journal.RetentionPlanned) -> Iterator[tuple[type[Event], int]]:

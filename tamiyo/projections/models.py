@@ -82,8 +82,8 @@ class Applied(Base):
 
     `record_digest` is SHA-256 of the record at `lsn`, and `log_id` the log's own id: with them a projection knows its
     log again. `folded_lsn` is where registries, norms, breakers and controller stand: `lsn`, except while rows are
-    made of records that are older than the StateBase these were taken from. `projectors` is the version of the code
-    that made the rows.
+    made of records that are older than the StateBase these were taken from. `first_lsn` is where the log began when the
+    rows were last brought up to date. `projectors` is the version of the code that made the rows.
     """
 
     __tablename__ = "applied"
@@ -93,6 +93,7 @@ class Applied(Base):
     record_digest: Mapped[str]
     projectors: Mapped[Lsn]
     folded_lsn: Mapped[Lsn]
+    first_lsn: Mapped[Lsn]
 
 
 class Opening(Base):

@@ -18,13 +18,13 @@ from tamiyo.errors import ProjectionUnusable
 from tamiyo.projections import database, queries, shadow
 from tamiyo.projections.bases import base_past, lost_lsn
 from tamiyo.projections.database import DatabaseDamaged
-from tamiyo.projections.forgetting import forget
+from tamiyo.projections.forgetting import forget, forget_before
 from tamiyo.projections.migrate import REVISION, migrate, revision_of
 from tamiyo.projections.models import Applied, Base
 from tamiyo.projections.projectors import VERSION, project
 from tamiyo.projections.queries import Summary
 from tamiyo.projections.standing import FOLDS, Standing, write_empty
-from tamiyo.projections.tail import AHEAD, FOLLOW, FOREIGN, GONE, LogSource, Position, Tail
+from tamiyo.projections.tail import AHEAD, FOLLOW, FOREIGN, GONE, LogSource, Position, Tail, first_lsn_of
 from tamiyo.projections.writing import read_draft, write_draft
 
 __all__ = ["BATCH_ENTRIES", "DATABASE_NAME", "Projection", "position_of"]
@@ -240,7 +240,19 @@ class Projection:
             if tail.verdict != FOLLOW or not wanted:
                 break
             done += self._apply(tail.log_id, stood, wanted, self._base_for(log, stood, wanted))
+        self._forget_what_is_gone(log)
         return done
+
+    def _forget_what_is_gone(self, log: LogSource) -> None:
+        """Rows say nothing of records that were pruned without a word in the log, as can be done on a full disk."""
+        first_lsn = first_lsn_of(log)
+        position = self._read(position_of)
+        if not position.first_lsn < first_lsn <= position.lsn + 1 or self._tail is None:
+            return
+        with database.writing(self._engine) as connection:
+            if position_of(connection).log_id == self._tail.log_id:
+                forget_before(connection, first_lsn)
+                connection.execute(update(Applied).values(first_lsn=first_lsn))
 
     def _tail_of(self, log: LogSource) -> tuple[Tail, Position]:
         """Where to read on, and where the rows stand: the tail of the last time, as long as the rows end there."""
@@ -297,13 +309,13 @@ def _clear(connection: Connection) -> None:
         connection.execute(delete(table))
     write_empty(connection)
     start = {"id": 1, "lsn": 0, "log_id": "", "record_digest": "", "projectors": VERSION, "folded_lsn": 0}
-    connection.execute(insert(Applied), start)
+    connection.execute(insert(Applied), {**start, "first_lsn": 1})
 
 
 def position_of(connection: Connection) -> Position:
     """Where the rows stand."""
-    row = connection.execute(select(Applied.lsn, Applied.log_id, Applied.record_digest, Applied.folded_lsn)).one()
-    return Position(row.lsn, row.log_id, row.record_digest, row.folded_lsn)
+    columns = Applied.lsn, Applied.log_id, Applied.record_digest, Applied.folded_lsn, Applied.first_lsn
+    return Position(*connection.execute(select(*columns)).one())
 
 
 def _move(connection: Connection, position: Position) -> None:

@@ -54,13 +54,14 @@ class Draft:
     """The rows of one transaction: what the tables held that matters to it, and what it adds.
 
     `updates` are made after the inserts, in their order: the name of one of `tamiyo.projections.writing.UPDATES`, and
-    its parameters.
+    its parameters. `unnamed_policies` says that there may be policies that no row names any more.
     """
 
     waiting: dict[int, Waiting] = field(default_factory=dict)
     policies: set[str] = field(default_factory=set)
     inserts: dict[type[Base], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     updates: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    unnamed_policies: bool = False
 
     def add(self, table: type[Base], **row: Any) -> None:
         """Insert a row."""
@@ -177,7 +178,8 @@ def _parsed(lsn: int, what: str, message: Any, data: bytes) -> Any:
 
 
 def _step_paused(draft: Draft, lsn: int, event: journal.StepPaused) -> None:
-    draft.waiting.pop(event.step_lsn, None)
+    step = draft.waiting.pop(event.step_lsn, NOTHING_KNOWN)
+    draft.unnamed_policies |= step.policy_id is not None
     _released(draft, lsn, event, decision_lsn=None)
 
 

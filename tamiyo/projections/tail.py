@@ -32,20 +32,23 @@ _LOOKS = 8  # as many prunes may take the first segment away between its name an
 
 
 class Position:
-    """Where a projection stands; an LSN of 0 is before the first record. `folded_lsn`: see `models.Applied`."""
+    """Where a projection stands; an LSN of 0 is before the first record. The others: `models.Applied`."""
 
-    __slots__ = ("folded_lsn", "log_id", "lsn", "record_digest")
+    __slots__ = ("first_lsn", "folded_lsn", "log_id", "lsn", "record_digest")
 
-    def __init__(self, lsn: int = 0, log_id: str = "", record_digest: str = "", folded_lsn: int = 0) -> None:
+    def __init__(
+        self, lsn: int = 0, log_id: str = "", record_digest: str = "", folded_lsn: int = 0, first_lsn: int = 1
+    ) -> None:
         self.lsn = lsn
         self.log_id = log_id
         self.record_digest = record_digest
         self.folded_lsn = folded_lsn
+        self.first_lsn = first_lsn
 
     def after(self, entries: Sequence[wal.Entry], log_id: str, folded_lsn: int) -> "Position":
         """The position once `entries`, at least one, have been applied."""
         last = entries[-1]
-        return Position(last.lsn, log_id, record_digest(last), max(folded_lsn, last.lsn))
+        return Position(last.lsn, log_id, record_digest(last), max(folded_lsn, last.lsn), self.first_lsn)
 
 
 def record_digest(entry: wal.Entry) -> str:
@@ -93,6 +96,12 @@ class Tail:
 def reader(source: LogSource, after: int | None) -> wal.Reader:
     """A reader of the log past an LSN, or of all that is left."""
     return source.reader(after) if isinstance(source, wal.Log) else wal.Reader(source, after)
+
+
+def first_lsn_of(source: LogSource) -> int:
+    """The first record that the log still holds, 1 for one that is empty. Raises what `wal.Reader.poll` raises."""
+    entries = reader(source, None).poll(1)
+    return entries[0].lsn if entries else 1
 
 
 def _entry_at(source: LogSource, lsn: int) -> tuple[wal.Entry | None, bool]:

@@ -6,12 +6,12 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, Update, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Update, bindparam, delete, exists, insert, select, update
 
 from tamiyo.projections.models import Base, Decision, FieldReport, Policy, RetentionRun, UndecidedStep
 from tamiyo.projections.projectors import Draft, Waiting
 
-__all__ = ["UPDATES", "read_draft", "write_draft"]
+__all__ = ["UPDATES", "drop_unnamed_policies", "read_draft", "write_draft"]
 
 _TABLES = Base.metadata.tables
 """The tables behind the models: only on these does an update take a list of rows with a condition of its own."""
@@ -57,6 +57,14 @@ def write_draft(connection: Connection, draft: Draft) -> None:
     connection.execute(delete(UndecidedStep))
     if draft.waiting:
         connection.execute(insert(UndecidedStep), [_waiting_row(lsn, step) for lsn, step in draft.waiting.items()])
+    if draft.unnamed_policies:
+        drop_unnamed_policies(connection)
+
+
+def drop_unnamed_policies(connection: Connection) -> None:
+    """Keep the policies that a decision names, or a step that awaits one: never more, whenever somebody looks."""
+    named = (exists().where(table.policy_id == Policy.id) for table in (Decision, UndecidedStep))
+    connection.execute(delete(Policy).where(*(~one for one in named)))
 
 
 def _waiting_row(lsn: int, step: Waiting) -> dict[str, Any]:

@@ -51,6 +51,7 @@ happenings = st.one_of(
     st.just("reopen the log"),
     st.just("reopen the projection"),
     st.just("die in a transaction"),
+    st.just("prune without a word"),
 )
 chapters = st.lists(happenings, max_size=8)
 stories = st.builds(
@@ -145,6 +146,12 @@ class World:
             event("pruned" if self.log.prune(plan.prune_before_lsn).segments else "not p")
         if run.done == "completed":
             self.complete(plan)
+
+    def prune_without_a_word(self):
+        """As on a disk that is too full for a plan."""
+        bases = [event for event in self.history.events if isinstance(event, journal.StateBase)]
+        if bases:
+            self.log.prune(bases[-1].needs_lsn)
 
     def complete(self, plan):
         done = journal.RetentionCompleted(

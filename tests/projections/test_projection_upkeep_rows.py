@@ -295,6 +295,31 @@ def test_a_follower_whose_place_is_pruned_while_it_reads_begins_again(tmp_path):
         assert (projection.applied_lsn, projection.summary().decisions) == (183, 60)
 
 
+def test_what_was_pruned_without_a_plan_is_forgotten_once_the_log_is_seen_to_begin_later(tmp_path):
+    with wal.Log.open(tmp_path / "wal", segment_bytes=8192) as log, Projection.in_memory() as projection:
+        for batch in many_steps(60):
+            log.append([encode(event) for event in batch])
+        log.append([encode(base_of(State(last_lsn=181, decisions=60), {}, 5))])
+        projection.catch_up(log)
+        assert len(projection.contents()["decisions"]) == 60
+        first_lsn = log.prune(100).first_lsn
+        assert projection.catch_up(log) == 0
+        assert first_lsn <= projection.contents()["decisions"][0][0] < first_lsn + 3
+        assert projection.rebuilt_because == ""
+        with Projection.in_memory() as fresh:
+            fresh.catch_up(log)
+            assert fresh.contents()["decisions"] == projection.contents()["decisions"]
+
+
+def test_a_policy_that_only_a_step_without_a_decision_named_leaves_no_row(tmp_path):
+    asked = journal.InferenceFailed(step_lsn=2, identity=journal.PolicyIdentity(version="v1"))
+    paused = journal.StepPaused(step_lsn=2, released_command_id="safe", cause="log_full")
+    write_log(tmp_path, [opened(), received(), asked])
+    assert len(made_new(tmp_path)["policies"]) == 1
+    write_log(tmp_path, [paused])
+    assert made_new(tmp_path)["policies"] == []
+
+
 def test_a_record_that_is_unknown_is_refused_though_its_payload_is_gone(tmp_path):
     with wal.Log.open(tmp_path / "wal", segment_bytes=8192) as log, Projection.in_memory() as projection:
         log.append([(999, b"")])
