@@ -62,10 +62,6 @@ class Keeper:
         taken = journal.SnapshotTaken(at_lsn=whole.at_lsn, digest=whole.digest, stored=stored)
         self._journal.ride(_told(self._journal, checkpoint, taken))
 
-    def want_base(self) -> None:
-        """Write a base at the next checkpoint, whether a segment was begun or not. Any thread may ask for it."""
-        self._size_bytes = 0
-
     def finish(self) -> None:
         """A snapshot of the last state, the log being closed: the next opening has nothing to fold."""
         try:

@@ -83,7 +83,7 @@ class TamiyoService:
         folder = directory if snapshots is not None else None  # else nothing but the log is read or written
         self._derived = Derived(folder)
         self._keeper = Keeper(journal, snapshots)
-        self._retainer = Retainer(journal, settings.windows(), self._keeper.want_base)
+        self._retainer = Retainer(journal, settings.windows())
         self._directives = Directives(journal, folder, self._begin_retention)
         self._outbox = Outbox(journal, clock, self._keep_up, budget_ms=settings.publish_timeout_ms)
         self._upkeep = Upkeep(journal, self._directives, self._keeper)

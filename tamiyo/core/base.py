@@ -88,15 +88,17 @@ def base_of(
     )
 
 
-def read_base(event: journal.StateBase) -> State:
+def read_base(event: journal.StateBase, pace: Pace = without_rest) -> State:
     """The state that a base holds. A digest of another version says nothing here; then the log's own chain vouches.
+
+    `pace` is called all along.
 
     Raises:
         JournalUnreadable: it is not the state that its digest names.
     """
     state = state_of(event.state)
     comparable = event.digest.partition(":")[0] == str(DIGEST_VERSION)
-    found = state.digest() if comparable else event.digest
+    found = state.digest(pace) if comparable else event.digest
     if found != event.digest or state.last_lsn != event.at_lsn:
         raise JournalUnreadable(
             f"the base of LSN {event.at_lsn} reads as a state of LSN {state.last_lsn} with digest {found}, not "

@@ -10,6 +10,7 @@ Rule 3: a report that is still to be published, and all that comes after it, sta
 Rule 4: only finished segments are touched; the one in use never is.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -88,8 +89,8 @@ class BaseMark:
 class Holdings:
     """What a log holds, as far as a plan asks.
 
-    `times` are (LSN, event time in ns) of some records, in order: between two of them nothing is known. `taken` is, by
-    kind, how far an earlier run has taken payloads.
+    `times` are (LSN, event time in ns) of some records, in order of both: between two of them nothing is known. `taken`
+    is, by kind, how far an earlier run has taken payloads.
     """
 
     segments: Sequence[Segment]
@@ -104,7 +105,12 @@ class Holdings:
 
     def older_than(self, time_ns: int) -> int:
         """The last LSN that is known to be older, 0 where none is."""
-        return max((lsn for lsn, at_ns in self.times if at_ns < time_ns), default=0)
+        place = bisect_left(self.times, time_ns, key=_event_time)
+        return self.times[place - 1][0] if place else 0
+
+
+def _event_time(record: tuple[int, int]) -> int:
+    return record[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """Retention beside a running service: on a thread of its own, at a pace that steps do not feel, stopped by a close."""
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 
 import orjson
@@ -19,10 +18,8 @@ __all__ = ["Retainer", "answered"]
 class Retainer:
     """The retention runs of one service."""
 
-    def __init__(self, journal_: Journal, windows: Windows, want_base: Callable[[], None]) -> None:
-        """`want_base` is called when a run would take more with a younger base."""
+    def __init__(self, journal_: Journal, windows: Windows) -> None:
         self._retention = Retention(journal_, windows)
-        self._want_base = want_base
         self._ended = threading.Event()
         self._threads: set[threading.Thread] = set()
 
@@ -47,8 +44,6 @@ class Retainer:
     def _work(self, order: Order, future: Future[Report]) -> None:
         try:
             report = self._retention.run(order, pace=_Pace(self._ended))
-            if report.wants_base:
-                self._want_base()
         except Exception as error:  # noqa: BLE001  whoever asked gets it, whatever it is
             future.set_exception(error)
         else:

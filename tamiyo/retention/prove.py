@@ -10,7 +10,7 @@ from tamiyo.core.evolve import Fold
 from tamiyo.core.paced import Pace
 from tamiyo.core.state import State
 from tamiyo.errors import InvariantViolation, JournalUnreadable, RecordRedacted, RetentionUnproven
-from tamiyo.retention.source import Source, entry_at
+from tamiyo.retention.source import Source, entries_past, entry_at
 from tamiyo.stored import event_of
 
 __all__ = ["base_at", "confirm", "prove"]
@@ -43,7 +43,7 @@ def confirm(source: Source, base: journal.StateBase, begun: State, pace: Pace) -
     """
     fold = Fold(begun)
     try:
-        for entry in takewhile(lambda entry: entry.lsn <= base.at_lsn, source.read(begun.last_lsn)):
+        for entry in takewhile(lambda entry: entry.lsn <= base.at_lsn, entries_past(source, begun.last_lsn)):
             fold.take(entry.lsn, event_of(entry))
             pace()
     except RecordRedacted:
@@ -79,11 +79,11 @@ def prove(source: Source, base: journal.StateBase, gone_lsn: int, planned_lsn: i
             f"the base of LSN {base.at_lsn} needs LSN {base.needs_lsn}, and what goes reaches LSN {gone_lsn}"
         )
     try:
-        begun = read_base(base)
+        begun = read_base(base, pace)
         _require_contents(source, base, begun)
         fold = Fold(begun)
         digest = ""
-        for entry in takewhile(lambda entry: entry.lsn <= state.last_lsn, source.read(base.at_lsn)):
+        for entry in takewhile(lambda entry: entry.lsn <= state.last_lsn, entries_past(source, base.at_lsn)):
             fold.take(entry.lsn, event_of(entry))
             if entry.lsn == planned_lsn:
                 digest = fold.state().digest(pace)

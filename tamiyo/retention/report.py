@@ -40,7 +40,7 @@ class Outcome:
 class Report:
     """The runs of one call, an unfinished one of before first. `held` is what is old enough and stays, and why.
 
-    `wants_base` says that a base of the state is missing: it is written soon, and the next run can take more.
+    `wants_base` says that a younger base would let more go: a service writes one in each segment, for a later run.
     """
 
     outcomes: tuple[Outcome, ...] = ()

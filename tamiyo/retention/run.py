@@ -166,7 +166,7 @@ class Retention:
             return planned
 
         tell("plan", order.run_id)
-        earlier = _earlier(log, plan(self._journal.now_ns(), found.holdings, self._windows), found)
+        earlier = _earlier(log, plan(self._journal.now_ns(), found.holdings, self._windows), found, pace)
         self._record(make(SEGMENTS_MAX), log, pace, in_emergency=make(SEGMENTS_IN_EMERGENCY))
         return replace(made[0], earlier=earlier) if made else None
 
@@ -317,13 +317,13 @@ def _taken_lsn(drafted: Plan, found: Survey) -> int:
     return min((found.holdings.taken.get(kind, 0) for kind in drafted.payloads), default=0)
 
 
-def _earlier(log: wal.Log, drafted: Plan, found: Survey) -> State | None:
+def _earlier(log: wal.Log, drafted: Plan, found: Survey, pace: Pace) -> State | None:
     """A state that the base can be folded from: of the base before it, or of an empty log. None where both went."""
     if drafted.base is None:
         return None
     before = found.holdings.before(drafted.base)
     if before is not None:
-        return read_base(base_at(log, before.lsn))
+        return read_base(base_at(log, before.lsn), pace)
     return State() if found.holdings.segments[0].first_lsn == 1 else None
 
 

@@ -7,7 +7,10 @@ from typing import Protocol
 
 import wal
 
-__all__ = ["Files", "Source", "entry_at", "last_lsn_of"]
+__all__ = ["Files", "Source", "entries_past", "entry_at", "last_lsn_of"]
+
+PORTION = 64
+"""Records read at a time: some hundred microseconds, so that a step that wants the interpreter waits no longer."""
 
 
 class Source(Protocol):
@@ -16,11 +19,8 @@ class Source(Protocol):
     def segments(self) -> list[wal.SegmentInfo]:
         """The segments in order."""
 
-    def read(self, after: int | None = 0) -> Iterator[wal.Entry]:
-        """The durable entries past an LSN."""
-
     def reader(self, after: int | None = 0) -> wal.Reader:
-        """The same in portions."""
+        """A reader of the durable entries past an LSN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,16 @@ class Files:
         """The segments in order."""
         return wal.segments(self.path)
 
-    def read(self, after: int | None = 0) -> Iterator[wal.Entry]:
-        """The durable entries past an LSN."""
-        return wal.read(self.path, after)
-
     def reader(self, after: int | None = 0) -> wal.Reader:
-        """The same in portions."""
+        """A reader of the durable entries past an LSN."""
         return wal.Reader(self.path, after)
+
+
+def entries_past(source: Source, lsn: int) -> Iterator[wal.Entry]:
+    """The durable entries past an LSN, a small portion at a time. Raises what reading raises."""
+    reader = source.reader(lsn)
+    while portion := reader.poll(PORTION):
+        yield from portion
 
 
 def entry_at(source: Source, lsn: int) -> wal.Entry | None:

@@ -18,7 +18,7 @@ from tamiyo.core.evolve import Fold
 from tamiyo.core.paced import Pace, without_rest
 from tamiyo.core.retention import BaseMark, Holdings, Plan, Segment, Windows
 from tamiyo.core.state import Outbox, State
-from tamiyo.retention.source import Source, last_lsn_of
+from tamiyo.retention.source import Source, entries_past, last_lsn_of
 from tamiyo.stored import event_of
 
 __all__ = [
@@ -130,7 +130,7 @@ def entries_backwards(source: Source) -> Iterator[wal.Entry]:
 
 
 def _entries_of(source: Source, segment: wal.SegmentInfo) -> Iterator[wal.Entry]:
-    for entry in source.read(segment.first_lsn - 1):
+    for entry in entries_past(source, segment.first_lsn - 1):
         if entry.lsn > last_lsn_of(segment):
             return
         yield entry
@@ -171,7 +171,7 @@ def event_time_at(source: Source, lsn: int) -> int:
 
 def _all_times(source: Source, first_lsn: int, end_lsn: int, newest_ns: int, pace: Pace) -> set[tuple[int, int]]:
     found: set[tuple[int, int]] = set()
-    for entry in source.read(first_lsn - 1):
+    for entry in entries_past(source, first_lsn - 1):
         time_ns = _time_of(entry)
         if entry.lsn >= end_lsn or time_ns >= newest_ns:
             break
@@ -210,7 +210,7 @@ def count_payloads(source: Source, plan: Plan, taken: Mapping[int, int], pace: P
     first_lsn = segments[0].first_lsn if segments else 1
     done = min((taken.get(kind, 0) for kind in plan.payloads), default=0)
     after_lsn = max(done, plan.prune_before_lsn - 1, first_lsn - 1)
-    for entry in source.read(after_lsn) if plan.upto_lsn > after_lsn else ():
+    for entry in entries_past(source, after_lsn) if plan.upto_lsn > after_lsn else ():
         if entry.lsn > plan.upto_lsn:
             break
         if takes(plan.payloads)(entry) and not isinstance(entry, wal.Redacted):
@@ -239,8 +239,8 @@ def state_of_log(source: Source, pace: Pace = without_rest) -> State:
         base = next((event for event in reversed(bases) if isinstance(event, journal.StateBase)), None)
         if base is not None:
             break
-    fold = Fold(State() if base is None else read_base(base))
-    for entry in source.read(fold.last_lsn):
+    fold = Fold(State() if base is None else read_base(base, pace))
+    for entry in entries_past(source, fold.last_lsn):
         fold.take(entry.lsn, event_of(entry))
         pace()
     return fold.state()
@@ -253,7 +253,7 @@ def horizon_of(source: Source, missing_lsn: int, pace: Pace = without_rest) -> i
     """
     if not missing_lsn:
         return 0
-    for entry in source.read(missing_lsn):
+    for entry in entries_past(source, missing_lsn):
         if entry.kind == KINDS[journal.StateBase]:
             base = event_of(entry)
             if isinstance(base, journal.StateBase) and base.needs_lsn > missing_lsn:

@@ -99,7 +99,7 @@ def test_power_is_lost_at_every_operation_of_a_run_in_many_ways(
 ) -> None:
     states = 0
     for after in range(OPERATIONS):
-        for disk in cut(after, range(40)):
+        for disk in cut(after, range(12)):
             check(disk, AGED, heads=KEPT_HEADS)
             resumed(disk)
             states += 1

@@ -423,6 +423,31 @@ def _telling(retention: Retention, tell: Callable[[str, str], None]) -> Callable
     return lambda order, *, pace: real(order, pace=pace, tell=tell)
 
 
+def test_a_run_without_a_base_leaves_all_to_the_one_after_the_next_checkpoint(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.service.journal.checkpoint_steps = 10**9
+    run.steps(40)
+    report = run.service.retain()
+    assert (report.outcomes, report.wants_base) == ((), True)
+    assert "holds no base" in report.text
+    run.service.journal.checkpoint_steps = EVERY
+    run.steps(2 * EVERY)
+    assert run.service.retain().outcomes
+    run.service.close()
+    assert audit(run.directory).passed
+
+
+def test_the_tables_of_a_service_that_retains_follow_its_log(run: Run) -> None:
+    from tamiyo.projections import Projection
+
+    run.service.retain()
+    run.steps(EVERY)
+    run.service.close()
+    with Projection.open(run.directory) as projection:
+        projection.catch_up(run.log)
+        assert projection.applied_lsn == entries_of(None, run.log)[-1].lsn
+
+
 # Requests.
 
 
