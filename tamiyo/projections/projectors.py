@@ -9,14 +9,15 @@ record is gone, and no event is refused because the one before it is.
 """
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
+import orjson
 from google.protobuf.message import DecodeError
 
 from tamiyo.core import journal_pb2 as journal
@@ -32,7 +33,7 @@ VERSION = 2
 """Goes up with every change of what rows come out; a projection made by another version is made again."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Waiting:
     """A received packet that awaits its decision, and what was observed for it; None where the log does not say."""
 
@@ -44,9 +45,6 @@ class Waiting:
     inference_lsn: int | None = None
     inference_elapsed_ns: int | None = None
     policy_id: str | None = None
-
-
-NOTHING_KNOWN = Waiting()
 
 
 @dataclass(slots=True)
@@ -67,9 +65,12 @@ class Draft:
         """Insert a row."""
         self.inserts[table].append(row)
 
-    def observed(self, step_lsn: int, **facts: Any) -> None:
-        """Keep what was observed for a step until its decision."""
-        self.waiting[step_lsn] = replace(self.waiting.get(step_lsn, NOTHING_KNOWN), **facts)
+    def step(self, lsn: int) -> Waiting:
+        """What is known of a step, to be added to until its decision."""
+        step = self.waiting.get(lsn)
+        if step is None:
+            step = self.waiting[lsn] = Waiting()
+        return step
 
     def change(self, update: str, **parameters: Any) -> None:
         """Change rows that are there."""
@@ -98,11 +99,13 @@ def _service_opened(draft: Draft, lsn: int, event: journal.ServiceOpened) -> Non
 
 
 def _step_received(draft: Draft, lsn: int, event: journal.StepReceived) -> None:
-    draft.observed(lsn, step_index=event.step_index, received_unix_ns=event.received_unix_ns)
+    step = draft.step(lsn)
+    step.step_index, step.received_unix_ns = event.step_index, event.received_unix_ns
 
 
 def _graph_observed(draft: Draft, lsn: int, event: journal.GraphObserved) -> None:
-    draft.observed(event.step_lsn, coverage=_coverage(event), graph_lsn=lsn)
+    step = draft.step(event.step_lsn)
+    step.coverage, step.graph_lsn = _coverage(event), lsn
 
 
 def _coverage(event: journal.GraphObserved) -> float | None:
@@ -112,34 +115,39 @@ def _coverage(event: journal.GraphObserved) -> float | None:
 
 def _inference(name: str) -> Callable[[Draft, int, Any], None]:
     def project_inference(draft: Draft, lsn: int, event: Any) -> None:
-        draft.observed(
-            event.step_lsn,
-            inference=name,
-            inference_lsn=lsn,
-            inference_elapsed_ns=getattr(event, "elapsed_ns", None),  # one that was skipped took none
-            policy_id=_policy(draft, event.identity),
-        )
+        step = draft.step(event.step_lsn)
+        step.inference, step.inference_lsn = name, lsn
+        step.inference_elapsed_ns = getattr(event, "elapsed_ns", None)  # one that was skipped took none
+        step.policy_id = _policy(draft, event.identity)
 
     return project_inference
 
 
 def _policy(draft: Draft, identity: journal.PolicyIdentity) -> str:
     """The row of a policy, made when it is first seen; its key is a digest, so that any order gives the same one."""
-    named = {
-        "version": identity.version,
-        "architecture": identity.architecture,
-        "engine": identity.engine,
-        "checkpoint_digest": identity.checkpoint_digest,
-    }
-    policy_id = sha256(json.dumps(list(named.values())).encode()).hexdigest()[:16]
+    named = identity.version, identity.architecture, identity.engine, identity.checkpoint_digest
+    policy_id = _policy_id(*named)
     if policy_id not in draft.policies:
         draft.policies.add(policy_id)
-        draft.add(models.Policy, id=policy_id, **named)
+        version, architecture, engine, checkpoint_digest = named
+        draft.add(
+            models.Policy,
+            id=policy_id,
+            version=version,
+            architecture=architecture,
+            engine=engine,
+            checkpoint_digest=checkpoint_digest,
+        )
     return policy_id
 
 
+@lru_cache(maxsize=64)
+def _policy_id(*named: str) -> str:
+    return sha256(json.dumps(named).encode()).hexdigest()[:16]
+
+
 def _decision_made(draft: Draft, lsn: int, event: journal.DecisionMade) -> None:
-    step = draft.waiting.pop(event.step_lsn, NOTHING_KNOWN)
+    step = draft.waiting.pop(event.step_lsn, None) or Waiting()
     command = _parsed(lsn, "the command in the decision", pb.AdaptationCommand, event.command)
     draft.add(
         models.Decision,
@@ -178,8 +186,8 @@ def _parsed(lsn: int, what: str, message: Any, data: bytes) -> Any:
 
 
 def _step_paused(draft: Draft, lsn: int, event: journal.StepPaused) -> None:
-    step = draft.waiting.pop(event.step_lsn, NOTHING_KNOWN)
-    draft.unnamed_policies |= step.policy_id is not None
+    step = draft.waiting.pop(event.step_lsn, None)
+    draft.unnamed_policies |= step is not None and step.policy_id is not None
     _released(draft, lsn, event, decision_lsn=None)
 
 
@@ -236,7 +244,7 @@ def _field_report_issued(draft: Draft, lsn: int, event: journal.FieldReportIssue
         observation_window=report.observation_window_epochs,
         synthesised=event.synthesised,
         issued_unix_ns=report.issued_at.ToNanoseconds(),
-        metrics=_json({name: _finite(value) for name, value in sorted(report.metrics.items())}),
+        metrics=_json(dict(report.metrics)),
         notes=report.notes,
     )
 
@@ -374,13 +382,9 @@ def _retention_completed(draft: Draft, lsn: int, event: journal.RetentionComplet
         )
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def _json(content: Mapping[str, object] | Sequence[object]) -> str:
-    """ASCII, so that any database holds it."""
-    return json.dumps(content, separators=(",", ":"), allow_nan=False)
+    """JSON, in which NaN and the infinities are null."""
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS).decode()
 
 
 PROJECTORS: Mapping[type[Event], Callable[[Draft, int, Any], None]] = MappingProxyType(
