@@ -33,7 +33,8 @@ from tamiyo.snapshots import Snapshots
 __all__ = ["Checkpoint", "Journal"]
 
 OpenLog = Callable[[], wal.Log]
-CLOSE_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = ROOM_TIMEOUT_S = 5.0
+GLANCE_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,15 +192,24 @@ class Journal:
         return recorded
 
     def begin(self, make: Make) -> None:
-        """Record a batch and wait until it is durable, however long.
+        """Record a batch and wait until it is durable, however long. Nobody else uses the journal yet.
+
+        A log that was just opened near the end of a segment makes the next one first: that is waited for, too.
 
         Raises:
-            wal.LogError: the log does not take it.
+            wal.LogError: the log does not take it; LogBusy where it had no place for it in `ROOM_TIMEOUT_S`.
         """
-        try:
-            self.record(make).result()
-        except JournalUnavailable as unavailable:
-            raise unavailable.__cause__ or unavailable from None
+        glance, glances = threading.Event(), int(ROOM_TIMEOUT_S / GLANCE_S)
+        while True:
+            try:
+                self.record(make).result()
+            except JournalUnavailable as unavailable:
+                glances -= 1
+                if glances <= 0 or not isinstance(unavailable.__cause__, wal.LogBusy):
+                    raise unavailable.__cause__ or unavailable from None
+            else:
+                return
+            glance.wait(GLANCE_S)
 
     def abandon(self) -> None:
         """Let go of the log after a failure to open: nothing is owed yet."""

@@ -203,7 +203,7 @@ def _decision_made(draft: Draft, lsn: int, event: journal.DecisionMade) -> None:
     _settle_seed(draft)
     draft.advance(event.event_time_ns)
     draft.decisions += 1
-    draft.undecided = tuple(waiting for waiting in draft.undecided if waiting != event.step_lsn)
+    draft.undecided = tuple([waiting for waiting in draft.undecided if waiting != event.step_lsn])
     draft.unsettled = Unsettled(
         event.step_lsn, event.germinated_seed_id, event.germinated_blueprint_id, event.command_id
     )

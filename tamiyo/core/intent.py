@@ -96,7 +96,9 @@ def _blueprint_for(state: Standing, inputs: Inputs, seed: Seed, operation: int) 
 
 def restrict(intent: Intent, rows: Sequence[Triggered]) -> Intent:
     """The most restrictive of the proposal and what the rows ask for; a changed command carries nothing over."""
-    asked = max((_EFFECT_RANK[triggered.row.asks] for triggered in rows), default=-1)
+    if not rows:
+        return intent
+    asked = max([_EFFECT_RANK[triggered.row.asks] for triggered in rows])
     if asked <= rank(intent):
         return intent
     if asked == RANKS["pause"]:
@@ -106,6 +108,8 @@ def restrict(intent: Intent, rows: Sequence[Triggered]) -> Intent:
 
 def reason_of(intent: Intent, final: Intent, rows: Sequence[Triggered]) -> str:
     """The one reason a command names; the journal holds every row that had a say."""
+    if not rows:
+        return intent.reason if intent.reason is not None else "policy"
     asking = [t for t in rows if _EFFECT_COMMAND.get(t.row.asks) == final.command_type]
     if asking:
         return _most_severe(asking)

@@ -10,6 +10,9 @@ from tamiyo.core.thresholds import Thresholds
 
 __all__ = ["Ledger"]
 
+_GOOD = frozenset({breakers.SUCCESS, breakers.REQUEST})
+"""What changes nothing where all is well, which is nearly always."""
+
 
 @lru_cache(maxsize=2 * len(breakers.BREAKERS))
 def _outcome(name: str, succeeded: bool) -> journal.BreakerOutcome:  # noqa: FBT001  a fact, not an option
@@ -36,6 +39,8 @@ class Ledger:
 
     def happened(self, name: str, event: str, now_ns: int) -> None:
         """Count `event` and make the move that is due after it."""
+        if event in _GOOD and not breakers.heeds_success(self.records[name]):
+            return
         self.records[name] = breakers.counted(self.records[name], event)
         move = breakers.move_after(self.records[name], event, now_ns, self.thresholds)
         if move is None:

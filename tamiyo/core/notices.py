@@ -6,6 +6,7 @@ the priority of its row in the risk table; those without a row have theirs here.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = ["EVENT_NAMES", "NOTICES", "Notice", "enum_name", "notices_of"]
 
 INFO, WARNING = pb.TELEMETRY_LEVEL_INFO, pb.TELEMETRY_LEVEL_WARNING
 NORMAL, HIGH = pb.MESSAGE_PRIORITY_NORMAL, pb.MESSAGE_PRIORITY_HIGH
+NAMES_REMEMBERED = 256
 
 EVENT_NAMES: Mapping[str, str] = MappingProxyType({"conservative_mode": "pause_triggered"})
 """Rows whose event is not called as the row is."""
@@ -38,6 +40,7 @@ class Notice:
     attributes: Mapping[str, str]
 
 
+@lru_cache(maxsize=NAMES_REMEMBERED)
 def enum_name(family: EnumTypeWrapper, number: int) -> str:
     """Leyline's name of a number; one that has none stays a number."""
     known = family.DESCRIPTOR.values_by_number.get(number)

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.blueprint import Blueprint
-from tamiyo.core.breakers import BREAKERS
+from tamiyo.core.breakers import BREAKERS, Breaker
 from tamiyo.core.choice import choice_of
 from tamiyo.core.coverage import Coverage
 from tamiyo.core.draft import Standing
@@ -128,6 +128,7 @@ def step_packet(state: Standing, step: StepFacts, made: journal.DecisionMade) ->
     packet = _packet(state, step.decision_lsn, step.received.received_unix_ns)
     for name, value, unit in _step_metrics(state, step, made, command, named):
         packet.metrics.add(name=name, value=value, unit=unit)
+    packet.metrics.extend(_breaker_points(*state.breakers.items()))
     if step.graph is not None:
         packet.metrics.extend(_coverage_points(coverage_of(state.layouts[step.graph.layout_lsn], step.graph)))
     priority = _tell(packet, [notice for event in step.told for notice in notices_of(event, state.options)])
@@ -147,6 +148,7 @@ def event_packet(state: Standing, lsn: int, event: Event) -> pb.TelemetryPacket 
     packet = _packet(state, lsn, state.event_time_ns)
     for name, value, unit in _standing_metrics(state):
         packet.metrics.add(name=name, value=value, unit=unit)
+    packet.metrics.extend(_breaker_points(*state.breakers.items()))
     priority = _tell(packet, notices)
     level = max(notice.level for notice in notices)
     packet.level = level  # type: ignore[assignment]  # a Leyline value
@@ -279,16 +281,23 @@ def _coverage_points(covered: Coverage) -> tuple[pb.MetricPoint, ...]:
     )
 
 
+@lru_cache(maxsize=REMEMBERED)
+def _breaker_points(*records: tuple[str, Breaker]) -> tuple[pb.MetricPoint, ...]:
+    """The same for every packet until a breaker changes. Shared, as those of coverage are."""
+    points = []
+    for name, breaker in records:
+        state_name, failures_name = _BREAKER_METRICS[name]
+        points.append(pb.MetricPoint(name=state_name, value=float(breaker.state), unit="state"))
+        points.append(pb.MetricPoint(name=failures_name, value=float(breaker.failures), unit="count"))
+    return tuple(points)
+
+
 def _standing_metrics(state: Standing) -> list[Metric]:
     outbox = state.outbox
-    found: list[Metric] = [
+    return [
         ("tamiyo.conservative_mode", float(state.conservative.active), "bool"),
         ("tamiyo.field_reports.pending_total", float(state.reports_pending), "count"),
         ("tamiyo.field_reports.published_total", float(outbox.published), "count"),
         ("tamiyo.field_reports.retries_total", float(outbox.retried), "count"),
         ("tamiyo.field_reports.dropped_total", float(outbox.dropped), "count"),
     ]
-    for name, breaker in state.breakers.items():
-        state_name, failures_name = _BREAKER_METRICS[name]
-        found += [(state_name, float(breaker.state), "state"), (failures_name, float(breaker.failures), "count")]
-    return found

@@ -288,7 +288,7 @@ def test_steps_are_numbered_as_if_every_one_had_been_recorded() -> None:
 def be_busy(patch: pytest.MonkeyPatch) -> None:
     """The log is making its next segment, and has no room left in this one."""
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise wal.LogBusy("the next segment is still being allocated; nothing was written. Try again in a moment.")
 
     for call in ("stage", "submit"):
@@ -318,4 +318,34 @@ def test_steps_that_a_busy_log_refuses_are_failures_of_its_breaker_once_it_is_to
     live.check()
     live.reopen()
     live.check()
+    live.close()
+
+
+def test_opening_near_the_end_of_a_segment_waits_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    live, submit, refusals = Live(), wal.Log.submit, [wal.LogBusy("the next segment is still being allocated")] * 3
+
+    def slowly(log: wal.Log, batch: list[tuple[int, bytes]], **options: bool) -> wal.Pending:
+        if refusals:
+            raise refusals.pop()
+        return submit(log, batch, **options)
+
+    live.step(packet())
+    live.service.close()
+    monkeypatch.setattr(wal.Log, "submit", slowly)
+    live.service = live._open()
+    assert refusals == []
+    assert len(live.events(journal.ServiceOpened)) == 2
+    live.check()
+    live.close()
+
+
+def test_opening_gives_up_on_a_log_that_stays_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = Live()
+    live.service.close()
+    monkeypatch.setattr("tamiyo.journal.ROOM_TIMEOUT_S", 0.0)
+    with monkeypatch.context() as patch:
+        be_busy(patch)
+        with pytest.raises(wal.LogBusy):
+            live._open()
+    live.service = live._open()
     live.close()
