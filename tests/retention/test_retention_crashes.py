@@ -14,7 +14,7 @@ from retention_rig import LOG, SETTINGS, check, completed, entries_of, in_memory
 
 import wal
 from tamiyo.errors import TamiyoError
-from wal.testing import FaultDisk, MemoryDisk
+from wal.testing import FaultDisk, MemoryDisk, crash_states
 from wal.testing.faults import every_fault
 
 SOURCE, AGED = in_memory()
@@ -127,6 +127,36 @@ def test_power_is_lost_again_amid_the_run_that_resumes(record_property: Callable
             assert len(report.outcomes) == (0 if completed(left) else 1)
             states += 1
     record_property("states", states)
+
+
+def states(samples: int) -> Iterator[MemoryDisk]:
+    """Every disk that power loss could have left, before and after each operation of one run; equal ones once."""
+    disk = SOURCE.copy(record=True)
+    retain(disk, AGED, keep_heads=KEPT_HEADS)
+    seen = set()
+    for state in crash_states(disk.trace, sectors_max=2, samples=samples):
+        if state.key not in seen:
+            seen.add(state.key)
+            yield state.disk()
+
+
+def test_states_that_power_loss_leaves_are_the_old_log_or_the_new_one() -> None:
+    for disk in itertools.islice(states(samples=1), 0, None, 150):
+        check(disk, AGED, heads=KEPT_HEADS)
+        resumed(disk)
+
+
+@pytest.mark.long
+def test_every_state_that_power_loss_leaves_is_the_old_log_or_the_new_one(
+    record_property: Callable[[str, object], None],
+) -> None:
+    count = 0
+    for disk in states(samples=4):
+        check(disk, AGED, heads=KEPT_HEADS)
+        resumed(disk)
+        count += 1
+    record_property("states", count)
+    assert count > 5_000
 
 
 def faulty(op: str, nth: int, forever: bool) -> None:
