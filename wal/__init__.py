@@ -14,6 +14,7 @@ A log is a directory. Its life, from the writer's side and from everybody else's
         ...
     wal.verify("var/log", head).status               # "intact", "truncated", "tampered"...; changes nothing
     wal.prove_inclusion("var/log", lsn=7).holds(head)
+    wal.segments("var/log")                          # which file holds which records
     wal.copy("var/log", "backup/log")                # also beside a writer; a copy always opens clean
     wal.scrub("var/log", first_segment=3)            # finished segments again, on a budget
     wal.salvage("damaged/log").report                # what is sound, and exactly which LSNs are lost

@@ -19,11 +19,11 @@ from tamiyo.fingerprint import code_fingerprint
 from tamiyo.journal import Journal
 from tamiyo.records import JournalUnavailable
 from tamiyo.retention.preview import preview_of
-from tamiyo.retention.prove import base_at, prove
+from tamiyo.retention.prove import base_at, confirm, prove, state_before
 from tamiyo.retention.report import Preview, Report
 from tamiyo.retention.run import Order, Retention, Tell, silently
 from tamiyo.retention.source import Files, Source
-from tamiyo.retention.survey import entries_backwards, state_of_log
+from tamiyo.retention.survey import entries_backwards, state_of_log, survey
 from tamiyo.snapshots import Snapshots
 from tamiyo.stored import event_of
 
@@ -105,7 +105,11 @@ def prune_unrecorded(
     drafted = found.plan
     if drafted.base is not None and drafted.segments:
         state = state_of_log(files, pace)
-        base = base_at(files, drafted.base.lsn)
+        windows = (settings or load_settings()).windows()
+        held = survey(files, state.outbox, windows, drafted.now_ns, pace).holdings
+        base, before = base_at(files, drafted.base.lsn), state_before(files, drafted, held, pace)
+        if before is not None:
+            confirm(files, base, before, pace)
         prove(files, base, drafted.prune_before_lsn - 1, 0, state, pace)
     return found, wal.prune(path, drafted.prune_before_lsn, keep_heads=keep_heads)
 

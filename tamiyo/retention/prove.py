@@ -8,12 +8,13 @@ from tamiyo.core.base import contents_of, read_base
 from tamiyo.core.events import KINDS
 from tamiyo.core.evolve import Fold
 from tamiyo.core.paced import Pace
+from tamiyo.core.retention import Holdings, Plan
 from tamiyo.core.state import State
 from tamiyo.errors import InvariantViolation, JournalUnreadable, RecordRedacted, RetentionUnproven
 from tamiyo.retention.source import Source, entries_past, entry_at
 from tamiyo.stored import event_of
 
-__all__ = ["base_at", "confirm", "prove"]
+__all__ = ["base_at", "confirm", "prove", "state_before"]
 
 
 def base_at(source: Source, lsn: int) -> journal.StateBase:
@@ -30,6 +31,19 @@ def base_at(source: Source, lsn: int) -> journal.StateBase:
     if not isinstance(base, journal.StateBase):
         raise _unproven(f"no base stands at LSN {lsn}")
     return base
+
+
+def state_before(source: Source, drafted: Plan, held: Holdings, pace: Pace) -> State | None:
+    """A state that a plan's base can be folded from: that of the base before it, or of an empty log.
+
+    None where neither is there any more, or nothing is planned. Raises as `base_at`.
+    """
+    if drafted.base is None:
+        return None
+    before = held.before(drafted.base)
+    if before is not None:
+        return read_base(base_at(source, before.lsn), pace)
+    return State() if held.segments[0].first_lsn == 1 else None
 
 
 def confirm(source: Source, base: journal.StateBase, begun: State, pace: Pace) -> None:

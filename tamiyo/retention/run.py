@@ -18,7 +18,6 @@ from pathlib import Path
 
 import wal
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.base import read_base
 from tamiyo.core.events import Event
 from tamiyo.core.evolve import evolve
 from tamiyo.core.paced import Pace, without_rest
@@ -28,7 +27,7 @@ from tamiyo.errors import HeadNotKept, NotRecorded, RetentionBusy
 from tamiyo.journal import Journal
 from tamiyo.records import JournalUnavailable, Recorded
 from tamiyo.retention.archive import Archive
-from tamiyo.retention.prove import base_at, confirm, prove
+from tamiyo.retention.prove import base_at, confirm, prove, state_before
 from tamiyo.retention.report import Outcome, Report
 from tamiyo.retention.survey import Survey, count_payloads, survey, takes
 
@@ -119,6 +118,7 @@ class Retention:
 
     def _run(self, order: Order, pace: Pace, tell: Tell) -> Report:
         log = self._journal.log
+        pace = _while_it_works(log, pace)
         _require_heads(log, order)
         if order.archive is not None:
             folder = order.archive.absolute()
@@ -166,7 +166,7 @@ class Retention:
             return planned
 
         tell("plan", order.run_id)
-        earlier = _earlier(log, plan(self._journal.now_ns(), found.holdings, self._windows), found, pace)
+        earlier = state_before(log, plan(self._journal.now_ns(), found.holdings, self._windows), found.holdings, pace)
         self._record(make(SEGMENTS_MAX), log, pace, in_emergency=make(SEGMENTS_IN_EMERGENCY))
         return replace(made[0], earlier=earlier) if made else None
 
@@ -317,14 +317,17 @@ def _taken_lsn(drafted: Plan, found: Survey) -> int:
     return min((found.holdings.taken.get(kind, 0) for kind in drafted.payloads), default=0)
 
 
-def _earlier(log: wal.Log, drafted: Plan, found: Survey, pace: Pace) -> State | None:
-    """A state that the base can be folded from: of the base before it, or of an empty log. None where both went."""
-    if drafted.base is None:
-        return None
-    before = found.holdings.before(drafted.base)
-    if before is not None:
-        return read_base(base_at(log, before.lsn), pace)
-    return State() if found.holdings.segments[0].first_lsn == 1 else None
+def _while_it_works(log: wal.Log, pace: Pace) -> Pace:
+    """The pace of work on a log that may fail meanwhile: it is reopened as soon as nobody works on it."""
+
+    def watchful() -> None:
+        pace()
+        if log.failure is not None:
+            raise NotRecorded(
+                f"the log failed during a retention run ({log.failure}): what was begun is finished by the next run"
+            )
+
+    return watchful
 
 
 def _require_heads(log: wal.Log, order: Order) -> None:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import zstandard
 from live import PATIENT, Live, library
 from retention_rig import (
     SETTINGS,
+    Aged,
     Order,
     audited,
     bases,
@@ -358,7 +360,8 @@ class wal_head_at:  # noqa: N801  reads as a function
         pass
 
 
-def test_a_base_that_is_not_the_state_stops_the_run_before_anything_goes(tmp_path: Path) -> None:
+def with_a_false_base(directory: Path) -> Aged:
+    """A log whose last base says what the log does not come to."""
     made = history()
     false = replace(made.state, decisions=77)
     made.events.append(base_of(false, made._contents, made.state.event_time_ns + 1))
@@ -367,9 +370,15 @@ def test_a_base_that_is_not_the_state_stops_the_run_before_anything_goes(tmp_pat
     made.publish(succeeded=True)
     made.step(packet(), "timeout")
     made.drain()
-    aged = write(None, made, tmp_path / "wal")
+    return write(None, made, directory / "wal")
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_base_that_is_not_the_state_stops_the_run_before_anything_goes(tmp_path: Path, recorded: bool) -> None:
+    aged = with_a_false_base(tmp_path)
+    call = partial(retain_directory, tmp_path, Order("run")) if recorded else partial(prune_unrecorded, tmp_path)
     with pytest.raises(RetentionUnproven, match="nothing more is taken away"):
-        retain_directory(tmp_path, Order("run"), SETTINGS, clock=aged.clock())
+        call(SETTINGS, clock=aged.clock())
     assert entries_of(None, tmp_path / "wal")[0].lsn == 1
     assert not any(isinstance(entry, wal.Redacted) for entry in entries_of(None, tmp_path / "wal"))
 
@@ -383,6 +392,19 @@ def test_a_log_that_takes_no_record_is_left_as_it_is() -> None:
             lambda _, now_ns: (journal.RetentionPlanned(event_time_ns=now_ns),), live.service.log, lambda: None
         )
     live.disk.heal()
+
+
+def test_a_log_that_fails_meanwhile_ends_the_run_so_that_it_can_be_reopened(run: Run) -> None:
+    retention = Retention(run.service.journal, run.settings.windows())
+    log = run.service.log
+
+    def tell(stage: str, _: str) -> None:
+        if stage == "redact":
+            log._writer.handover.end(wal.LogFailed("the disk is gone"))
+
+    with pytest.raises((NotRecorded, wal.LogError)):
+        retention.run(Order("run"), tell=tell)
+    assert not any(isinstance(entry, wal.Redacted) for entry in entries_of(None, run.log))
 
 
 def test_one_run_at_a_time(run: Run) -> None:
