@@ -156,10 +156,11 @@ def test_rows_are_written_in_groups_and_no_more_are_held_at_a_time(directory, ro
     from tamiyo.projections import parquet
 
     held = []
+    monkeypatch.setattr(parquet, "_ROWS_PER_BATCH", 2)
     batch = parquet._batch
     monkeypatch.setattr(parquet, "_batch", lambda schema, rows: held.append(len(rows)) or batch(schema, rows))
     exported(directory, rows_per_group=rows_per_group)
-    assert max(held) <= rows_per_group
+    assert max(held) <= min(rows_per_group, 2)
     file = pq.ParquetFile(directory / "out" / "steps.parquet")
     groups = [file.metadata.row_group(at).num_rows for at in range(file.metadata.num_row_groups)]
     assert sum(groups) == STEPS + 2

@@ -38,7 +38,7 @@ shares = st.just(1.0) | st.floats(0, 1)
 runs = st.builds(
     Run,
     shares,
-    st.lists(st.tuples(st.sampled_from(TAKEN), shares), max_size=4).map(tuple),
+    st.lists(st.tuples(st.sampled_from(TAKEN), shares), max_size=16, unique_by=lambda window: window[0]).map(tuple),
     st.sampled_from(("planned", "redacted", "pruned", "completed")),
 )
 happenings = st.one_of(
