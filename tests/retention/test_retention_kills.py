@@ -172,9 +172,9 @@ def test_a_live_service_is_killed_while_it_steps_and_retains(tmp_path: Path, kil
 def test_a_live_service_is_killed_again_and_again(
     tmp_path: Path, killer: Killer, record_property: Callable[[str, object], None]
 ) -> None:
-    killed = sum(kill_beside_steps(killer, tmp_path / str(n), n) for n in range(0, 300, 2))
+    killed = sum(kill_beside_steps(killer, tmp_path / str(n), n) for n in range(180))
     record_property("killed", killed)
-    assert killed > 100
+    assert killed > 60
 
 
 def test_the_rig_reads_what_it_wrote(tmp_path: Path) -> None:
