@@ -107,7 +107,7 @@ def prune_unrecorded(
         state = state_of_log(files, pace)
         windows = (settings or load_settings()).windows()
         held = survey(files, state.outbox, windows, drafted.now_ns, pace).holdings
-        base, before = base_at(files, drafted.base.lsn), state_before(files, drafted, held, pace)
+        base, before = base_at(files, drafted.base.lsn, pace), state_before(files, drafted, held, pace)
         if before is not None:
             confirm(files, base, before, pace)
         prove(files, base, drafted.prune_before_lsn - 1, 0, state, pace)
@@ -172,7 +172,7 @@ def _arrival(source: Source, telemetry_lsn: int, pace: Pace) -> int | None:
     """
     across: list[tuple[int, int]] = []  # a step, and the record that tells only then what became of it
     arrivals = based_lsn = 0
-    for entry in entries_backwards(source):
+    for entry in entries_backwards(source, pace):
         if entry.kind in LOOKED_AT:
             event = event_of(entry)
             if isinstance(event, journal.StepPaused | journal.CommitLate):
@@ -185,7 +185,6 @@ def _arrival(source: Source, telemetry_lsn: int, pace: Pace) -> int | None:
                 return None
             if entry.lsn <= telemetry_lsn and not any(step_lsn < entry.lsn < lsn for step_lsn, lsn in across):
                 return entry.lsn
-        pace()
     return None
 
 

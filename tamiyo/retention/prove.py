@@ -17,14 +17,14 @@ from tamiyo.stored import event_of
 __all__ = ["base_at", "confirm", "prove", "state_before"]
 
 
-def base_at(source: Source, lsn: int) -> journal.StateBase:
+def base_at(source: Source, lsn: int, pace: Pace) -> journal.StateBase:
     """The base that stands at an LSN.
 
     Raises:
         RetentionUnproven: there is none, or it cannot be read.
     """
     try:
-        entry = entry_at(source, lsn)
+        entry = entry_at(source, lsn, pace)
         base = None if entry is None or entry.kind != KINDS[journal.StateBase] else event_of(entry)
     except (wal.Trimmed, JournalUnreadable) as error:
         raise _unproven(f"the base of LSN {lsn} cannot be read: {error}") from error
@@ -42,7 +42,7 @@ def state_before(source: Source, drafted: Plan, held: Holdings, pace: Pace) -> S
         return None
     before = held.before(drafted.base)
     if before is not None:
-        return read_base(base_at(source, before.lsn), pace)
+        return read_base(base_at(source, before.lsn, pace), pace)
     return State() if held.segments[0].first_lsn == 1 else None
 
 
@@ -57,9 +57,8 @@ def confirm(source: Source, base: journal.StateBase, begun: State, pace: Pace) -
     """
     fold = Fold(begun)
     try:
-        for entry in takewhile(lambda entry: entry.lsn <= base.at_lsn, entries_past(source, begun.last_lsn)):
+        for entry in takewhile(lambda entry: entry.lsn <= base.at_lsn, entries_past(source, begun.last_lsn, pace)):
             fold.take(entry.lsn, event_of(entry))
-            pace()
     except RecordRedacted:
         return
     except (JournalUnreadable, InvariantViolation) as error:
@@ -94,14 +93,13 @@ def prove(source: Source, base: journal.StateBase, gone_lsn: int, planned_lsn: i
         )
     try:
         begun = read_base(base, pace)
-        _require_contents(source, base, begun)
+        _require_contents(source, base, begun, pace)
         fold = Fold(begun)
         digest = ""
-        for entry in takewhile(lambda entry: entry.lsn <= state.last_lsn, entries_past(source, base.at_lsn)):
+        for entry in takewhile(lambda entry: entry.lsn <= state.last_lsn, entries_past(source, base.at_lsn, pace)):
             fold.take(entry.lsn, event_of(entry))
             if entry.lsn == planned_lsn:
                 digest = fold.state().digest(pace)
-            pace()
         found = fold.state().digest(pace)
     except (JournalUnreadable, InvariantViolation) as error:
         raise _unproven(str(error)) from error
@@ -113,13 +111,13 @@ def prove(source: Source, base: journal.StateBase, gone_lsn: int, planned_lsn: i
     return digest
 
 
-def _require_contents(source: Source, base: journal.StateBase, begun: State) -> None:
+def _require_contents(source: Source, base: journal.StateBase, begun: State, pace: Pace) -> None:
     """The contents of blueprints that the base has left out are where it says, past what goes."""
     kept = contents_of(base)
     for blueprint_id, seen in begun.blueprints.items():
         if seen.blueprint is None or seen.blueprint.digest in kept:
             continue
-        entry = entry_at(source, seen.content_lsn)
+        entry = entry_at(source, seen.content_lsn, pace)
         observed = None if entry is None else event_of(entry)
         if not isinstance(observed, journal.BlueprintObserved) or observed.digest != seen.blueprint.digest:
             raise _unproven(f"the content of blueprint {blueprint_id!r} is not at LSN {seen.content_lsn}")

@@ -197,7 +197,7 @@ class Retention:
 
     def _finish(self, begun: _Begun, pace: Pace, tell: Tell) -> Outcome:
         log, planned = begun.log, begun.planned
-        base = base_at(log, planned.base_lsn)
+        base = base_at(log, planned.base_lsn, pace)
         tell("archive", str(begun.archive or "not asked for"))
         kept = self._archived(begun, pace)
         tell("prove", f"folding from LSN {base.at_lsn} on")
@@ -211,7 +211,7 @@ class Retention:
         tell("redact", f"up to LSN {max(begun.payloads.values(), default=0)}")
         redaction = self._redacted(begun, pace)
         tell("prove again", f"folding from LSN {base.at_lsn} on")
-        digest = prove(log, base_at(log, planned.base_lsn), begun.gone_lsn, begun.lsn, begun.state, pace)
+        digest = prove(log, base_at(log, planned.base_lsn, pace), begun.gone_lsn, begun.lsn, begun.state, pace)
         completed = journal.RetentionCompleted(
             run_id=planned.run_id,
             first_lsn=pruned.first_lsn,

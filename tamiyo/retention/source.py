@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 import wal
+from tamiyo.core.paced import Pace
 
 __all__ = ["Files", "Source", "entries_past", "entry_at", "last_lsn_of"]
 
@@ -38,16 +39,24 @@ class Files:
         return wal.Reader(self.path, after)
 
 
-def entries_past(source: Source, lsn: int) -> Iterator[wal.Entry]:
-    """The durable entries past an LSN, a small portion at a time. Raises what reading raises."""
-    reader = source.reader(lsn)
+def entries_past(source: Source, lsn: int, pace: Pace) -> Iterator[wal.Entry]:
+    """The durable entries past an LSN, a small portion at a time; `pace` is called for each.
+
+    Reading begins with the segment: a reader that begins within one goes over all before it at a stretch. Raises what
+    reading raises.
+    """
+    first_lsn = max((info.first_lsn for info in source.segments() if info.first_lsn <= lsn + 1), default=lsn + 1)
+    reader = source.reader(first_lsn - 1)
     while portion := reader.poll(PORTION):
-        yield from portion
+        for entry in portion:
+            pace()
+            if entry.lsn > lsn:
+                yield entry
 
 
-def entry_at(source: Source, lsn: int) -> wal.Entry | None:
+def entry_at(source: Source, lsn: int, pace: Pace) -> wal.Entry | None:
     """The entry at an LSN, None where the log does not reach it. Raises what reading raises."""
-    return next(iter(source.reader(lsn - 1).poll(1)), None)
+    return next(entries_past(source, lsn - 1, pace), None)
 
 
 def last_lsn_of(segment: wal.SegmentInfo) -> int:

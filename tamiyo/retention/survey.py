@@ -115,22 +115,21 @@ def _segment(info: wal.SegmentInfo) -> Segment:
 
 def _look_back(source: Source, segments: list[wal.SegmentInfo], outbox: Outbox, found: _LookedBack, pace: Pace) -> None:
     for segment in reversed(segments):
-        for entry in _entries_of(source, segment):
+        for entry in _entries_of(source, segment, pace):
             if entry.kind in LOOKED_BACK:
                 found.take(entry.lsn, event_of(entry))
-            pace()
         if found.suffices(outbox):
             return
 
 
-def entries_backwards(source: Source) -> Iterator[wal.Entry]:
+def entries_backwards(source: Source, pace: Pace) -> Iterator[wal.Entry]:
     """The entries of a log, the last one first; one segment's in memory at a time. Raises what reading raises."""
     for segment in reversed(source.segments()):
-        yield from reversed(list(_entries_of(source, segment)))
+        yield from reversed(list(_entries_of(source, segment, pace)))
 
 
-def _entries_of(source: Source, segment: wal.SegmentInfo) -> Iterator[wal.Entry]:
-    for entry in entries_past(source, segment.first_lsn - 1):
+def _entries_of(source: Source, segment: wal.SegmentInfo, pace: Pace) -> Iterator[wal.Entry]:
+    for entry in entries_past(source, segment.first_lsn - 1, pace):
         if entry.lsn > last_lsn_of(segment):
             return
         yield entry
@@ -171,13 +170,12 @@ def event_time_at(source: Source, lsn: int) -> int:
 
 def _all_times(source: Source, first_lsn: int, end_lsn: int, newest_ns: int, pace: Pace) -> set[tuple[int, int]]:
     found: set[tuple[int, int]] = set()
-    for entry in entries_past(source, first_lsn - 1):
+    for entry in entries_past(source, first_lsn - 1, pace):
         time_ns = _time_of(entry)
         if entry.lsn >= end_lsn or time_ns >= newest_ns:
             break
         if time_ns:
             found.add((entry.lsn, time_ns))
-        pace()
     return found
 
 
@@ -210,13 +208,12 @@ def count_payloads(source: Source, plan: Plan, taken: Mapping[int, int], pace: P
     first_lsn = segments[0].first_lsn if segments else 1
     done = min((taken.get(kind, 0) for kind in plan.payloads), default=0)
     after_lsn = max(done, plan.prune_before_lsn - 1, first_lsn - 1)
-    for entry in entries_past(source, after_lsn) if plan.upto_lsn > after_lsn else ():
+    for entry in entries_past(source, after_lsn, pace) if plan.upto_lsn > after_lsn else ():
         if entry.lsn > plan.upto_lsn:
             break
         if takes(plan.payloads)(entry) and not isinstance(entry, wal.Redacted):
             counted[entry.kind] += 1
             size_bytes += len(entry.payload)
-        pace()
     return Payloads(dict(counted), size_bytes)
 
 
@@ -235,14 +232,15 @@ def state_of_log(source: Source, pace: Pace = without_rest) -> State:
     segments = source.segments()
     base: journal.StateBase | None = None
     for segment in reversed(segments):
-        bases = [event_of(entry) for entry in _entries_of(source, segment) if entry.kind == KINDS[journal.StateBase]]
+        bases = [
+            event_of(entry) for entry in _entries_of(source, segment, pace) if entry.kind == KINDS[journal.StateBase]
+        ]
         base = next((event for event in reversed(bases) if isinstance(event, journal.StateBase)), None)
         if base is not None:
             break
     fold = Fold(State() if base is None else read_base(base, pace))
-    for entry in entries_past(source, fold.last_lsn):
+    for entry in entries_past(source, fold.last_lsn, pace):
         fold.take(entry.lsn, event_of(entry))
-        pace()
     return fold.state()
 
 
@@ -253,10 +251,9 @@ def horizon_of(source: Source, missing_lsn: int, pace: Pace = without_rest) -> i
     """
     if not missing_lsn:
         return 0
-    for entry in entries_past(source, missing_lsn):
+    for entry in entries_past(source, missing_lsn, pace):
         if entry.kind == KINDS[journal.StateBase]:
             base = event_of(entry)
             if isinstance(base, journal.StateBase) and base.needs_lsn > missing_lsn:
                 return base.at_lsn
-        pace()
     return None
