@@ -47,7 +47,7 @@ happenings = st.one_of(
     DEEDS,
     st.sampled_from(("train", "base")),
     runs,
-    st.just("follow"),
+    st.sampled_from(("follow", "follow to the end")),
     st.just("reopen the log"),
     st.just("reopen the projection"),
     st.just("die in a transaction"),
@@ -57,7 +57,9 @@ chapters = st.lists(happenings, max_size=8)
 stories = st.builds(
     lambda parts, endings: [what for part, run in zip(parts, endings, strict=False) for what in (*part, *run)],
     st.lists(chapters, min_size=1, max_size=5),
-    st.lists(runs.map(lambda run: ("train", "base", "train", run)) | st.just(()), min_size=5, max_size=5),
+    st.lists(
+        runs.map(lambda run: ("train", "base", "train", "follow to the end", run)) | st.just(()), min_size=5, max_size=5
+    ),
 )
 
 
@@ -104,6 +106,9 @@ class World:
 
     def follow(self):
         self.projection.catch_up(self.log, limit=7)
+
+    def follow_to_the_end(self):
+        self.projection.catch_up(self.log)
 
     def reopen_the_log(self):
         self.log.close()
