@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import wal
-from tamiyo import journal, outbox, signing, stages
+from tamiyo import beginning, outbox, signing, stages
 from tamiyo.core import breakers, decide, evolve, risk, state
 from tamiyo.core import journal_pb2 as pb_journal
 from tamiyo.core.events import KINDS
@@ -99,8 +99,8 @@ def lose_the_last_of_a_batch(patch: pytest.MonkeyPatch) -> None:
     """The log takes a batch without its last record, and numbers the next as if it had it."""
     original = wal.Log.submit
 
-    def short(log: wal.Log, batch: Any) -> wal.Pending:
-        return original(log, batch[:-1] if len(batch) > 4 else batch)
+    def short(log: wal.Log, batch: Any, **options: Any) -> wal.Pending:
+        return original(log, batch[:-1] if len(batch) > 4 else batch, **options)
 
     patch.setattr(wal.Log, "submit", short)
 
@@ -124,7 +124,7 @@ def forget_a_field(patch: pytest.MonkeyPatch) -> None:
         def state(self) -> state.State:
             return replace(super().state(), registries=state.State().registries)
 
-    patch.setattr(journal, "Fold", Forgetful)
+    patch.setattr(beginning, "Fold", Forgetful)
 
 
 def acknowledge_unsynced(patch: pytest.MonkeyPatch) -> None:
