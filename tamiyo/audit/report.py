@@ -181,7 +181,7 @@ def _decisions_detail(found: Replay) -> str:
     if found.redacted:
         parts.append(f"{found.redacted} reports whose payload was taken out follow from their decisions")
     if found.digests:
-        parts.append(f"{found.digests} recorded states compared")
+        parts.append(f"{found.digests} recorded state{'s' if found.digests != 1 else ''} compared")
     if found.digests_skipped:
         parts.append(f"{found.digests_skipped} recorded states of another version or too far back, not compared")
     if found.late_commits:
