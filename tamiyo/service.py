@@ -14,6 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -84,7 +85,7 @@ class TamiyoService:
         self._derived = Derived(folder)
         self._keeper = Keeper(journal, snapshots)
         self._retainer = Retainer(journal, settings.windows())
-        self._directives = Directives(journal, folder, self._begin_retention)
+        self._directives = Directives(journal, folder, partial(_begin_retention, self._retainer))
         self._outbox = Outbox(journal, clock, self._keep_up, budget_ms=settings.publish_timeout_ms)
         self._upkeep = Upkeep(journal, self._directives, self._keeper)
         self._upkeep.start()
@@ -339,15 +340,6 @@ class TamiyoService:
         self._derived.export(self._journal.state)
         return taken_up
 
-    def _begin_retention(self, request: Request) -> Future[bytes]:
-        """Begin the run that a request asks for; the answer is its report, as JSON."""
-        folder = Path(request.archive) if request.archive else None
-        try:
-            heads = tuple(wal.Head.parse(head) for head in request.keep_heads)
-        except ValueError as error:
-            raise RequestRejected(str(error)) from error
-        return answered(self._retainer.begin(Order(request.request_id, folder, heads)))
-
     def _require_open(self, call: str) -> None:
         if self._closed:
             raise ServiceClosed(f"{call} was called after close(); open {self.directory} again")
@@ -374,3 +366,13 @@ class TamiyoService:
             step.timings.total_ns = time.perf_counter_ns() - started_ns
             self.timings.append(step.timings)
             return command
+
+
+def _begin_retention(retainer: Retainer, request: Request) -> Future[bytes]:
+    """Begin the run that a request asks for; the answer is its report, as JSON. It is kept by the upkeep: no method."""
+    folder = Path(request.archive) if request.archive else None
+    try:
+        heads = tuple(wal.Head.parse(head) for head in request.keep_heads)
+    except ValueError as error:
+        raise RequestRejected(str(error)) from error
+    return answered(retainer.begin(Order(request.request_id, folder, heads)))

@@ -136,16 +136,16 @@ def _cpu_s(action: Callable[[], object]) -> float:
 
 
 def walk(path: Path) -> int:
-    from wal.recovery import walk
-    from wal.scan import Window, start_of
+    from wal.scan import Window, next_frame, start_of
     from wal.shelf import read_segment, segment_paths
 
     disk, total = wal.OsDisk(), 0
     for place in segment_paths(path, disk):
         segment = read_segment(place, disk)
         fd = disk.open(place)
-        cursor = start_of(segment.header)
-        walk(Window(disk, fd), cursor)
+        cursor, window = start_of(segment.header), Window(disk, fd)
+        while (frame := next_frame(window, cursor)) is not None:
+            cursor.advance(frame)
         disk.close(fd)
         total += cursor.offset
     return total

@@ -233,11 +233,11 @@ def test_faults_of_a_step_that_could_not_be_recorded_are_told_with_the_next(monk
     submit = live.service.log.submit
     refused: list[int] = []
 
-    def once(batch: object) -> object:
+    def once(batch: object, **options: object) -> object:
         if seen and seen[-1] and not refused:
             refused.append(1)
             raise __import__("wal").LogFull("no room")
-        return submit(batch)
+        return submit(batch, **options)
 
     monkeypatch.setattr(live.service.log, "submit", once)
     step_until(live, lambda: bool(refused), elapsed_s=1.5)
