@@ -126,7 +126,7 @@ def opened(directory: Path, clock: Clock | None, disk: wal.Disk | None) -> Itera
     )
     try:
         yield journal_
-    except BaseException:
+    except BaseException:  # whatever it was, an interrupt too, the lock of the log must not stay behind
         with suppress(wal.LogError):  # what went wrong comes first; closing may fail for the same reason
             journal_.abandon()
         raise
