@@ -23,7 +23,7 @@ class LibraryRecord(Protocol):
 
     @property
     def extras(self) -> Mapping[str, Any]:
-        """Free-form extras; `graph_metadata` and `bsds` are read."""
+        """Free-form extras; `graph_metadata`, `guard_spec`, `optimizer_priors` and `bsds` are read."""
         ...
 
 
@@ -41,12 +41,22 @@ class Library(Protocol):
 
 def content_of(record: LibraryRecord) -> journal.BlueprintContent:
     """What is journaled of a record. Raises what the record's own code raises, and TypeError for a strange sheet."""
-    metadata, sheet = record.extras.get("graph_metadata"), record.extras.get("bsds")
+    metadata, sheet = _graph_metadata(record.extras), record.extras.get("bsds")
     return journal.BlueprintContent(
         descriptor=record.descriptor.SerializeToString(deterministic=True),
         safety_sheet=_sheet_bytes(sheet),
         graph_metadata=orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS) if metadata is not None else b"",
     )
+
+
+def _graph_metadata(extras: Mapping[str, Any]) -> object:
+    """The graph metadata, else what the compiler knew (`guard_spec`); with the optimizer priors where it has none."""
+    metadata, priors = extras.get("graph_metadata"), extras.get("optimizer_priors")
+    if metadata is None:
+        metadata = extras.get("guard_spec")
+    if priors is None or not isinstance(metadata, Mapping | None):
+        return metadata
+    return {"optimizer_priors": priors, **(metadata or {})}
 
 
 def checked_id(blueprint_id: object) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from tamiyo.core.proposal import BLENDING_METHODS
 from tamiyo.demo.network import DigitNetwork
 from tamiyo.integrations.kasmina import BLUEPRINTS, SeedSettings
 from tamiyo.leyline import leyline_pb2 as pb
@@ -47,22 +48,26 @@ _DESCRIBED_CHANNELS = 32  # a blueprint fits any width; this one is described
 _HOST_RISK = 0.05
 
 
-def stock(shelf: Shelf, run_id: str, network: DigitNetwork, settings: SeedSettings) -> None:
+def stock(
+    shelf: Shelf, run_id: str, network: DigitNetwork, settings: SeedSettings, priors: Mapping[str, object]
+) -> None:
     """Put the demo's blueprints into a library; what is there already stays as it is.
 
     Args:
         shelf: the library.
         run_id: the id of the training run, under which the host is stored.
         network: the host, untrained.
-        settings: the seed manager's, for the bounds it states.
+        settings: the seed manager's, for the bounds and the learning rate it states.
+        priors: what the host is trained with: family, learning_rate, momentum, weight_decay of its optimizer.
     """
     for blueprint_id, entry in _ENTRIES.items():
         module = _example(blueprint_id)
         descriptor = _descriptor(blueprint_id, entry, {"alpha": (0.0, 1.0)})
-        _save(shelf, descriptor, {"layers": describe(module), "parameters": [_parameter("alpha", 0.0, 1.0, 0.1)]})
+        metadata = {"layers": describe(module), "parameters": [_parameter("alpha", 0.0, 1.0, 0.1)]}
+        _save(shelf, descriptor, metadata, {"family": "adam", "learning_rate": settings.learning_rate, "momentum": 0.9})
     host = _Entry("digit network", _HOST_RISK, "three convolutions with a graft point after each")
     bounds = {"alpha": (0.0, 1.0), "lr_delta": (-settings.lr_delta_max, settings.lr_delta_max)}
-    _save(shelf, _descriptor(run_id, host, bounds), host_metadata(network, settings))
+    _save(shelf, _descriptor(run_id, host, bounds), host_metadata(network, settings), priors)
 
 
 def host_metadata(network: DigitNetwork, settings: SeedSettings) -> dict[str, Any]:
@@ -78,7 +83,11 @@ def host_metadata(network: DigitNetwork, settings: SeedSettings) -> dict[str, An
         ],
         "adjacency": {"layer": [[index, index + 1, 1.0] for index in range(len(layers) - 1)]},
         "monitored_layers": [[index, point.depth - 1, 1.0] for index, point in enumerate(points.values())],
-        "capabilities": {"allowed_parameters_by_seed_id": {seed_id: ["alpha"] for seed_id in points}},
+        "monitors": {"thresholds": {"stage_min": "DORMANT", "risk_max": 1.0}},
+        "capabilities": {
+            "allowed_parameters_by_seed_id": {seed_id: ["alpha"] for seed_id in points},
+            "allowed_blending_methods": list(BLENDING_METHODS),
+        },
     }
 
 
@@ -131,7 +140,9 @@ def _descriptor(blueprint_id: str, entry: _Entry, bounds: Mapping[str, Sequence[
     return descriptor
 
 
-def _save(shelf: Shelf, descriptor: pb.BlueprintDescriptor, metadata: Mapping[str, Any]) -> None:
+def _save(
+    shelf: Shelf, descriptor: pb.BlueprintDescriptor, metadata: Mapping[str, Any], priors: Mapping[str, object]
+) -> None:
     if shelf.get(descriptor.blueprint_id) is None:
         artifact = json.dumps({"builder": "tamiyo.integrations.kasmina", "blueprint": descriptor.blueprint_id})
-        shelf.save(descriptor, artifact.encode(), {"graph_metadata": metadata})
+        shelf.save(descriptor, artifact.encode(), {"graph_metadata": metadata, "optimizer_priors": priors})

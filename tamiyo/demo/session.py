@@ -46,7 +46,8 @@ def new_trainer(seed: int, controller: Controller, verifier: CommandVerifier, di
 
 def fill(shelf: Shelf, seed: int) -> None:
     """Put the demo's blueprints into a library."""
-    stock(shelf, run_of(seed).run_id, new_network(seed), _seed_settings(seed))
+    priors = {"family": "adamw", "learning_rate": LEARNING_RATE, "momentum": 0.9, "weight_decay": WEIGHT_DECAY}
+    stock(shelf, run_of(seed).run_id, new_network(seed), _seed_settings(seed), priors)
 
 
 def last_checkpoint(directory: Path) -> Mapping[str, Any] | None:

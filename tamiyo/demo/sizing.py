@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.blueprint import read_blueprint
 from tamiyo.core.limits import Limits
 from tamiyo.core.norms import PRIORS
 from tamiyo.core.observation import read_packet
 from tamiyo.core.registries import initial
 from tamiyo.demo.session import new_trainer, run_of
-from tamiyo.graph import BlueprintInput, Graph, build
+from tamiyo.graph import BlueprintInput, Graph, build, parse_metadata
 from tamiyo.integrations.kasmina import Verdict
 from tamiyo.integrations.tolaria import StepMonitor
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.library import content_of
 
 __all__ = ["Catalogue", "example_graph"]
 
@@ -47,8 +47,8 @@ def example_graph(catalogue: Catalogue, seed: int) -> Graph:
 
 
 def _input(blueprint_id: str, record: _Record) -> BlueprintInput:
-    content = journal.BlueprintContent(descriptor=record.descriptor.SerializeToString())
-    return BlueprintInput(read_blueprint(blueprint_id, "", content), record.extras.get("graph_metadata", {}))
+    content = content_of(record)
+    return BlueprintInput(read_blueprint(blueprint_id, "", content), parse_metadata(content.graph_metadata))
 
 
 class _Nobody:

@@ -2,9 +2,15 @@
 
     schema     the tables: node types, features, relations; everything else interprets them
     metadata   reading a blueprint's `graph_metadata`, trusting nothing
+    ties       what a blueprint's metadata says of seeds
     plan       what one blueprint contributes; made once for each digest
     topology   the plans of a step's blueprints, laid one behind the other
+    seeds      the rows and the edges of a step's seeds
+    layout     all edges, kept while no seed changes its stage or place
     scaling    raw values to features and masks
+    nodes      the rows of a step
+    edges      what edges carry
+    counts     coverage
     builder    packet + topology to `Graph`
     graph      the finished arrays
 

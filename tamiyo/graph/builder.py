@@ -1,10 +1,9 @@
 """Packet, blueprints, norms and registries in; one `Graph` out.
 
-The parts that depend on blueprints alone (`Topology`) are kept from step to step, by digest; each step brings its
-seeds, its metrics, its norms and its registries.
+The parts that depend on blueprints alone (`Topology`) are kept from step to step, by digest; so are the edges of the
+seeds (`Layout`) while no seed changes its stage or its place. Each step brings its metrics, norms and registries.
 """
 
-import math
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -14,54 +13,24 @@ import numpy as np
 
 from tamiyo.core.blueprint import unobserved
 from tamiyo.core.lifecycle import candidates
-from tamiyo.core.norms import NORM_INPUTS, Norm
+from tamiyo.core.norms import Norm
 from tamiyo.core.observation import Observation
 from tamiyo.core.registries import Registries
 from tamiyo.graph import seeds as seed_part
-from tamiyo.graph.counts import coverage_counts
-from tamiyo.graph.edges import edge_attributes
-from tamiyo.graph.graph import Graph, IndexArray, RawArray
+from tamiyo.graph.counts import CountsMemo
+from tamiyo.graph.graph import Graph, IndexArray
+from tamiyo.graph.layout import Layout, lay_out_seeds
 from tamiyo.graph.metadata import Tally
+from tamiyo.graph.nodes import node_rows, norm_inputs
 from tamiyo.graph.plan import BlueprintInput, Plan, make_plan
-from tamiyo.graph.scaling import scaled_features
-from tamiyo.graph.schema import CATEGORIES, FEATURES, EdgeType, column
-from tamiyo.graph.topology import Topology, lay_out
+from tamiyo.graph.scaling import NormColumns
+from tamiyo.graph.ties import NO_TIES
+from tamiyo.graph.topology import STATIC_TYPES, Topology, lay_out
 
 __all__ = ["GraphBuilder", "build", "registry_keys"]
 
 PLANS_MAX = 64
 TOPOLOGIES_MAX = 8
-
-_PACKET_FIELDS = ("training_loss", "validation_loss", "validation_accuracy", "current_epoch", "global_step")
-_HARDWARE_FIELDS = (
-    "total_memory_gb",
-    "available_memory_gb",
-    "temperature_celsius",
-    "utilization_percent",
-    "compute_capability",
-)
-_METRICS = tuple(
-    feature.name for feature in FEATURES["global"] if feature.name not in (*_PACKET_FIELDS, *_HARDWARE_FIELDS)
-)
-
-_LIVE = tuple(
-    (kind, column(kind, feature.name), feature.name.removeprefix("live_"))
-    for kind in FEATURES
-    for feature in FEATURES[kind]
-    if feature.name.startswith("live_")
-)
-"""Columns that every node of a type shares: (node type, column, entry of `training_metrics`)."""
-
-_NORM_METRICS = {
-    "loss": "loss",
-    "gradient_norm": "gradient_norm",
-    "samples_per_s": "samples_per_s",
-    "hook_latency_ms": "hook_latency_ms",
-    "learning_rate": "optimizer_lr",
-    "gradient_variance": "grad_var",
-    "momentum": "optimizer_momentum",
-}
-"""Which entry of `training_metrics` feeds which norm; `parameter_count` takes the layers in turn."""
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -98,6 +67,9 @@ class GraphBuilder:
     def __init__(self) -> None:
         self._plans: _Memo[str, Plan] = _Memo(PLANS_MAX, {})
         self._topologies: _Memo[tuple[tuple[str, str], ...], Topology] = _Memo(TOPOLOGIES_MAX, {})
+        self._layout: Layout | None = None
+        self._numbered: tuple[Topology, Registries, dict[str, IndexArray]] | None = None
+        self._counts = CountsMemo()
 
     def build(
         self,
@@ -117,25 +89,26 @@ class GraphBuilder:
                 id is the packet's or the run's.
         """
         tally = Tally()
-        topology = self._topology(blueprints)
-        host = _host_index(observation, blueprints)
-        raw = _raw(observation, topology)
-        features = scaled_features(raw, norms)
-        edge_index = dict(topology.edges) | _seed_edges(observation, topology, host, tally)
-        edge_attr = edge_attributes(edge_index, features, topology.strengths)
+        layout = self._laid_out(observation, blueprints)
+        topology = layout.topology
+        seeds = seed_part.seed_rows(observation.seeds, layout.ties, layout.shares)
+        with np.errstate(all="ignore"):  # a value may be any float; what does not stay finite is masked
+            raw, features = node_rows(observation, topology, seeds, NormColumns.of(norms))
+            edge_attr = layout.attributes(features)
         graph = Graph(
             features=features,
             raw=raw,
-            categories=_categories(observation, topology, registries, tally),
-            edge_index=edge_index,
+            categories=self._categories(observation, topology, registries, tally),
+            edge_index=layout.edges,
             edge_attr=edge_attr,
-            seed_ids=tuple(seed.seed_id for seed in observation.seeds),
-            blueprint_ids=tuple(given.blueprint.blueprint_id for given in blueprints),
-            host_blueprint_index=host,
+            seed_ids=layout.seed_ids,
+            blueprint_ids=layout.blueprint_ids,
+            host_blueprint_index=layout.host,
             candidates=candidates(observation),
-            coverage=coverage_counts(features, edge_attr, observation.hardware),
-            norm_inputs=_norm_inputs(observation, topology),
-            ignored_inputs=topology.ignored + tally.ignored,
+            coverage=self._counts.of(layout, features, edge_attr, observation.hardware),
+            norm_inputs=norm_inputs(observation, topology),
+            ignored_inputs=topology.ignored + layout.ignored + tally.ignored,
+            node_ids=topology.ids,
         )
         _freeze(graph)
         return graph
@@ -160,6 +133,30 @@ class GraphBuilder:
 
     def _plan(self, given: BlueprintInput) -> Plan:
         return self._plans.get(given.blueprint.digest or None, lambda: make_plan(given))
+
+    def _laid_out(self, observation: Observation, blueprints: Sequence[BlueprintInput]) -> Layout:
+        """The last step's layout while nothing that it depends on has changed."""
+        topology, host = self._topology(blueprints), _host_index(observation, blueprints)
+        ties = topology.plans[host].ties if host >= 0 else NO_TIES
+        traits = seed_part.traits(observation.seeds, ties)
+        last = self._layout
+        if last is None or last.topology is not topology or (last.host, last.traits) != (host, traits):
+            last = self._layout = lay_out_seeds(topology, host, traits)
+        return last
+
+    def _categories(
+        self, observation: Observation, topology: Topology, registries: Registries, tally: Tally
+    ) -> dict[str, IndexArray]:
+        if self._numbered is None or self._numbered[0] is not topology or self._numbered[1] is not registries:
+            found = {kind: topology.categories(kind, registries) for kind in STATIC_TYPES}
+            self._numbered = (topology, registries, found)
+        families = len(registries["optimizer_family"]) + 1
+        family = seed_part.place_of(observation.metrics.get("optimizer_family_index"), families, tally)
+        return {
+            "global": np.array([[family or 0]], dtype=np.int64),
+            "seed": seed_part.seed_categories(observation.seeds, registries, tally),
+            **self._numbered[2],
+        }
 
 
 def build(
@@ -188,84 +185,7 @@ def _host_index(observation: Observation, blueprints: Sequence[BlueprintInput]) 
     return next((place for place, given in enumerate(blueprints) if given.blueprint.blueprint_id in own), -1)
 
 
-def _raw(observation: Observation, topology: Topology) -> dict[str, RawArray]:
-    raw = {"global": _global_row(observation), "seed": seed_part.seed_rows(observation.seeds), **topology.raw}
-    for kind, place, metric in _LIVE:
-        if raw[kind] is topology.raw.get(kind):
-            raw[kind] = topology.raw[kind].copy()
-        raw[kind][:, place] = observation.metrics.get(metric, math.nan)
-    return raw
-
-
-def _global_row(observation: Observation) -> RawArray:
-    nan, hardware = math.nan, observation.hardware
-    fields = [getattr(observation, name) for name in _PACKET_FIELDS]
-    metrics = [observation.metrics.get(name, nan) for name in _METRICS]
-    device = [getattr(hardware, name) if hardware is not None else nan for name in _HARDWARE_FIELDS]
-    return np.array([[nan if value is None else value for value in (*fields, *metrics, *device)]], dtype=np.float64)
-
-
-def _categories(
-    observation: Observation, topology: Topology, registries: Registries, tally: Tally
-) -> dict[str, IndexArray]:
-    families = len(registries["optimizer_family"]) + 1
-    family = seed_part.place_of(observation.metrics.get("optimizer_family_index"), families, tally)
-    found = {
-        "global": np.array([[family or 0]], dtype=np.int64),
-        "seed": seed_part.seed_categories(observation.seeds, registries, tally),
-    }
-    for kind, names in topology.names.items():
-        columns = [each.indices(registries) for each in names]
-        found[kind] = np.stack(columns, axis=1) if columns else np.empty((len(topology.raw[kind]), 0), dtype=np.int64)
-    return {kind: found[kind] for kind in CATEGORIES}
-
-
-def _seed_edges(observation: Observation, topology: Topology, host: int, tally: Tally) -> dict[EdgeType, IndexArray]:
-    seeds = observation.seeds
-    count = len(seeds)
-    fan = np.stack([np.zeros(count, dtype=np.int64), np.arange(count, dtype=np.int64)])
-    monitors, allowed = _host_edges(observation, topology, host, tally)
-    return {
-        ("global", "influences", "seed"): fan,
-        ("seed", "reports", "global"): fan[::-1].copy(),
-        ("seed", "peer", "seed"): seed_part.peer_edges(count),
-        ("seed", "monitors", "layer"): monitors,
-        ("layer", "monitored_by", "seed"): monitors[::-1].copy(),
-        ("seed", "allowed", "parameter"): allowed,
-        ("parameter", "associated", "seed"): allowed[::-1].copy(),
-    }
-
-
-def _host_edges(observation: Observation, topology: Topology, host: int, tally: Tally) -> tuple[IndexArray, IndexArray]:
-    """(monitors, allowed); both empty where the host's blueprint is not known."""
-    if host < 0:
-        return seed_part.monitor_edges((), {}, 0, tally), seed_part.allowed_edges((), 0, 0)
-    plan, starts = topology.plans[host], topology.starts
-    return (
-        seed_part.monitor_edges(observation.seeds, plan.by_depth, starts["layer"][host], tally),
-        seed_part.allowed_edges(observation.seeds, starts["parameter"][host], plan.count("parameter")),
-    )
-
-
-def _norm_inputs(observation: Observation, topology: Topology) -> tuple[tuple[int, float], ...]:
-    found = []
-    for place, row in enumerate(NORM_INPUTS):
-        value = _norm_value(row.name, observation, topology)
-        if value is not None and math.isfinite(value) and (value > -1.0 or not row.log1p):
-            found.append((place, math.log1p(value) if row.log1p else value))
-    return tuple(found)
-
-
-def _norm_value(name: str, observation: Observation, topology: Topology) -> float | None:
-    if name in _NORM_METRICS:
-        value = observation.metrics.get(_NORM_METRICS[name])
-        return observation.training_loss if value is None and name == "loss" else value
-    # One update a step, from layers that differ: each has its turn, so that the norm learns their spread.
-    counts = topology.parameter_counts
-    return counts[observation.global_step % len(counts)] if counts else None
-
-
 def _freeze(graph: Graph) -> None:
     for arrays in (graph.features, graph.raw, graph.categories, graph.edge_index, graph.edge_attr):
         for array in arrays.values():
-            array.flags.writeable = False
+            array.setflags(write=False)

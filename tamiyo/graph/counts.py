@@ -7,7 +7,7 @@ from tamiyo.core.observation import Hardware
 from tamiyo.graph.graph import FloatArray
 from tamiyo.graph.schema import EDGE_ATTRIBUTES, FEATURES, NODE_TYPES, RELATIONS, EdgeType
 
-__all__ = ["coverage_counts"]
+__all__ = ["CountsMemo", "coverage_counts"]
 
 _WITHOUT_ACCELERATOR = frozenset({"", "cpu"})
 
@@ -17,6 +17,32 @@ def coverage_counts(
 ) -> tuple[Count, ...]:
     """(family, feature, present, total) over what applies here; node types and relations that are empty have no row."""
     return (*_node_counts(features, _hardware_of(hardware)), *_edge_counts(edge_attr))
+
+
+class CountsMemo:
+    """Keeps the counts of the last graph, for those that have the same parts present: nearly all of a run."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] = ()
+        self._counts: tuple[Count, ...] = ()
+
+    def of(
+        self,
+        layout: object,
+        features: Mapping[str, FloatArray],
+        edge_attr: Mapping[EdgeType, FloatArray],
+        hardware: Hardware | None,
+    ) -> tuple[Count, ...]:
+        """`coverage_counts` of a graph.
+
+        With the layout given, all masks are a matter of those of the global node and the seeds: a blueprint's own
+        stay as they are, and a live column has the mask of the global node's.
+        """
+        masks = [features[kind][:, len(FEATURES[kind]) :].tobytes() for kind in ("global", "seed")]
+        key = (layout, _hardware_of(hardware), *masks)
+        if not self._key or key[0] is not self._key[0] or key[1:] != self._key[1:]:
+            self._key, self._counts = key, coverage_counts(features, edge_attr, hardware)
+        return self._counts
 
 
 def _hardware_of(hardware: Hardware | None) -> frozenset[str]:

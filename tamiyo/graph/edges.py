@@ -1,27 +1,20 @@
 """Edge attributes: most copy features of one end, the others are given with the edge."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
 from tamiyo.graph.graph import FloatArray, IndexArray, RawArray
-from tamiyo.graph.schema import CLIP, EDGE_ATTRIBUTES, EDGE_COLUMNS, FEATURES, RELATIONS, EdgeType, Relation, column
+from tamiyo.graph.schema import CLIP, EDGE_ATTRIBUTES, EDGE_COLUMNS, FEATURES, EdgeType, Relation, column
 
-__all__ = ["edge_attributes"]
+__all__ = ["attributes_of", "carried"]
 
 Features = Mapping[str, FloatArray]
 Gap = tuple[str, str, str, str]
 """(source type, its feature, target type, its feature)."""
 
 
-def _copied_columns(relation: Relation) -> tuple[str, int, list[int]]:
-    """(node type, row of the index with its places, its columns: values, then masks)."""
-    kind, end = (relation.source, 0) if relation.carrier == "source" else (relation.target, 1)
-    columns = [column(kind, name) for name in relation.attributes]
-    return kind, end, [*columns, *(place + len(FEATURES[kind]) for place in columns)]
-
-
-_COPIED = {relation.edge_type: _copied_columns(relation) for relation in RELATIONS if relation.carrier != "given"}
 _GAPS: Mapping[EdgeType, tuple[Gap | None, ...]] = {
     ("seed", "peer", "seed"): (
         ("seed", "stage", "seed", "stage"),
@@ -35,66 +28,47 @@ _GAPS: Mapping[EdgeType, tuple[Gap | None, ...]] = {
 """The relations with attributes of their own, by attribute; None is what came with the edge (strength, weight)."""
 
 
-def edge_attributes(
-    edge_index: Mapping[EdgeType, IndexArray], features: Features, strengths: RawArray
-) -> dict[EdgeType, FloatArray]:
-    """float32 [E, 6] for every relation; `strengths` float64 [E] belong to layer-connects-layer, NaN where absent."""
-    blocks: dict[tuple[str, tuple[int, ...]], FloatArray] = {}
-    found: dict[EdgeType, FloatArray] = {}
-    for relation in RELATIONS:
-        kind = relation.edge_type
-        if kind in _COPIED:
-            found[kind] = _copy(_COPIED[kind], edge_index[kind], features, blocks)
-        else:
-            given = strengths if kind == ("layer", "connects", "layer") else None
-            found[kind] = _given(_GAPS[kind], edge_index[kind], features, given)
-    return found
+def carried(kind: str, attributes: Sequence[str], features: Features) -> FloatArray:
+    """What edges copy of the nodes of one type: float32 [N, 6], values and masks of three features."""
+    columns = [column(kind, name) for name in attributes]
+    block: FloatArray = features[kind][:, [*columns, *(place + len(FEATURES[kind]) for place in columns)]]
+    return block
 
 
-def _copy(
-    carrier: tuple[str, int, list[int]],
-    index: IndexArray,
-    features: Features,
-    blocks: dict[tuple[str, tuple[int, ...]], FloatArray],
-) -> FloatArray:
-    kind, end, columns = carrier
-    key = (kind, tuple(columns))
-    if key not in blocks:
-        blocks[key] = features[kind][:, columns]
-    copied: FloatArray = blocks[key].take(index[end], axis=0)
+def attributes_of(relation: Relation, index: IndexArray, features: Features, given: RawArray | None) -> FloatArray:
+    """float32 [E, 6] of one relation; `given` float64 [E] is what came with its edges, NaN where nothing did."""
+    if relation.carrier == "given":
+        return _given(_GAPS[relation.edge_type], index, features, given)
+    kind, end = (relation.source, 0) if relation.carrier == "source" else (relation.target, 1)
+    copied: FloatArray = carried(kind, relation.attributes, features).take(index[end], axis=0)
     return copied
 
 
-def _given(
-    gaps: tuple[Gap | None, ...],
-    index: IndexArray,
-    features: Features,
-    given: RawArray | None,
-) -> FloatArray:
+def _given(gaps: tuple[Gap | None, ...], index: IndexArray, features: Features, given: RawArray | None) -> FloatArray:
+    """What came with the edges where the table says None; a gap is the target's scaled feature less the source's."""
     result = np.zeros((index.shape[1], EDGE_COLUMNS), dtype=np.float32)
-    for place, gap in enumerate(gaps):
-        if gap is not None:
-            value, mask = _gap(gap, index, features)
-        elif given is not None:
-            mask = np.isfinite(given)
-            value = np.clip(given, -CLIP, CLIP)
-        else:
-            continue
-        result[:, place] = np.where(mask, value, 0.0)
-        result[:, EDGE_ATTRIBUTES + place] = mask
+    if given is not None and None in gaps:
+        mask = np.isfinite(given)
+        result[:, gaps.index(None)] = np.where(mask, np.clip(given, -CLIP, CLIP), 0.0)
+        result[:, EDGE_ATTRIBUTES + gaps.index(None)] = mask
+    first = gaps.count(None)
+    sources, targets, width = *_gap_columns(gaps), len(gaps) - first
+    before = features[sources[0]][:, sources[1]].take(index[0], axis=0)
+    after = features[targets[0]][:, targets[1]].take(index[1], axis=0)
+    masks = before[:, width:] * after[:, width:]
+    result[:, first : first + width] = (after[:, :width] - before[:, :width]) * masks
+    result[:, EDGE_ATTRIBUTES + first : EDGE_ATTRIBUTES + first + width] = masks
     return result
 
 
-def _gap(
-    gap: Gap, index: IndexArray, features: Features
-) -> tuple[FloatArray, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
-    """The target's scaled feature minus the source's, where both are there."""
-    source, source_feature, target, target_feature = gap
-    (value_from, mask_from) = _ends(features[source], source, source_feature, index[0])
-    (value_to, mask_to) = _ends(features[target], target, target_feature, index[1])
-    return value_to - value_from, (mask_from * mask_to) > 0.0
-
-
-def _ends(rows: FloatArray, kind: str, feature: str, places: IndexArray) -> tuple[FloatArray, FloatArray]:
-    place = column(kind, feature)
-    return rows[places, place], rows[places, place + len(FEATURES[kind])]
+@cache
+def _gap_columns(gaps: tuple[Gap | None, ...]) -> tuple[tuple[str, list[int]], tuple[str, list[int]]]:
+    """(node type, columns: values, then masks) of sources and of targets; all gaps of a relation join the same two."""
+    there = [gap for gap in gaps if gap is not None]
+    (source, _, target, _) = there[0]
+    ends = ((source, [gap[1] for gap in there]), (target, [gap[3] for gap in there]))
+    found = []
+    for kind, names in ends:
+        columns = [column(kind, name) for name in names]
+        found.append((kind, [*columns, *(place + len(FEATURES[kind]) for place in columns)]))
+    return found[0], found[1]

@@ -1,7 +1,7 @@
 """The graph as plain arrays: what a policy is shown, and nothing that it could change."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -37,6 +37,7 @@ class Graph:
     `candidates` are the places of the seeds that a policy may select. `host_blueprint_index` is the place of the
     blueprint that is being trained, -1 where it is not among them. `norm_inputs` are (row of NORM_INPUTS, value),
     finite, log1p applied where the row says so. `ignored_inputs` counts bad indices and ill-typed values left out.
+    `node_ids[type]` are the names of layers, activations and parameters, "" for one without.
     """
 
     features: Mapping[str, FloatArray]
@@ -51,6 +52,21 @@ class Graph:
     coverage: tuple[Count, ...]
     norm_inputs: tuple[tuple[int, float], ...]
     ignored_inputs: int
+    node_ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def allowed_parameters(self, seed: int) -> dict[str, float]:
+        """`allowed_param_<name>` of one seed: 1 for a parameter of the host that it may set, else 0.
+
+        Empty where nothing is known of what it may set; a parameter without a name is not among them.
+        """
+        if self.value("seed", seed, "allowed_parameters") is None:
+            return {}
+        names = self.node_ids["parameter"]
+        parameters, owners = self.edge_index["parameter", "targets", "blueprint"]
+        seeds, allowed = self.edge_index["seed", "allowed", "parameter"]
+        may = set(allowed[seeds == seed].tolist())
+        own = parameters[owners == self.host_blueprint_index].tolist()
+        return {f"allowed_param_{names[place]}": float(place in may) for place in own if names[place]}
 
     def value(self, node_type: str, row: int, feature: str) -> float | None:
         """A feature as it came, unscaled; None where it is absent or not finite."""

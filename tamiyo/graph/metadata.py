@@ -1,15 +1,22 @@
 """Reading a blueprint's `graph_metadata`: whatever it holds, something sensible comes out, and what was bad is counted.
 
 Absent is silent; a value of the wrong type, an index out of range and an entry over a cap count as ignored.
+
+A column is read at once where all of it is as it should be, and value by value where it is not: the two give the
+same, and only the second has to be able to say what is wrong.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeGuard
+from itertools import chain
+from operator import itemgetter
+from typing import Any, TypeGuard
 
+import numpy as np
 import orjson
 
 from tamiyo.core.limits import TEXT_CHARS_MAX
+from tamiyo.graph.graph import IndexArray, RawArray
 
 __all__ = [
     "EDGES_MAX",
@@ -18,9 +25,15 @@ __all__ = [
     "Tally",
     "connections",
     "entries",
+    "first_places",
+    "is_list",
     "number",
+    "numbers",
     "parse_metadata",
+    "place_in",
+    "section",
     "text",
+    "texts",
 ]
 
 METADATA_BYTES_MAX = 8 * 2**20
@@ -30,6 +43,8 @@ EDGES_MAX = 65_536
 """Edges of one relation that a blueprint may list or bring about."""
 
 _NOTHING: Mapping[str, object] = {}
+_WHOLE_MAX = 2**1023
+"""Beyond, a whole number is taken for no number: the largest ones have no float."""
 
 
 class Tally:
@@ -61,11 +76,17 @@ def entries(metadata: Mapping[str, object], key: str, tally: Tally) -> list[Mapp
     listed = metadata.get(key)
     if listed is None:
         return []
-    if not _is_list(listed):
+    if not is_list(listed):
         tally.add()
         return []
     tally.add(max(len(listed) - NODES_MAX, 0))
     return [_entry(item, tally) for item in listed[:NODES_MAX]]
+
+
+def section(metadata: Mapping[str, object], key: str, tally: Tally) -> Mapping[str, object]:
+    """The object under a key, empty where there is none."""
+    value = metadata.get(key)
+    return _NOTHING if value is None else _entry(value, tally)
 
 
 def number(entry: Mapping[str, object], key: str, tally: Tally) -> float:
@@ -73,36 +94,121 @@ def number(entry: Mapping[str, object], key: str, tally: Tally) -> float:
     return _number(entry.get(key), tally)
 
 
+def numbers(rows: Sequence[Mapping[str, object]], key: str, tally: Tally) -> RawArray:
+    """`number` of every row, float64 [N]."""
+    return _numbers(_values(rows, key), tally)
+
+
 def text(entry: Mapping[str, object], key: str, tally: Tally) -> str:
     """A name that a registry can hold, "" where there is none."""
-    value = entry.get(key)
-    if value is None:
-        return ""
-    if isinstance(value, str) and len(value) <= TEXT_CHARS_MAX and _is_encodable(value):
-        return value
-    tally.add()
-    return ""
+    return _text(entry.get(key), tally)
 
 
-def connections(metadata: Mapping[str, object], layers: int, tally: Tally) -> list[tuple[int, int, float]]:
-    """`adjacency.layer` as (source, target, strength or NaN); the chain of layers where it lists nothing."""
-    adjacency = metadata.get("adjacency")
-    if adjacency is not None and not isinstance(adjacency, Mapping):
-        tally.add()
-    listed = adjacency.get("layer") if isinstance(adjacency, Mapping) else None
-    if not _is_list(listed):
+def texts(rows: Sequence[Mapping[str, object]], key: str, tally: Tally) -> list[str]:
+    """`text` of every row."""
+    values = _values(rows, key)
+    if not values or (set(map(type, values)) == {str} and _are_names(values)):
+        return values
+    return [_text(value, tally) for value in values]
+
+
+def first_places(names: Sequence[str]) -> dict[str, int]:
+    """The first place of every name that is not empty."""
+    places = {name: len(names) - 1 - place for place, name in enumerate(reversed(names))}
+    places.pop("", None)
+    return places
+
+
+def place_in(value: object, count: int, places: Mapping[str, int]) -> int | None:
+    """The node that a place below `count` or one of the names stands for; None for anything else."""
+    if isinstance(value, str):
+        return places.get(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count else None
+
+
+def connections(
+    metadata: Mapping[str, object], layers: int, places: Mapping[str, int], tally: Tally
+) -> tuple[IndexArray, RawArray]:
+    """`adjacency.layer`: int64 [2, E] and strengths, float64 [E], NaN for none; without a list, the chain of layers.
+
+    An end is a place in the list of layers or a `layer_id`, whose places are given.
+    """
+    listed = section(metadata, "adjacency", tally).get("layer")
+    if not is_list(listed):
         tally.add(int(listed is not None))
-        return [(place, place + 1, math.nan) for place in range(layers - 1)]
+        chained = np.arange(max(layers - 1, 0), dtype=np.int64)
+        return np.stack([chained, chained + 1]), np.full(len(chained), math.nan)
     tally.add(max(len(listed) - EDGES_MAX, 0))
-    read = (_connection(item, layers, tally) for item in listed[:EDGES_MAX])
-    return [edge for edge in read if edge is not None]
+    taken = listed[:EDGES_MAX]
+    found = _regular(taken, layers)
+    if found is None:
+        read = [edge for edge in (_connection(item, layers, places, tally) for item in taken) if edge is not None]
+        return _edges(read), np.array([strength for *_, strength in read], dtype=np.float64)
+    sources, targets, strengths = found
+    return np.stack([sources, targets]), strengths if isinstance(strengths, np.ndarray) else _numbers(strengths, tally)
 
 
-def _connection(item: object, layers: int, tally: Tally) -> tuple[int, int, float] | None:
-    if not _is_list(item) or not 2 <= len(item) <= 3 or not (_is_place(item[0], layers) and _is_place(item[1], layers)):
-        tally.add()
+def is_list(value: object) -> TypeGuard[Sequence[object]]:
+    """Whether a value is what JSON calls an array."""
+    return isinstance(value, list | tuple)
+
+
+def _values(rows: Sequence[Mapping[str, object]], key: str) -> list[Any]:
+    try:
+        return list(map(itemgetter(key), rows))  # in nearly all blueprints every row has the key, or none has
+    except KeyError:
+        return [row.get(key) for row in rows]
+
+
+def _numbers(values: Sequence[object], tally: Tally) -> RawArray:
+    kinds = set(map(type, values))
+    if kinds <= {float, type(None)} or (kinds <= {float, int, type(None)} and _are_small(values)):
+        return np.array(values, dtype=np.float64)  # None becomes NaN
+    return np.array([_number(value, tally) for value in values], dtype=np.float64)
+
+
+def _are_small(values: Sequence[Any]) -> bool:
+    return all(abs(value) < _WHOLE_MAX for value in values if type(value) is int)
+
+
+def _are_names(values: Sequence[str]) -> bool:
+    return max(map(len, values)) <= TEXT_CHARS_MAX and _is_encodable("".join(values))
+
+
+def _regular(listed: Sequence[object], layers: int) -> tuple[IndexArray, IndexArray, RawArray | list[object]] | None:
+    """Sources, targets and strengths of edges that are all good; None where one of them has to be looked at."""
+    if not set(map(type, listed)) <= {list, tuple}:
         return None
-    return int(item[0]), int(item[1]), _number(item[2], tally) if len(item) == 3 else math.nan
+    rows: Sequence[Any] = listed
+    widths = set(map(len, rows))
+    if not widths <= {2, 3}:
+        return None
+    if widths == {2, 3}:
+        rows = [row if len(row) == 3 else (*row, None) for row in rows]
+    width = max(widths, default=2)
+    flat = list(chain.from_iterable(rows))
+    sources, targets = flat[0::width], flat[1::width]
+    if not (_are_places(sources, layers) and _are_places(targets, layers)):
+        return None
+    strengths = flat[2::3] if width == 3 else np.full(len(sources), math.nan)
+    return np.array(sources, dtype=np.int64), np.array(targets, dtype=np.int64), strengths
+
+
+def _are_places(values: Sequence[Any], count: int) -> bool:
+    return set(map(type, values)) <= {int} and min(values, default=0) >= 0 and max(values, default=-1) < count
+
+
+def _connection(item: object, layers: int, places: Mapping[str, int], tally: Tally) -> tuple[int, int, float] | None:
+    if is_list(item) and 2 <= len(item) <= 3:
+        source, target = (place_in(end, layers, places) for end in item[:2])
+        if source is not None and target is not None:
+            return source, target, _number(item[2], tally) if len(item) == 3 else math.nan
+    tally.add()
+    return None
+
+
+def _edges(read: Sequence[tuple[int, int, float]]) -> IndexArray:
+    return np.array([(source, target) for source, target, _ in read], dtype=np.int64).reshape(-1, 2).T.copy()
 
 
 def _entry(item: object, tally: Tally) -> Mapping[str, object]:
@@ -117,18 +223,19 @@ def _number(value: object, tally: Tally) -> float:
         return math.nan
     if isinstance(value, float):
         return value
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1023:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _WHOLE_MAX:
         return float(value)
     tally.add()
     return math.nan
 
 
-def _is_list(value: object) -> TypeGuard[Sequence[object]]:
-    return isinstance(value, list | tuple)
-
-
-def _is_place(value: object, count: int) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count
+def _text(value: object, tally: Tally) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str) and len(value) <= TEXT_CHARS_MAX and _is_encodable(value):
+        return value
+    tally.add()
+    return ""
 
 
 def _is_encodable(value: str) -> bool:

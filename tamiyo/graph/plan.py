@@ -14,24 +14,51 @@ paired by their relative places, so that the edges grow with the nodes and not w
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
 from tamiyo.core.blueprint import Blueprint
 from tamiyo.graph.graph import IndexArray, RawArray
-from tamiyo.graph.metadata import EDGES_MAX, NODES_MAX, Tally, connections, entries, number, text
+from tamiyo.graph.metadata import (
+    EDGES_MAX,
+    NODES_MAX,
+    Tally,
+    connections,
+    entries,
+    first_places,
+    number,
+    numbers,
+    section,
+    text,
+    texts,
+)
 from tamiyo.graph.schema import FEATURES, column
+from tamiyo.graph.ties import NO_TIES, Ties, read_ties
 from tamiyo.leyline import leyline_pb2 as pb
 
-__all__ = ["PAIRS_MAX", "BlueprintInput", "Plan", "edge_array", "hazard_class", "make_plan", "pairs"]
+__all__ = [
+    "PAIRS_MAX",
+    "PRIOR_NAMES",
+    "BlueprintInput",
+    "NameColumn",
+    "Plan",
+    "hazard_class",
+    "make_plan",
+    "pairs",
+    "without_nodes",
+]
 
 PAIRS_MAX = 1_024
+FEEDS_TRIED_MAX = 2**20
+"""Pairs of a connection and an activation at its end that are looked at: most of a dense graph's are repeats."""
 
 _GIVEN_BY_METADATA = {
     kind: tuple(feature.name for feature in FEATURES[kind] if not feature.name.startswith("live_"))
     for kind in ("layer", "activation", "parameter")
 }
+PRIOR_NAMES = ("learning_rate", "momentum", "weight_decay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +70,49 @@ class BlueprintInput:
 
 
 @dataclass(frozen=True, slots=True)
+class NameColumn:
+    """A categorical column before it is looked up: the distinct names and, int64 [N], which of them each node has."""
+
+    distinct: tuple[str, ...]
+    places: IndexArray
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Self:
+        """The column of one name a node."""
+        place_of = {name: place for place, name in enumerate(dict.fromkeys(names))}
+        return cls(tuple(place_of), np.array([place_of[name] for name in names], dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One blueprint's part.
 
     Shapes: `raw[type]` float64 [N, F] with NaN for what is absent or comes with the step; `edges[relation]` int64
-    [2, E]; `strengths` float64 [E] beside `connects`. `by_depth` are the layers at each depth. `layer_names` are
-    (type, activation) of each layer, `activation_types` one for each activation.
+    [2, E]; `strengths` float64 [E] beside `connects`. `depths` are the layers' depths in rising order, `by_depth` the
+    layers that have them. `ids[type]` are the names that the metadata gives its nodes, "" where it gives none;
+    `names[type]` the columns that registries number. `priors` are the optimizer's rate, momentum and weight decay.
     """
 
     raw: Mapping[str, RawArray]
     edges: Mapping[str, IndexArray]
     strengths: RawArray
-    by_depth: Mapping[int, tuple[int, ...]]
-    layer_names: tuple[tuple[str, str], ...]
-    activation_types: tuple[str, ...]
+    depths: RawArray
+    by_depth: IndexArray
+    ids: Mapping[str, tuple[str, ...]]
+    names: Mapping[str, tuple[NameColumn, ...]]
+    priors: tuple[float, ...]
+    optimizer_family: str
+    ties: Ties
     ignored: int
 
     def count(self, kind: str) -> int:
         """Nodes of a type."""
         return len(self.raw[kind])
+
+    def layers_at(self, depth: int) -> IndexArray:
+        """The layers at one depth, int64 [N], in the order of the list."""
+        start, end = np.searchsorted(self.depths, (float(depth),) * 2), np.searchsorted(self.depths, depth, "right")
+        return self.by_depth[start[0] : end]
 
 
 def make_plan(given: BlueprintInput) -> Plan:
@@ -69,40 +120,58 @@ def make_plan(given: BlueprintInput) -> Plan:
     tally = Tally()
     layers = entries(given.metadata, "layers", tally)
     activations = entries(given.metadata, "activations", tally)
+    parameters, parameter_names = _parameters(given, tally)
     raw = {
         "layer": _rows("layer", layers, tally),
         "activation": _rows("activation", activations, tally),
-        "parameter": _parameters(given, tally),
+        "parameter": parameters,
     }
-    layer_names = tuple((text(row, "type", tally), text(row, "activation", tally)) for row in layers)
-    ids = tuple(text(row, "activation_id", tally) for row in activations)
-    types = tuple(text(row, "type", tally) for row in activations)
-    connected = connections(given.metadata, len(layers), tally)
-    activates = _activates([activation for _, activation in layer_names], ids, types)
+    ids = {
+        "layer": texts(layers, "layer_id", tally),
+        "activation": texts(activations, "activation_id", tally),
+        "parameter": parameter_names,
+    }
+    named = texts(layers, "activation", tally)
+    types = texts(activations, "type", tally)
+    places = {kind: (len(raw[kind]), first_places(ids[kind])) for kind in raw}
+    connected, strengths = connections(given.metadata, *places["layer"], tally)
+    activates = _activates(named, places["activation"][1], types)
     edges = {
-        "connects": edge_array([(source, target) for source, target, _ in connected]),
-        "activates": edge_array(activates),
-        "feeds": edge_array(_feeds(connected, activates)),
-        "configures": edge_array(pairs(range(len(activations)), range(len(raw["parameter"])))),
+        "connects": connected,
+        "activates": activates,
+        "feeds": _feeds(connected, activates, len(layers), len(activations)),
+        "configures": pairs(np.arange(len(activations)), np.arange(len(parameters))),
     }
-    strengths = np.array([strength for *_, strength in connected], dtype=np.float64)
-    return Plan(raw, edges, strengths, _by_depth(raw["layer"]), layer_names, types, tally.ignored)
+    priors = section(given.metadata, "optimizer_priors", tally)
+    depths, by_depth = _by_depth(raw["layer"])
+    return Plan(
+        raw=raw,
+        edges=edges,
+        strengths=strengths,
+        depths=depths,
+        by_depth=by_depth,
+        ids={kind: tuple(column_) for kind, column_ in ids.items()},
+        names={
+            "layer": (NameColumn.of(texts(layers, "type", tally)), NameColumn.of(named)),
+            "activation": (NameColumn.of(types),),
+            "parameter": (),
+        },
+        priors=tuple(number(priors, name, tally) for name in PRIOR_NAMES),
+        optimizer_family=text(priors, "family", tally).lower(),
+        ties=read_ties(given.metadata, places["layer"], places["parameter"], tally),
+        ignored=tally.ignored,
+    )
 
 
-def pairs(sources: Sequence[int], targets: Sequence[int]) -> list[tuple[int, int]]:
-    """Every pair, or the two lists side by side when those would be too many."""
-    if not sources or not targets:
-        return []
+def pairs(sources: IndexArray, targets: IndexArray) -> IndexArray:
+    """Every pair, int64 [2, E], or the two lists side by side when those would be too many."""
+    if not len(sources) or not len(targets):
+        return np.empty((2, 0), dtype=np.int64)
     if len(sources) * len(targets) <= PAIRS_MAX:
-        return [(source, target) for source in sources for target in targets]
+        return np.stack([np.repeat(sources, len(targets)), np.tile(targets, len(sources))])
     longest = max(len(sources), len(targets))
-    places = range(longest)
-    return [(sources[i * len(sources) // longest], targets[i * len(targets) // longest]) for i in places]
-
-
-def edge_array(edges: Sequence[tuple[int, int]]) -> IndexArray:
-    """Pairs as int64 [2, E]."""
-    return np.array(edges, dtype=np.int64).reshape(-1, 2).T.copy()
+    places = np.arange(longest)
+    return np.stack([sources[places * len(sources) // longest], targets[places * len(targets) // longest]])
 
 
 def hazard_class(blueprint: Blueprint) -> str:
@@ -112,59 +181,90 @@ def hazard_class(blueprint: Blueprint) -> str:
     return value.name.removeprefix("HAZARD_BAND_") if value is not None and band else ""
 
 
+def without_nodes(plan: Plan) -> Plan:
+    """The plan of the same blueprint if its metadata had no nodes."""
+    nothing = np.empty(0, dtype=np.int64)
+    return replace(
+        plan,
+        raw={kind: np.empty((0, len(FEATURES[kind]))) for kind in plan.raw},
+        edges={relation: np.empty((2, 0), dtype=np.int64) for relation in plan.edges},
+        strengths=np.empty(0),
+        depths=np.empty(0),
+        by_depth=nothing,
+        ids=dict.fromkeys(plan.ids, ()),
+        names={kind: tuple(NameColumn((), nothing) for _ in columns) for kind, columns in plan.names.items()},
+        ties=NO_TIES,
+    )
+
+
 def _rows(kind: str, listed: Sequence[Mapping[str, object]], tally: Tally) -> RawArray:
-    names = _GIVEN_BY_METADATA[kind]
     rows = np.full((len(listed), len(FEATURES[kind])), math.nan)
-    if listed:
-        columns = [column(kind, name) for name in names]
-        rows[:, columns] = [[number(entry, name, tally) for name in names] for entry in listed]
+    for name in _GIVEN_BY_METADATA[kind]:
+        rows[:, column(kind, name)] = numbers(listed, name, tally)
     return rows
 
 
-def _parameters(given: BlueprintInput, tally: Tally) -> RawArray:
+def _parameters(given: BlueprintInput, tally: Tally) -> tuple[RawArray, list[str]]:
     """The metadata's parameters, then those that only the descriptor bounds; a span that is missing is computed."""
     listed = entries(given.metadata, "parameters", tally)
-    named = {text(entry, "name", tally) for entry in listed}
-    bounds = [bound for bound in given.blueprint.allowed_parameters if bound[0] not in named]
+    names = texts(listed, "name", tally)
+    known = set(names)
+    bounds = [bound for bound in given.blueprint.allowed_parameters if bound[0] not in known]
     listed += [{"min": low, "max": high} for _, low, high in bounds]
+    names = [*names, *(name for name, *_ in bounds)]
     tally.add(max(len(listed) - NODES_MAX, 0))
     rows = _rows("parameter", listed[:NODES_MAX], tally)
     low, high, span = (column("parameter", name) for name in ("min", "max", "span"))
     with np.errstate(all="ignore"):
         rows[:, span] = np.where(np.isnan(rows[:, span]), rows[:, high] - rows[:, low], rows[:, span])
-    return rows
+    return rows, names[:NODES_MAX]
 
 
-def _activates(named: Sequence[str], ids: Sequence[str], types: Sequence[str]) -> list[tuple[int, int]]:
-    by_id = {name: place for place, name in enumerate(ids) if name}
+def _activates(named: Sequence[str], by_id: Mapping[str, int], types: Sequence[str]) -> IndexArray:
+    direct = np.array([by_id.get(name, -1) for name in named], dtype=np.int64)
+    found = [np.stack([np.flatnonzero(direct >= 0), direct[direct >= 0]])]
     groups: dict[str, list[int]] = {}
-    edges = []
-    for layer, name in enumerate(named):
-        if name in by_id:
-            edges.append((layer, by_id[name]))
-        else:
-            groups.setdefault(name, []).append(layer)
-    for name, layers in groups.items():
-        targets = [place for place, kind in enumerate(types) if not name or kind == name]
-        edges.extend(pairs(layers, targets))
-    return edges
+    for layer in np.flatnonzero(direct < 0).tolist():
+        groups.setdefault(named[layer], []).append(layer)
+    of_type: dict[str, list[int]] = {"": list(range(len(types)))}
+    for place, kind in enumerate(types):
+        if kind:
+            of_type.setdefault(kind, []).append(place)
+    found.extend(
+        pairs(np.array(layers, dtype=np.int64), np.array(of_type[name], dtype=np.int64))
+        for name, layers in groups.items()
+        if name in of_type
+    )
+    return np.concatenate(found, axis=1)
 
 
-def _feeds(connected: Sequence[tuple[int, int, float]], activates: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    activations: dict[int, list[int]] = {}
-    for layer, activation in activates:
-        activations.setdefault(layer, []).append(activation)
-    fed: dict[tuple[int, int], None] = {}
-    for source, target in dict.fromkeys((source, target) for source, target, _ in connected):
-        if len(fed) >= EDGES_MAX:
-            break
-        fed.update(dict.fromkeys((source, activation) for activation in activations.get(target, ())))
-    return list(fed)
+def _feeds(connected: IndexArray, activates: IndexArray, layers: int, activations: int) -> IndexArray:
+    """Each pair once, in the order in which they are come across, up to `EDGES_MAX`."""
+    joined = _first_of_each(connected[0] * layers + connected[1])
+    sources, targets = np.divmod(joined, max(layers, 1))
+    order = np.argsort(activates[0], kind="stable")
+    by_layer = activates[1][order]
+    counts = np.bincount(activates[0], minlength=layers)
+    starts = np.cumsum(counts) - counts
+    each = counts[targets]
+    taken = int(np.searchsorted(np.cumsum(each), FEEDS_TRIED_MAX, side="right"))
+    sources, targets, each = sources[:taken], targets[:taken], each[:taken]
+    within = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+    fed = np.repeat(sources, each) * max(activations, 1) + by_layer[np.repeat(starts[targets], each) + within]
+    return np.stack(np.divmod(_first_of_each(fed)[:EDGES_MAX], max(activations, 1)))
 
 
-def _by_depth(layers: RawArray) -> dict[int, tuple[int, ...]]:
+def _first_of_each(keys: IndexArray) -> IndexArray:
+    """The distinct values in the order of first sight."""
+    _, first = np.unique(keys, return_index=True)
+    distinct: IndexArray = keys[np.sort(first)]
+    return distinct
+
+
+def _by_depth(layers: RawArray) -> tuple[RawArray, IndexArray]:
     """Layers by depth; one without a whole-numbered depth stands at its place in the list."""
-    found: dict[int, list[int]] = {}
-    for place, depth in enumerate(layers[:, column("layer", "depth")].tolist()):
-        found.setdefault(int(depth) if depth.is_integer() else place, []).append(place)
-    return {depth: tuple(places) for depth, places in found.items()}
+    depths = layers[:, column("layer", "depth")]
+    with np.errstate(invalid="ignore"):
+        depths = np.where(np.isfinite(depths) & (depths == np.floor(depths)), depths, np.arange(len(depths)))
+    order = np.argsort(depths, kind="stable")
+    return depths[order], order

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,21 @@ from tamiyo.core.norms import EPSILON, NORM_INDEX, Norm
 from tamiyo.graph.graph import FloatArray, RawArray
 from tamiyo.graph.schema import CLIP, FEATURES, NODE_TYPES
 
-__all__ = ["scaled_features"]
+__all__ = ["Moving", "NormColumns", "moving_columns", "scaled"]
+
+
+@dataclass(frozen=True, slots=True)
+class NormColumns:
+    """The norms as arrays over NORM_INPUTS: float64 [8] each."""
+
+    mean: RawArray
+    deviation: RawArray
+
+    @classmethod
+    def of(cls, norms: Sequence[Norm]) -> Self:
+        """One for each row of NORM_INPUTS."""
+        table = np.array(norms, dtype=np.float64)
+        return cls(table[:, 0], np.sqrt(table[:, 1] + EPSILON))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +56,64 @@ def _columns(kind: str) -> _Columns:
 _COLUMNS: Mapping[str, _Columns] = {kind: _columns(kind) for kind in NODE_TYPES}
 
 
-def scaled_features(raw: Mapping[str, RawArray], norms: Sequence[Norm]) -> dict[str, FloatArray]:
-    """Values and masks of every node type: float64 [N, F] to float32 [N, 2F]."""
-    mean = np.array([norm.mean for norm in norms])
-    deviation = np.sqrt(np.array([norm.variance for norm in norms]) + EPSILON)
-    with np.errstate(all="ignore"):  # a value may be any float; what does not stay finite is masked
-        return {kind: _scaled(_COLUMNS[kind], raw[kind], mean, deviation) for kind in NODE_TYPES}
+def scaled(kind: str, raw: RawArray, norms: NormColumns) -> FloatArray:
+    """Values and masks of one node type: float64 [N, F] to float32 [N, 2F].
 
-
-def _scaled(columns: _Columns, raw: RawArray, mean: RawArray, deviation: RawArray) -> FloatArray:
-    features = raw.shape[1]
+    A value may be any float, and what does not stay finite is masked: call it under `np.errstate(all="ignore")`.
+    """
+    columns, features = _COLUMNS[kind], raw.shape[1]
     offset, scale, values = columns.offset, columns.scale, raw
     if len(columns.logged):
         values = raw.copy()
         values[:, columns.logged] = np.log1p(values[:, columns.logged])
     if len(columns.normed):
         offset, scale = offset.copy(), scale.copy()
-        offset[columns.normed], scale[columns.normed] = mean[columns.norms], deviation[columns.norms]
+        offset[columns.normed], scale[columns.normed] = norms.mean[columns.norms], norms.deviation[columns.norms]
     present = np.isfinite(values)
     result = np.empty((len(raw), 2 * features), dtype=np.float32)
     limited = np.minimum(np.maximum((values - offset) / scale, -CLIP), CLIP)
     result[:, :features] = np.where(present, limited, columns.default)
     result[:, features:] = present
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """The columns of nodes that stay, whose values move with a norm all the same.
+
+    `values` float64 [M] are those of all the columns, one behind the other, log1p applied where the schema says so;
+    `rows` int64 [M] the norm of each; `columns` are (node type, column, start, end).
+    """
+
+    values: RawArray
+    present: NDArray[np.bool_]
+    rows: NDArray[np.int64]
+    columns: tuple[tuple[str, int, int, int], ...]
+
+    def write(self, features: Mapping[str, FloatArray], norms: NormColumns) -> None:
+        """Put the scaled values of this step into their columns; masks stay as they are."""
+        limited = (self.values - norms.mean[self.rows]) / norms.deviation[self.rows]
+        np.minimum(np.maximum(limited, -CLIP, out=limited), CLIP, out=limited)
+        limited[~self.present] = 0.0
+        for kind, place, start, end in self.columns:
+            features[kind][:, place] = limited[start:end]
+
+
+def moving_columns(raw: Mapping[str, RawArray]) -> Moving:
+    """The normed columns of some node types in which anything is present; the others keep their default."""
+    values: list[RawArray] = [np.empty(0)]
+    rows: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
+    columns, end = [], 0
+    for kind, given in raw.items():
+        for place, feature in enumerate(FEATURES[kind]):
+            if not feature.norm:
+                continue
+            with np.errstate(all="ignore"):
+                column_ = np.log1p(given[:, place]) if feature.log1p else given[:, place]
+            if np.isfinite(column_).any():
+                start, end = end, end + len(column_)
+                values.append(column_)
+                rows.append(np.full(len(column_), NORM_INDEX[feature.norm]))
+                columns.append((kind, place, start, end))
+    joined = np.concatenate(values)
+    return Moving(joined, np.isfinite(joined), np.concatenate(rows), tuple(columns))

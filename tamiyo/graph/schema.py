@@ -166,7 +166,11 @@ FEATURES: Mapping[str, tuple[Feature, ...]] = MappingProxyType(
             _plain("risk_tolerance", "metrics[risk_tolerance]"),
             _halved("activity", "metrics[activity]"),
             _halved("success", "metrics[success]"),
-            *(_plain(f"blend_allowed_{name}", f"metrics[blend_allowed_{name}]") for name in BLENDING_METHODS),
+            *(
+                _plain(f"blend_allowed_{name}", f"metrics[blend_allowed_{name}], else the host's capabilities")
+                for name in BLENDING_METHODS
+            ),
+            _plain("allowed_parameters", "share of the host's parameters that it may set"),
         ),
         "blueprint": (
             _plain("tier", "descriptor tier", 3.0),
@@ -181,6 +185,9 @@ FEATURES: Mapping[str, tuple[Feature, ...]] = MappingProxyType(
             _plain("provenance", "sheet provenance", 4.0),
             _logged("layer_count", "number of its layer nodes", 5.0),
             _logged("parameter_count", "sum of its layers' parameter_count", 20.0),
+            _normed("prior_learning_rate", "optimizer_priors.learning_rate", "learning_rate"),
+            _normed("prior_momentum", "optimizer_priors.momentum", "momentum"),
+            _plain("prior_weight_decay", "optimizer_priors.weight_decay", 0.1),
         ),
         "layer": (
             _plain("depth", "layers[].depth", 64.0),
@@ -216,7 +223,7 @@ CATEGORIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "global": ("optimizer_family",),
         "seed": ("seed_id", "schedule"),
-        "blueprint": ("blueprint_id", "hazard_class"),
+        "blueprint": ("blueprint_id", "hazard_class", "optimizer_family"),
         "layer": ("layer_type", "activation_type"),
         "activation": ("activation_type",),
         "parameter": (),

@@ -1,15 +1,21 @@
 """The seeds of a graph: their rows, their registry indices and their edges.
 
-How the edges come about:
+How the edges come about, with the layers and parameters of the host's blueprint and no other's:
 
     peer        every ordered pair of seeds while there are at most 8, else each seed's two neighbours on either side
-    monitors    a seed and the layers of the host's blueprint at its `layer_depth`, 8 at most
-    allowed     a seed whose `blend_allowed` is above 0, or whose stage is BLENDING to FOSSILIZED, and the parameters of
-                the host's blueprint; the first ones only, where seeds times parameters would be over 16,384
+    monitors    the layers that the blueprint names for a seed (`tamiyo.graph.ties`), else those at its `layer_depth`,
+                8 at most; none for a seed that the thresholds leave out
+    allowed     the first of these that speaks of a seed: the parameters that the blueprint names for its id, or for
+                its place; all of them while its `blend_allowed` is above 0 or its stage is BLENDING to FOSSILIZED; all
+                of them where the blueprint allows any blending method. Where none does, nothing is known of what the
+                seed may set: no edge, and `allowed_parameters` is absent
+
+Edges of one relation are bounded; past the bound every seed keeps its first ones.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -19,15 +25,17 @@ from tamiyo.core.proposal import BLENDING_METHODS
 from tamiyo.core.registries import Registries, lookup
 from tamiyo.graph.graph import IndexArray, RawArray
 from tamiyo.graph.metadata import Tally
-from tamiyo.graph.plan import edge_array
-from tamiyo.graph.schema import FEATURES
+from tamiyo.graph.plan import Plan
+from tamiyo.graph.schema import FEATURES, column
+from tamiyo.graph.ties import Ties
 from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = [
-    "ALLOWED_EDGES_MAX",
     "BLENDED_STAGES",
     "MONITORED_MAX",
     "PEERS_ALL_MAX",
+    "SEED_EDGES_MAX",
+    "SeedEdges",
     "allowed_edges",
     "monitor_edges",
     "peer_edges",
@@ -35,23 +43,48 @@ __all__ = [
     "seed_categories",
     "seed_keys",
     "seed_rows",
+    "traits",
 ]
 
 PEERS_ALL_MAX = 8
 MONITORED_MAX = 8
-ALLOWED_EDGES_MAX = 16_384
+SEED_EDGES_MAX = 16_384
+"""Edges from seeds to layers, and from seeds to parameters, each."""
 BLENDED_STAGES = frozenset(
     {pb.SEED_STAGE_BLENDING, pb.SEED_STAGE_SHADOWING, pb.SEED_STAGE_PROBATIONARY, pb.SEED_STAGE_FOSSILIZED}
 )
 """The stages of BLENDING or later in which a seed has a say in the host; CULLED and after have a higher number only."""
 
 _FIELDS = ("stage", "learning_rate", "risk", "gradient_norm", "age", "layer_depth")
-_METRICS = tuple(feature.name for feature in FEATURES["seed"][len(_FIELDS) :])
+_METRICS = tuple(feature.name for feature in FEATURES["seed"][len(_FIELDS) : column("seed", "blend_allowed_linear")])
+_METHODS = tuple(f"blend_allowed_{name}" for name in BLENDING_METHODS)
+
+Trait = tuple[str, int, int, bool, bool]
+"""All of a seed that its edges depend on: id, stage, depth, whether it may watch, whether its blend is allowed."""
 
 
-def seed_rows(seeds: Sequence[Seed]) -> RawArray:
-    """Raw features, float64 [S, F]: six fields, then entries of `metrics` by their own names."""
-    return np.array([_row(seed) for seed in seeds], dtype=np.float64).reshape(-1, len(FEATURES["seed"]))
+@dataclass(frozen=True, slots=True)
+class SeedEdges:
+    """Edges from seeds, int64 [2, E], with their weights, float64 [E]; `shares` float64 [S]; NaN where not known."""
+
+    index: IndexArray
+    weights: RawArray
+    shares: RawArray
+
+
+def traits(seeds: Sequence[Seed], ties: Ties) -> tuple[Trait, ...]:
+    """The seeds as far as their edges go: while these stay the same, so do the edges."""
+    return tuple(
+        (seed.seed_id, seed.stage, seed.layer_depth, ties.is_watching(seed.stage, seed.risk_score), _is_allowed(seed))
+        for seed in seeds
+    )
+
+
+def seed_rows(seeds: Sequence[Seed], ties: Ties, shares: RawArray) -> RawArray:
+    """Raw features, float64 [S, F]: six fields, then entries of `metrics`, then the share of the parameters."""
+    methods = ties.blending_methods or (math.nan,) * len(_METHODS)
+    rows = [_row(seed, methods, share) for seed, share in zip(seeds, shares.tolist(), strict=True)]
+    return np.array(rows, dtype=np.float64).reshape(-1, len(FEATURES["seed"]))
 
 
 def seed_keys(observation: Observation) -> list[tuple[str, str]]:
@@ -89,35 +122,62 @@ def peer_edges(seeds: int) -> IndexArray:
         edges = [(source, target) for source in range(seeds) for target in range(seeds) if source != target]
     else:
         edges = [(source, (source + step) % seeds) for source in range(seeds) for step in (-2, -1, 1, 2)]
-    index = edge_array(edges)
+    index = np.array(edges, dtype=np.int64).reshape(-1, 2).T.copy()
     index.flags.writeable = False
     return index
 
 
-def monitor_edges(
-    seeds: Sequence[Seed], by_depth: Mapping[int, tuple[int, ...]], first_layer: int, tally: Tally
-) -> IndexArray:
-    """int64 [2, E], seeds to layers; a depth at which the host has no layer is counted where it has any."""
-    edges: list[tuple[int, int]] = []
-    for seed in seeds:
-        layers = by_depth.get(seed.layer_depth, ())
-        tally.add(int(not layers and bool(by_depth)))
-        edges.extend((seed.index, first_layer + layer) for layer in layers[:MONITORED_MAX])
-    return edge_array(edges)
+def monitor_edges(seeds: Sequence[Trait], plan: Plan | None, first_layer: int, tally: Tally) -> SeedEdges:
+    """Seeds to layers, with weights; a depth at which the host has no layer is counted where it has any."""
+    each = max(SEED_EDGES_MAX // max(len(seeds), 1), 1)
+    found = [_watched(place, seed, plan, tally)[:each] for place, seed in enumerate(seeds)] if plan else []
+    edges = [(place, first_layer + layer) for place, row in enumerate(found) for layer, _ in row]
+    weights = [weight for row in found for _, weight in row]
+    return SeedEdges(_index(edges), np.array(weights, dtype=np.float64), np.empty(0))
 
 
-def allowed_edges(seeds: Sequence[Seed], first_parameter: int, parameters: int) -> IndexArray:
-    """int64 [2, E], seeds to parameters."""
-    allowed = [seed.index for seed in seeds if _is_allowed(seed)]
-    each = min(parameters, ALLOWED_EDGES_MAX // max(len(allowed), 1))
-    sources = np.repeat(np.array(allowed, dtype=np.int64), each)
-    targets = np.tile(np.arange(each, dtype=np.int64) + first_parameter, len(allowed))
-    return np.stack([sources, targets])
+def allowed_edges(seeds: Sequence[Trait], plan: Plan | None, first_parameter: int) -> SeedEdges:
+    """Seeds to parameters, and which share of the parameters each may set."""
+    shares = np.full(len(seeds), math.nan)
+    count = plan.count("parameter") if plan else 0
+    if plan is None or not count:
+        return SeedEdges(_index([]), np.empty(0), shares)
+    found = [_settable(place, seed, plan.ties, count) for place, seed in enumerate(seeds)]
+    each = SEED_EDGES_MAX // max(sum(bool(row) for row in found), 1)
+    edges = [(place, first_parameter + at) for place, row in enumerate(found) if row for at in row[:each]]
+    shares[:] = [math.nan if row is None else len(row) / count for row in found]
+    return SeedEdges(_index(edges), np.full(len(edges), math.nan), shares)
 
 
-def _row(seed: Seed) -> list[float]:
-    nan, metrics = math.nan, seed.metrics
+def _watched(place: int, seed: Trait, plan: Plan, tally: Tally) -> list[tuple[int, float]]:
+    seed_id, _, depth, is_watching, _ = seed
+    named = list(plan.ties.monitored(place, seed_id).items())
+    if named:
+        return named if is_watching else []
+    layers = plan.layers_at(depth)[:MONITORED_MAX].tolist()
+    tally.add(int(not layers and plan.count("layer") > 0))
+    return [(layer, math.nan) for layer in layers] if is_watching else []
+
+
+def _settable(place: int, seed: Trait, ties: Ties, count: int) -> Sequence[int] | None:
+    """The order of precedence; None where nothing is known."""
+    seed_id, *_, is_allowed = seed
+    named = ties.allowed(place, seed_id)
+    if named is not None:
+        return named
+    if is_allowed or any(ties.blending_methods or ()):
+        return range(count)
+    return None
+
+
+def _index(edges: Sequence[tuple[int, int]]) -> IndexArray:
+    return np.array(edges, dtype=np.int64).reshape(-1, 2).T.copy()
+
+
+def _row(seed: Seed, methods: Sequence[float], share: float) -> list[float]:
+    nan, get = math.nan, seed.metrics.get
     rate, norm = seed.learning_rate, seed.gradient_norm
+    own = [get(name, nan) for name in _METHODS]
     return [
         seed.stage,
         nan if rate is None else rate,
@@ -125,7 +185,9 @@ def _row(seed: Seed) -> list[float]:
         nan if norm is None else norm,
         seed.age_epochs,
         seed.layer_depth,
-        *[metrics.get(name, nan) for name in _METRICS],
+        *[get(name, nan) for name in _METRICS],
+        *(own if any(name in seed.metrics for name in _METHODS) else methods),
+        share,
     ]
 
 

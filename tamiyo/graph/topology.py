@@ -2,55 +2,59 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from tamiyo.core.blueprint import Blueprint
+from tamiyo.core.norms import PRIORS
 from tamiyo.core.registries import Registries
-from tamiyo.graph.graph import IndexArray, RawArray
+from tamiyo.graph.edges import attributes_of
+from tamiyo.graph.graph import FloatArray, IndexArray, RawArray
 from tamiyo.graph.metadata import NODES_MAX
-from tamiyo.graph.plan import Plan, edge_array, hazard_class
+from tamiyo.graph.plan import PRIOR_NAMES, NameColumn, Plan, hazard_class, without_nodes
+from tamiyo.graph.scaling import Moving, NormColumns, moving_columns, scaled
 from tamiyo.graph.schema import CATEGORIES, FEATURES, RELATIONS, EdgeType, column
 
-__all__ = ["Names", "Topology", "lay_out", "without_nodes"]
+__all__ = ["STATIC_TYPES", "Topology", "lay_out"]
 
 STATIC_TYPES = ("blueprint", "layer", "activation", "parameter")
 _NODES_OF_PLANS = ("layer", "activation", "parameter")
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
-    """A categorical column before it is looked up: the distinct names and, for each node, which of them."""
-
-    kind: str
-    distinct: tuple[str, ...]
-    places: IndexArray
-
-    def indices(self, registries: Registries) -> IndexArray:
-        """int64 [N], 0 where the registry does not know the name."""
-        known = registries[self.kind]
-        return np.array([known.get(name, 0) for name in self.distinct], dtype=np.int64)[self.places]
-
-
-@dataclass(frozen=True, slots=True)
 class Topology:
     """Rows, names and edges of all blueprints.
 
-    Shapes: `raw[type]` float64 [N, F] for blueprint, layer, activation and parameter; `edges[type]` int64 [2, E] for
-    every relation that has no seed in it; `strengths` float64 [E] beside layer-connects-layer. `starts[type][i]` is the
-    place of the first node of blueprint i; `parameter_counts` are the layers' values that a norm can take.
+    Shapes: `raw[type]` float64 [N, F] and `features[type]` float32 [N, 2F] for blueprint, layer, activation and
+    parameter; `edges[type]` int64 [2, E] for every relation that has no seed in it; `attributes[type]` float32 [E, 6]
+    for those of them whose attributes no norm moves. `moving` are the columns that a norm moves, `moved` the node types
+    with a column that a step moves. `starts[type][i]` is the place of the first node of blueprint i; `ids[type]` the
+    names of the nodes; `parameter_counts` are the layers' values that a norm can take. The arrays are read-only.
     """
 
     plans: tuple[Plan, ...]
+    blueprint_ids: tuple[str, ...]
     raw: Mapping[str, RawArray]
-    names: Mapping[str, tuple[Names, ...]]
+    features: Mapping[str, FloatArray]
+    moving: Moving
+    moved: tuple[str, ...]
+    names: Mapping[str, tuple[NameColumn, ...]]
+    ids: Mapping[str, tuple[str, ...]]
     edges: Mapping[EdgeType, IndexArray]
-    strengths: RawArray
+    attributes: Mapping[EdgeType, FloatArray]
     starts: Mapping[str, tuple[int, ...]]
     keys: tuple[tuple[str, str], ...]
     parameter_counts: tuple[float, ...]
     ignored: int
+
+    def categories(self, kind: str, registries: Registries) -> IndexArray:
+        """int64 [N, K], 0 where a registry does not know the name."""
+        columns = [
+            np.array([registries[registry].get(name, 0) for name in names.distinct], dtype=np.int64)[names.places]
+            for registry, names in zip(CATEGORIES[kind], self.names[kind], strict=True)
+        ]
+        return np.stack(columns, axis=1) if columns else np.empty((len(self.raw[kind]), 0), dtype=np.int64)
 
 
 def lay_out(blueprints: Sequence[Blueprint], plans: Sequence[Plan]) -> Topology:
@@ -58,48 +62,56 @@ def lay_out(blueprints: Sequence[Blueprint], plans: Sequence[Plan]) -> Topology:
     fitting, left_out = _fitting(plans)
     starts = {kind: _starts([plan.count(kind) for plan in fitting]) for kind in _NODES_OF_PLANS}
     raw = {kind: np.concatenate([_no_rows(kind), *(plan.raw[kind] for plan in fitting)]) for kind in _NODES_OF_PLANS}
-    raw["blueprint"] = _blueprint_rows(blueprints, fitting)
-    layer_names = [names for plan in fitting for names in plan.layer_names]
-    columns = {
-        "blueprint": ([b.blueprint_id for b in blueprints], [hazard_class(b) for b in blueprints]),
-        "layer": ([kind for kind, _ in layer_names], [activation for _, activation in layer_names]),
-        "activation": ([kind for plan in fitting for kind in plan.activation_types],),
-        "parameter": (),
+    raw = {"blueprint": _blueprint_rows(blueprints, fitting), **raw}
+    names = {"blueprint": _blueprint_names(blueprints, fitting)} | {
+        kind: tuple(_joined_names(columns) for columns in zip(*(plan.names[kind] for plan in fitting), strict=True))
+        or (NameColumn.of(()),) * len(CATEGORIES[kind])
+        for kind in _NODES_OF_PLANS
     }
-    names = {
-        kind: tuple(
-            _names(registry, column_) for registry, column_ in zip(CATEGORIES[kind], columns[kind], strict=True)
-        )
-        for kind in STATIC_TYPES
-    }
+    with np.errstate(all="ignore"):
+        features = {kind: scaled(kind, rows, NormColumns.of(PRIORS)) for kind, rows in raw.items()}
+    edges = _edges(fitting, starts)
+    moving = moving_columns(raw)
+    strengths = np.concatenate([np.empty(0), *(plan.strengths for plan in fitting)])
     counts = raw["layer"][:, column("layer", "parameter_count")]
-    return Topology(
+    topology = Topology(
         plans=tuple(fitting),
+        blueprint_ids=tuple(blueprint.blueprint_id for blueprint in blueprints),
         raw=raw,
+        features=features,
+        moving=moving,
+        moved=tuple(dict.fromkeys((*(kind for kind, *_ in moving.columns), "layer", "activation"))),
         names=names,
-        edges=_edges(fitting, starts),
-        strengths=np.concatenate([np.empty(0), *(plan.strengths for plan in fitting)]),
+        ids={kind: tuple(name for plan in fitting for name in plan.ids[kind]) for kind in _NODES_OF_PLANS},
+        edges=edges,
+        attributes=_attributes(edges, features, strengths),
         starts=starts,
         keys=tuple(
-            (each.kind, name) for kind in STATIC_TYPES for each in names[kind] for name in each.distinct if name
+            (registry, name)
+            for kind in STATIC_TYPES
+            for registry, names_ in zip(CATEGORIES[kind], names[kind], strict=True)
+            for name in names_.distinct
+            if name
         ),
         parameter_counts=tuple(counts[np.isfinite(counts) & (counts > -1.0)].tolist()),
         ignored=left_out + sum(plan.ignored for plan in plans),
     )
+    for arrays in (topology.raw, topology.features, topology.edges, topology.attributes):
+        for array in arrays.values():
+            array.setflags(write=False)
+    return topology
 
 
-def without_nodes(plan: Plan) -> Plan:
-    """The plan of the same blueprint if its metadata were empty."""
-    empty = np.empty((2, 0), dtype=np.int64)
-    return replace(
-        plan,
-        raw={kind: _no_rows(kind) for kind in _NODES_OF_PLANS},
-        edges=dict.fromkeys(plan.edges, empty),
-        strengths=np.empty(0),
-        by_depth={},
-        layer_names=(),
-        activation_types=(),
-    )
+def _attributes(
+    edges: Mapping[EdgeType, IndexArray], features: Mapping[str, FloatArray], strengths: RawArray
+) -> dict[EdgeType, FloatArray]:
+    """Of the relations that copy no layer: a layer's parameter count is normed, and so moves."""
+    found = {}
+    for relation in RELATIONS:
+        carrier = relation.source if relation.carrier == "source" else relation.target
+        if relation.edge_type in edges and (relation.carrier == "given" or carrier != "layer"):
+            found[relation.edge_type] = attributes_of(relation, edges[relation.edge_type], features, strengths)
+    return found
 
 
 def _fitting(plans: Sequence[Plan]) -> tuple[list[Plan], int]:
@@ -127,10 +139,23 @@ def _no_rows(kind: str) -> RawArray:
     return np.empty((0, len(FEATURES[kind])))
 
 
-def _names(kind: str, column_: Sequence[str]) -> Names:
-    distinct = tuple(dict.fromkeys(column_))
-    place_of = {name: place for place, name in enumerate(distinct)}
-    return Names(kind, distinct, np.array([place_of[name] for name in column_], dtype=np.int64))
+def _blueprint_names(blueprints: Sequence[Blueprint], plans: Sequence[Plan]) -> tuple[NameColumn, ...]:
+    return (
+        NameColumn.of([blueprint.blueprint_id for blueprint in blueprints]),
+        NameColumn.of([hazard_class(blueprint) for blueprint in blueprints]),
+        NameColumn.of([plan.optimizer_family for plan in plans]),
+    )
+
+
+def _joined_names(columns: Sequence[NameColumn]) -> NameColumn:
+    if len(columns) == 1:
+        return columns[0]
+    place_of: dict[str, int] = {}
+    places = [
+        np.array([place_of.setdefault(name, len(place_of)) for name in each.distinct], dtype=np.int64)[each.places]
+        for each in columns
+    ]
+    return NameColumn(tuple(place_of), np.concatenate(places))
 
 
 def _blueprint_rows(blueprints: Sequence[Blueprint], plans: Sequence[Plan]) -> RawArray:
@@ -156,6 +181,7 @@ def _blueprint_row(blueprint: Blueprint, plan: Plan) -> list[float]:
         "provenance": (sheet.provenance if sheet else 0) or math.nan,
         "layer_count": plan.count("layer") or math.nan,
         "parameter_count": sum(counts.tolist()) if len(counts) else math.nan,
+        **{f"prior_{name}": value for name, value in zip(PRIOR_NAMES, plan.priors, strict=True)},
     }
     return [float(values[feature.name]) for feature in FEATURES["blueprint"]]
 
@@ -206,4 +232,4 @@ def _joined(plans: Sequence[Plan], relation: str, sources: Sequence[int], target
         plan.edges[relation] + np.array([[source], [target]], dtype=np.int64)
         for plan, source, target in zip(plans, sources, targets, strict=True)
     ]
-    return np.concatenate([edge_array([]), *moved], axis=1)
+    return np.concatenate([np.empty((2, 0), dtype=np.int64), *moved], axis=1)

@@ -23,7 +23,7 @@ class Shelf:
 
 def stocked() -> Shelf:
     shelf = Shelf()
-    stock(shelf, "digits-0", new_network(0), SeedSettings())
+    stock(shelf, "digits-0", new_network(0), SeedSettings(), {"family": "adamw"})
     return shelf
 
 
@@ -34,7 +34,7 @@ def test_the_library_holds_every_blueprint_that_can_grow_and_the_host():
 def test_stocking_twice_changes_nothing():
     shelf = stocked()
     before = dict(shelf.saved)
-    stock(shelf, "digits-0", new_network(0), SeedSettings())
+    stock(shelf, "digits-0", new_network(0), SeedSettings(), {"family": "adamw"})
     assert shelf.saved == before
 
 

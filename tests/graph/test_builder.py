@@ -137,7 +137,7 @@ def test_zero_is_absent_for_rates_and_norms_and_a_value_for_ages_depths_and_risk
     assert [graph.value("seed", 0, name) for name in ("age", "layer_depth", "risk")] == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("feature", [f.name for f in FEATURES["seed"][6:]])
+@pytest.mark.parametrize("feature", [f.name for f in FEATURES["seed"][6:] if f.source.startswith("metrics[")])
 def test_a_seed_metric_has_its_column(feature: str) -> None:
     graph = built(observed(seed(metrics={feature: 0.5})))
     assert graph.value("seed", 0, feature) == 0.5
@@ -200,7 +200,7 @@ def test_a_seed_is_known_by_its_registry_index() -> None:
 def test_an_unnumbered_name_is_zero() -> None:
     graph = build(observed(seed()), norms=PRIORS, registries=INITIAL, blueprints=[host(layers=1)])
     assert graph.categories["seed"].tolist() == [[0, 0]]
-    assert graph.categories["blueprint"].tolist() == [[0, 0]]
+    assert graph.categories["blueprint"].tolist() == [[0, 0, 0]]
     assert graph.categories["layer"].tolist() == [[0, 0]]
 
 

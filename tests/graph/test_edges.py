@@ -1,12 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 from graph.sketch import HOST, blueprint, built, host, metadata, observed, seed
 
 from tamiyo.graph import BlueprintInput
 from tamiyo.graph.plan import PAIRS_MAX, pairs
 from tamiyo.graph.schema import EDGE_ATTRIBUTES, FEATURES, RELATIONS, column
-from tamiyo.graph.seeds import ALLOWED_EDGES_MAX, BLENDED_STAGES, peer_edges
+from tamiyo.graph.seeds import BLENDED_STAGES, SEED_EDGES_MAX, peer_edges
 from tamiyo.leyline import leyline_pb2 as pb
 
 
@@ -151,8 +152,8 @@ def test_blend_allowed_allows_parameters(allowed: float, count: int) -> None:
 def test_allowed_edges_are_bounded_and_every_seed_keeps_its_share() -> None:
     seeds = [seed(pb.SEED_STAGE_BLENDING) for _ in range(100)]
     found = edges(built(observed(*seeds), host(parameters=400)), "seed", "allowed", "parameter")
-    assert len(found) <= ALLOWED_EDGES_MAX
-    assert len(found) == 100 * (ALLOWED_EDGES_MAX // 100)
+    assert len(found) <= SEED_EDGES_MAX
+    assert len(found) == 100 * (SEED_EDGES_MAX // 100)
 
 
 def test_bounds_of_the_descriptor_become_parameters() -> None:
@@ -166,7 +167,7 @@ def test_bounds_of_the_descriptor_become_parameters() -> None:
     ("sources", "targets"), [(0, 5), (5, 0), (3, 4), (32, 32), (33, 32), (5, 3_000), (4_096, 4_096)]
 )
 def test_pairs_grow_with_the_lists_and_not_with_their_product(sources: int, targets: int) -> None:
-    found = pairs(range(sources), range(targets))
+    found = [tuple(pair) for pair in pairs(np.arange(sources), np.arange(targets)).T.tolist()]
     assert len(found) == len(set(found)) <= max(PAIRS_MAX, sources, targets)
     if sources and targets:
         assert {source for source, _ in found} == set(range(sources))

@@ -85,8 +85,8 @@ def test_a_list_that_is_none_is_counted() -> None:
 
 def joined(adjacency: object, layers: int = 3) -> tuple[list[tuple[int, int]], list[float], int]:
     tally = Tally()
-    found = connections({"adjacency": adjacency}, layers, tally)
-    return [(a, b) for a, b, _ in found], [strength for *_, strength in found], tally.ignored
+    edges, strengths = connections({"adjacency": adjacency}, layers, {"first": 0, "second": 1}, tally)
+    return [tuple(edge) for edge in edges.T.tolist()], strengths.tolist(), tally.ignored
 
 
 def test_pairs_and_triples_are_read_with_their_strength() -> None:

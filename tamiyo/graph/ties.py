@@ -1,0 +1,223 @@
+"""What the host's blueprint says of seeds: which layers they watch, which parameters they may set.
+
+    monitored_layers                              [[seed place, layer, weight?], ...]
+    monitors.by_seed_id, monitors.by_seed_index   seed -> [layer or [layer, weight?], ...]
+    monitors.thresholds                           risk_max, stage_min: a seed over or under it watches nothing
+    capabilities.allowed_parameters_by_seed_id, capabilities.allowed_parameters_by_seed_index
+                                                  seed -> [parameter, ...]
+    capabilities.allowed_blending_methods         [name or number of a method, ...]
+
+A layer is a place in the list of layers or a `layer_id`, a parameter a place or a `name`. "By seed index" is an
+object with numbers for keys, or a list. What names no node is left out and counted; a seed that is not in the packet
+is only known from the packet, so its place is judged there.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tamiyo.core.limits import TEXT_CHARS_MAX
+from tamiyo.core.proposal import BLENDING_METHODS
+from tamiyo.graph.metadata import EDGES_MAX, Tally, is_list, number, place_in, section
+from tamiyo.leyline import leyline_pb2 as pb
+
+__all__ = ["NO_TIES", "Monitored", "Ties", "read_ties"]
+
+Monitored = dict[int, float]
+"""Layers with their weights, NaN where none is given; the first mention of a layer counts."""
+
+_PLACE_DIGITS_MAX = 6
+"""A packet has fewer seeds than a number of so many digits can say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ties:
+    """Read once for each digest. Places are the blueprint's own.
+
+    `risk_max` is infinite and `stage_min` 0 where nothing is asked. `blending_methods` says 1 or 0 of each method,
+    None where nothing is said.
+    """
+
+    monitored_layers: Mapping[int, Monitored] = field(default_factory=dict)
+    monitored_by_id: Mapping[str, Monitored] = field(default_factory=dict)
+    monitored_by_place: Mapping[int, Monitored] = field(default_factory=dict)
+    risk_max: float = math.inf
+    stage_min: float = 0.0
+    allowed_by_id: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    allowed_by_place: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    blending_methods: tuple[float, ...] | None = None
+
+    def monitored(self, place: int, seed_id: str) -> Monitored:
+        """The layers that are named for a seed; empty where none is."""
+        found: Monitored = {}
+        for named in (
+            self.monitored_layers.get(place, {}),
+            self.monitored_by_id.get(seed_id, {}),
+            self.monitored_by_place.get(place, {}),
+        ):
+            for layer, weight in named.items():
+                found.setdefault(layer, weight)
+        return found
+
+    def allowed(self, place: int, seed_id: str) -> tuple[int, ...] | None:
+        """The parameters that are named for a seed, by its id before its place; None where nothing is said of it."""
+        named = self.allowed_by_id.get(seed_id)
+        return self.allowed_by_place.get(place) if named is None else named
+
+    def is_watching(self, stage: int, risk: float) -> bool:
+        """Whether the thresholds let a seed watch; a risk that is no number is over every bound."""
+        return stage >= self.stage_min and (self.risk_max == math.inf or risk <= self.risk_max)
+
+    def beyond(self, seeds: int) -> int:
+        """How many entries are for a place that a packet of `seeds` seeds does not have."""
+        tables: tuple[Mapping[int, object], ...] = (
+            self.monitored_layers,
+            self.monitored_by_place,
+            self.allowed_by_place,
+        )
+        return sum(place >= seeds for table in tables for place in table)
+
+
+NO_TIES = Ties()
+
+
+def read_ties(
+    metadata: Mapping[str, object],
+    layers: tuple[int, Mapping[str, int]],
+    parameters: tuple[int, Mapping[str, int]],
+    tally: Tally,
+) -> Ties:
+    """The ties that a blueprint's metadata states; `layers` and `parameters` are (count, first place of each name)."""
+    monitors, capabilities = section(metadata, "monitors", tally), section(metadata, "capabilities", tally)
+    thresholds = section(monitors, "thresholds", tally)
+    risk_max = number(thresholds, "risk_max", tally)
+    allowed_by_id, allowed_by_place = (
+        capabilities.get(f"allowed_parameters_by_seed_{name}") for name in ("id", "index")
+    )
+    return Ties(
+        monitored_layers=_monitored_layers(metadata.get("monitored_layers"), layers, tally),
+        monitored_by_id=_table(monitors.get("by_seed_id"), _seed_id, _weighted, layers, tally),
+        monitored_by_place=_table(monitors.get("by_seed_index"), _seed_place, _weighted, layers, tally),
+        risk_max=math.inf if math.isnan(risk_max) else risk_max,
+        stage_min=_stage(thresholds.get("stage_min"), tally),
+        allowed_by_id=_table(allowed_by_id, _seed_id, _plain, parameters, tally),
+        allowed_by_place=_table(allowed_by_place, _seed_place, _plain, parameters, tally),
+        blending_methods=_methods(capabilities.get("allowed_blending_methods"), tally),
+    )
+
+
+Key = TypeVar("Key", str, int)
+Value = TypeVar("Value")
+Nodes = tuple[int, Mapping[str, int]]
+"""How many there are, and the first place of each name."""
+
+
+def _table(
+    listed: object,
+    key_of: Callable[[object], Key | None],
+    read: Callable[[Sequence[object], Nodes, Tally], Value],
+    nodes: Nodes,
+    tally: Tally,
+) -> dict[Key, Value]:
+    """One row for each seed; rows past `EDGES_MAX` entries in all are left out and counted."""
+    found: dict[Key, Value] = {}
+    room = EDGES_MAX
+    for name, row in _items(listed, tally):
+        if row is None:
+            continue
+        key = key_of(name)
+        # An object of names, as bounds are written elsewhere, lists its names.
+        given = tuple(row) if isinstance(row, Mapping) else row
+        if key is None or not is_list(given) or len(given) > room:
+            tally.add()
+            continue
+        room -= len(given) + 1
+        found[key] = read(given, nodes, tally)
+    return found
+
+
+def _items(listed: object, tally: Tally) -> Iterable[tuple[object, object]]:
+    if listed is None:
+        return ()
+    if isinstance(listed, Mapping):
+        return listed.items()
+    if is_list(listed):
+        return enumerate(listed)
+    tally.add()
+    return ()
+
+
+def _monitored_layers(listed: object, layers: Nodes, tally: Tally) -> dict[int, Monitored]:
+    found: dict[int, Monitored] = {}
+    if not is_list(listed):
+        tally.add(int(listed is not None))
+        return found
+    tally.add(max(len(listed) - EDGES_MAX, 0))
+    for item in listed[:EDGES_MAX]:
+        row = item if is_list(item) and 2 <= len(item) <= 3 else (None,)
+        place = _seed_place(row[0])
+        if place is None:
+            tally.add()
+        else:
+            _watch(found.setdefault(place, {}), row[1:], layers, tally)
+    return found
+
+
+def _weighted(row: Sequence[object], layers: Nodes, tally: Tally) -> Monitored:
+    found: Monitored = {}
+    for item in row:
+        _watch(found, item if is_list(item) else (item,), layers, tally)
+    return found
+
+
+def _watch(found: Monitored, entry: Sequence[object], layers: Nodes, tally: Tally) -> None:
+    layer = place_in(entry[0], *layers) if 1 <= len(entry) <= 2 else None
+    if layer is None:
+        tally.add()
+    else:
+        found.setdefault(layer, number({"weight": entry[1]}, "weight", tally) if len(entry) > 1 else math.nan)
+
+
+def _plain(row: Sequence[object], parameters: Nodes, tally: Tally) -> tuple[int, ...]:
+    found: dict[int, None] = {}
+    for item in row:
+        place = place_in(item, *parameters)
+        if place is None:
+            tally.add()
+        else:
+            found[place] = None
+    return tuple(found)
+
+
+def _seed_id(name: object) -> str | None:
+    return name if isinstance(name, str) and 0 < len(name) <= TEXT_CHARS_MAX else None
+
+
+def _seed_place(name: object) -> int | None:
+    if isinstance(name, str):
+        return int(name) if len(name) <= _PLACE_DIGITS_MAX and name.isascii() and name.isdigit() else None
+    return place_in(name, 10**_PLACE_DIGITS_MAX, {})
+
+
+def _stage(value: object, tally: Tally) -> float:
+    """A stage as a number or by its name in Leyline, with or without the prefix."""
+    if isinstance(value, str):
+        stages = pb.SeedLifecycleStage.DESCRIPTOR.values_by_name
+        known = stages.get(value) or stages.get(f"SEED_STAGE_{value}")
+        tally.add(int(known is None))
+        return float(known.number) if known is not None else 0.0
+    stage = number({"stage": value}, "stage", tally)
+    return 0.0 if math.isnan(stage) else stage
+
+
+def _methods(listed: object, tally: Tally) -> tuple[float, ...] | None:
+    if listed is None:
+        return None
+    if not is_list(listed):
+        tally.add()
+        return None
+    names = {name: place for place, name in enumerate(BLENDING_METHODS)}
+    places = [place_in(item, len(BLENDING_METHODS), names) for item in listed[:EDGES_MAX]]
+    tally.add(places.count(None) + max(len(listed) - EDGES_MAX, 0))
+    return tuple(float(place in places) for place in range(len(BLENDING_METHODS)))
