@@ -25,7 +25,7 @@ class SafetySheet:
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """One observed version of one blueprint; `digest` names its content."""
+    """One observed version of one blueprint; `digest` names its content, and is all that is hashed of it."""
 
     blueprint_id: str
     digest: str
@@ -36,6 +36,10 @@ class Blueprint:
     approval_required: bool
     allowed_parameters: tuple[tuple[str, float, float], ...]  # (name, min, max), by name, the first ones
     sheet: SafetySheet | None
+
+    def __hash__(self) -> int:
+        """Of its id and digest: it is a key of what is remembered of each version."""
+        return hash((self.blueprint_id, self.digest))
 
     @property
     def risk(self) -> float:

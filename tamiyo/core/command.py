@@ -1,6 +1,6 @@
 """The unsigned command: type, payload and annotations, from what was decided."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from functools import lru_cache
 from uuid import UUID, uuid5
 
@@ -21,7 +21,8 @@ __all__ = ["command_bytes", "safe_pause", "unsigned_command"]
 
 ISSUED_BY = "tamiyo"
 VERSION = 1
-BLUEPRINTS_REMEMBERED = 256
+NS_PER_S = 1_000_000_000
+BEGINNINGS_REMEMBERED = 256
 
 
 def command_bytes(command: pb.AdaptationCommand) -> bytes:
@@ -39,22 +40,24 @@ def unsigned_command(
     options: Options,
 ) -> pb.AdaptationCommand:
     """Build the command of a decision. `named` is the blueprint that the proposal names, where it is known."""
-    received = inputs.received
-    command = _shell(received.decision_id, received.received_unix_ns, final.command_type)
+    received, choice = inputs.received, inputs.choice
+    command = pb.AdaptationCommand()
+    command.CopyFrom(_begun(covered, named, inputs.policy_version, choice.method if choice is not None else -1))
+    _fill_shell(command, received.decision_id, received.received_unix_ns, final.command_type)
     command.execution_deadline_ms = received.budget_ms
-    _fill(command, final, inputs.choice, reason)
+    _fill(command, final, choice, reason)
     notes = command.annotations
-    notes["policy_version"] = inputs.inference.identity.version
     notes["risk_reason"] = reason
-    _annotate(notes, covered.annotations)
-    _annotate(notes, _policy_notes(inputs))
+    if choice is not None:
+        _annotate_choice(notes, choice)
+    else:
+        timed_out = isinstance(inputs.inference, journal.InferenceTimedOut)
+        _annotate(notes, _no_proposal_notes("timeout" if timed_out else "none"))
     if proposed.seed is not None:
         notes["selected_seed"] = proposed.seed.seed_id
         notes["selected_blueprint"] = proposed.blueprint_id
-    if named is not None:
-        _annotate(notes, _blueprint_notes(named))
-    if options.blend_mode_annotations and inputs.choice is not None:
-        _annotate(notes, blend_notes(final, inputs.choice.alpha, options))
+    if options.blend_mode_annotations and choice is not None:
+        _annotate(notes, blend_notes(final, choice.alpha, options))
     return command
 
 
@@ -64,7 +67,8 @@ def safe_pause(observation: Observation, decision_id: str, received_unix_ns: int
     Its id is UUIDv5 of (the decision's id, cause), so that it can be recognised for what it is. The coverage it
     reports is that of the signals in the packet alone: no graph stands behind it.
     """
-    command = _shell(str(uuid5(UUID(decision_id), cause)), received_unix_ns, pb.COMMAND_PAUSE)
+    command = pb.AdaptationCommand(version=VERSION, issued_by=ISSUED_BY)
+    _fill_shell(command, str(uuid5(UUID(decision_id), cause)), received_unix_ns, pb.COMMAND_PAUSE)
     covered = Coverage.of(_packet_counts(observation))
     action = "timeout" if cause.startswith("timeout") else "none"
     command.annotations.update({"policy_version": "none", "risk_reason": cause, **covered.annotations})
@@ -85,11 +89,11 @@ def _packet_counts(observation: Observation) -> list[tuple[str, str, int, int]]:
     return [("packet", name, int(name in present), 1) for name in names]
 
 
-def _shell(command_id: str, issued_unix_ns: int, command_type: int) -> pb.AdaptationCommand:
-    command = pb.AdaptationCommand(version=VERSION, command_id=command_id, issued_by=ISSUED_BY)
+def _fill_shell(command: pb.AdaptationCommand, command_id: str, issued_unix_ns: int, command_type: int) -> None:
+    command.command_id = command_id
     command.command_type = command_type  # type: ignore[assignment]  # from the tables, a Leyline value
-    command.issued_at.FromNanoseconds(issued_unix_ns)
-    return command
+    issued_at = command.issued_at
+    issued_at.seconds, issued_at.nanos = divmod(issued_unix_ns, NS_PER_S)
 
 
 def _fill(command: pb.AdaptationCommand, final: Intent, choice: Choice | None, reason: str) -> None:
@@ -117,27 +121,18 @@ def _fill_seed(command: pb.AdaptationCommand, final: Intent, choice: Choice | No
     parameters["blending_schedule_end"] = choice.schedule_end
 
 
-def _annotate(annotations: Mapping[str, str], notes: Mapping[str, str]) -> None:
+def _annotate(annotations: MutableMapping[str, str], notes: Mapping[str, str]) -> None:
     """One entry after the other: twice as fast as `update` on protobuf's map."""
     for name, text in notes.items():
-        annotations[name] = text  # type: ignore[index]  # protobuf's map can be written to
+        annotations[name] = text
 
 
-def _policy_notes(inputs: Inputs) -> Mapping[str, str]:
-    choice = inputs.choice
-    if choice is None:
-        timed_out = isinstance(inputs.inference, journal.InferenceTimedOut)
-        return _no_proposal_notes("timeout" if timed_out else "none")
-    return {
-        "policy_action": str(choice.action),
-        "policy_param_delta": f"{choice.param_delta:.6f}",
-        "policy_value_estimate": f"{choice.value:.6f}",
-        "policy_risk_index": str(choice.risk_index),
-        "policy_risk_score": f"{choice.risk_score:.6f}",
-        "blending_method": BLENDING_METHODS[choice.method],
-        "blending_method_index": str(choice.method),
-        "blending_schedule_units": "fraction_0_1",
-    }
+def _annotate_choice(notes: MutableMapping[str, str], choice: Choice) -> None:
+    notes["policy_action"] = str(choice.action)
+    notes["policy_param_delta"] = f"{choice.param_delta:.6f}"
+    notes["policy_value_estimate"] = f"{choice.value:.6f}"
+    notes["policy_risk_index"] = str(choice.risk_index)
+    notes["policy_risk_score"] = f"{choice.risk_score:.6f}"
 
 
 def _no_proposal_notes(action: str) -> dict[str, str]:
@@ -153,9 +148,26 @@ def _no_proposal_notes(action: str) -> dict[str, str]:
     }
 
 
-@lru_cache(maxsize=BLUEPRINTS_REMEMBERED)
+@lru_cache(maxsize=BEGINNINGS_REMEMBERED)
+def _begun(covered: Coverage, named: Blueprint | None, policy_version: str, method: int) -> pb.AdaptationCommand:
+    """What hardly ever changes from command to command. The message is shared: copied, and never written to.
+
+    `method` is the blending method of a proposal, -1 where there is none.
+    """
+    command = pb.AdaptationCommand(version=VERSION, issued_by=ISSUED_BY)
+    notes = command.annotations
+    notes["policy_version"] = policy_version
+    _annotate(notes, covered.annotations)
+    if named is not None:
+        _annotate(notes, _blueprint_notes(named))
+    if method >= 0:
+        notes["blending_method"] = BLENDING_METHODS[method]
+        notes["blending_method_index"] = str(method)
+        notes["blending_schedule_units"] = "fraction_0_1"
+    return command
+
+
 def _blueprint_notes(named: Blueprint) -> Mapping[str, str]:
-    """The same for every command that names this version of it."""
     notes = {
         "blueprint_tier": str(named.tier),
         "blueprint_stage": str(named.stage),

@@ -54,7 +54,7 @@ def decide(state: Standing, inputs: Inputs) -> Decision:
     delta = loss_delta(state.loss, inputs.observation)
     covered = coverage_of(state.layouts[inputs.graph.layout_lsn], inputs.graph)
     rows = triggered_rows(signals_of(state, inputs, named, delta, covered.average), state.thresholds)
-    clean = not any(t.row.asks == PAUSE and t.row.reason != "conservative_mode" for t in rows)
+    clean = not rows or not any(t.row.asks == PAUSE and t.row.reason != "conservative_mode" for t in rows)
     final = restrict(proposed, rows)
     reason = reason_of(proposed, final, rows)
     command = unsigned_command(inputs, final, proposed, reason, named, covered, state.options)
@@ -81,14 +81,16 @@ def signals_of(
     signals = packet_signals(inputs.observation)
     signals["loss_delta"] = delta
     signals["feature_coverage"] = feature_coverage
-    signals.update(blueprint_signals(named))
+    if named is not None:
+        signals.update(blueprint_signals(named))
     if inputs.choice is not None:
         signals["policy_risk_score"] = inputs.choice.risk_score
     if state.breakers["log"].state == breakers.OPEN:
         signals["log_unavailable"] = 1.0
     if state.conservative.active:
         signals["conservative_mode"] = 1.0
-    _add_faults(signals, inputs)
+    if inputs.proposal is None or inputs.metadata_faults:
+        _add_faults(signals, inputs)
     return signals
 
 
@@ -114,7 +116,7 @@ def _settle_breakers(state: Standing, inputs: Inputs) -> Ledger:
     ledger = Ledger(state.breakers, state.thresholds, inputs.step_lsn)
     if state.unsettled is not None:  # a late commit would have said so before this decision
         ledger.record("log", succeeded=True, now_ns=inputs.event_time_ns)
-    if not isinstance(inputs.inference, journal.InferenceSkipped):
+    if inputs.proposal is not None or not isinstance(inputs.inference, journal.InferenceSkipped):
         ledger.happened("inference", breakers.REQUEST, inputs.received.event_time_ns)
         ledger.record("inference", succeeded=inputs.proposal is not None, now_ns=inputs.event_time_ns)
     for _ in inputs.metadata_faults:
@@ -130,6 +132,8 @@ def _conservative_change(
     mode, thresholds = state.conservative, state.thresholds
     held_by = ledger.holding()
     if not mode.active:
+        if not rows and not held_by:
+            return ()
         asking = [t.row.reason for t in rows if t.row.conservative] + [f"breaker_{name}" for name in held_by]
         return (_mode_event(inputs, active=True, reason=asking[0]),) if asking else ()
     cooled = inputs.event_time_ns - mode.since_ns >= thresholds.conservative_cool_down_s * 1e9

@@ -194,32 +194,38 @@ def _registry_assigned(draft: Draft, _: int, event: journal.RegistryAssigned) ->
 
 
 def _decision_made(draft: Draft, lsn: int, event: journal.DecisionMade) -> None:
-    if event.step_lsn not in draft.undecided:
-        raise draft.refusal(event, f"step {event.step_lsn} is not awaiting a decision")
+    step_lsn, command_id = event.step_lsn, event.command_id
+    draft.undecided = _without(draft, event, step_lsn)
     for outcome in event.outcomes:
-        if outcome.breaker not in draft.breakers:
-            raise draft.refusal(event, f"there is no breaker {outcome.breaker!r}")
-        draft.count(outcome.breaker, breakers.SUCCESS if outcome.succeeded else breakers.FAILURE)
+        breaker = outcome.breaker
+        if breaker not in draft.breakers:
+            raise draft.refusal(event, f"there is no breaker {breaker!r}")
+        draft.count(breaker, breakers.SUCCESS if outcome.succeeded else breakers.FAILURE)
     _settle_seed(draft)
     draft.advance(event.event_time_ns)
     draft.decisions += 1
-    draft.undecided = tuple([waiting for waiting in draft.undecided if waiting != event.step_lsn])
-    draft.unsettled = Unsettled(
-        event.step_lsn, event.germinated_seed_id, event.germinated_blueprint_id, event.command_id
-    )
+    draft.unsettled = Unsettled(step_lsn, event.germinated_seed_id, event.germinated_blueprint_id, command_id)
     mode = draft.conservative
     clean_steps = mode.clean_steps + 1 if event.clean else 0
     draft.conservative = Conservative(mode.active, mode.reason, mode.since_ns, clean_steps, mode.operator)
     if event.has_validation_loss:
         draft.loss = draft.loss.after(event.training_run_id, event.validation_loss)
-    if event.command_id:
-        between.await_delivery(draft, event.command_id, lsn)
+    if command_id:
+        between.await_delivery(draft, command_id, lsn)
     if event.edges:
         _apply_edges(draft, event)
     if draft.windows.open:
         _sample(draft, event)
     if event.HasField("window"):
         _open_window(draft, event)
+
+
+def _without(draft: Draft, event: journal.DecisionMade | journal.StepPaused, step_lsn: int) -> tuple[int, ...]:
+    """The packets that await a decision, but for this one; there is hardly ever another."""
+    waiting = draft.undecided
+    if step_lsn not in waiting:
+        raise draft.refusal(event, f"step {step_lsn} is not awaiting a decision")
+    return tuple([lsn for lsn in waiting if lsn != step_lsn]) if len(waiting) > 1 else ()
 
 
 def _settle_seed(draft: Draft) -> None:
@@ -328,9 +334,7 @@ def _commit_late(draft: Draft, lsn: int, event: journal.CommitLate) -> None:
 
 
 def _step_paused(draft: Draft, lsn: int, event: journal.StepPaused) -> None:
-    if event.step_lsn not in draft.undecided:
-        raise draft.refusal(event, f"step {event.step_lsn} is not awaiting a decision")
-    draft.undecided = tuple(waiting for waiting in draft.undecided if waiting != event.step_lsn)
+    draft.undecided = _without(draft, event, event.step_lsn)
     if event.cause == "timeout_wal":
         draft.count("log", breakers.FAILURE)
     if EXPLAINED in draft.behaviour_flags:

@@ -25,6 +25,7 @@ class Inputs:
     observation: Observation
     graph: journal.GraphObserved
     inference: Inference
+    policy_version: str
     proposal: Proposal | None
     choice: Choice | None  # what the proposal comes to
     metadata_faults: tuple[MetadataFault, ...]
@@ -61,6 +62,7 @@ def step_inputs(
         observation=observation,
         graph=graphs[0],
         inference=inference,
+        policy_version=inference.identity.version,
         proposal=proposal,
         choice=choice_of(proposal) if proposal is not None else None,
         metadata_faults=tuple(event for event in observed if isinstance(event, MetadataFault)),

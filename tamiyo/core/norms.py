@@ -6,9 +6,9 @@ Welford's update (West, 1979), with a = 0.1. A feature is then (x - mean) / sqrt
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from tamiyo.core import journal_pb2 as journal
@@ -64,6 +64,9 @@ class Norm(NamedTuple):
     variance: float
 
 
+_norm: Callable[[tuple[float, float]], Norm] = partial(tuple.__new__, Norm)
+"""A norm from its pair, in half the time that the class takes for it."""
+
 PRIORS = tuple(Norm(row.mean, row.sd * row.sd) for row in NORM_INPUTS)
 
 
@@ -84,7 +87,7 @@ def folded(norms: tuple[Norm, ...], inputs: Iterable[tuple[int, float]]) -> tupl
     for index, value in inputs:
         mean, variance = changed[index]
         delta = value - mean
-        changed[index] = Norm(mean + ALPHA * delta, KEPT * (variance + ALPHA * delta * delta))
+        changed[index] = _norm((mean + ALPHA * delta, KEPT * (variance + ALPHA * delta * delta)))
     return tuple(changed)
 
 
@@ -103,9 +106,10 @@ def recorded(event: journal.GraphObserved) -> Iterable[tuple[int, float]]:
     Raises:
         ValueError: it has not one value for each row that it names.
     """
-    if event.norm_inputs:
-        return [(entry.index, entry.value) for entry in event.norm_inputs]
-    return zip(_rows(event.norms_present), event.norm_values[:], strict=True)
+    present, values = event.norms_present, event.norm_values[:]
+    if present or values:
+        return zip(_rows(present), values, strict=True)
+    return [(entry.index, entry.value) for entry in event.norm_inputs]  # of a log from before there were the two
 
 
 @lru_cache(maxsize=512)

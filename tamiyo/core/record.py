@@ -83,7 +83,7 @@ def _explain(
         made.window.start_epoch = inputs.observation.current_epoch
         made.window.training_run_id = inputs.observation.training_run_id
         made.window.seed_id, made.window.blueprint_id = selected
-        made.window.policy_version = inputs.inference.identity.version
+        made.window.policy_version = inputs.policy_version
 
 
 @lru_cache(maxsize=ROWS_REMEMBERED)

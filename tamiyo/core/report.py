@@ -31,7 +31,7 @@ def field_report(
 ) -> pb.FieldReport:
     """The report `fr-<command_id>` of a decision. `selected` is the seed and the blueprint that were proposed."""
     seed_id, blueprint_id = selected
-    report = _shell(command, inputs.observation.training_run_id, inputs.inference.identity.version, reason)
+    report = _shell(command, inputs.observation.training_run_id, inputs.policy_version, reason)
     report.outcome = outcome_of(command, reason)  # type: ignore[assignment]  # a Leyline value
     report.seed_id, report.blueprint_id = seed_id, blueprint_id
     metrics = report.metrics
@@ -72,5 +72,6 @@ def _shell(command: pb.AdaptationCommand, training_run_id: str, policy_version: 
         observation_window_epochs=1,
         notes=reason,
     )
-    report.issued_at.CopyFrom(command.issued_at)
+    issued_at, commanded_at = report.issued_at, command.issued_at
+    issued_at.seconds, issued_at.nanos = commanded_at.seconds, commanded_at.nanos
     return report

@@ -4,6 +4,7 @@ This is the whole list: a row that names another one fails a test.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from tamiyo.core.blueprint import Blueprint
@@ -64,6 +65,9 @@ SIGNALS = (
 )
 
 
+BLUEPRINTS_REMEMBERED = 256
+
+
 class LossMemory(NamedTuple):
     """The last two present, finite validation losses of one run; a new run id starts afresh."""
 
@@ -99,9 +103,7 @@ def finite_validation_loss(observation: Observation) -> float | None:
 
 def packet_signals(observation: Observation) -> dict[str, float]:
     """What the packet itself says."""
-    signals = {
-        signal: observation.metrics[name] for name, signal in METRIC_SIGNALS.items() if name in observation.metrics
-    }
+    signals = {METRIC_SIGNALS[name]: value for name, value in observation.metrics.items() if name in METRIC_SIGNALS}
     if observation.training_loss is not None:
         signals["training_loss"] = observation.training_loss
     if observation.validation_loss is not None:
@@ -109,10 +111,9 @@ def packet_signals(observation: Observation) -> dict[str, float]:
     return signals
 
 
-def blueprint_signals(blueprint: Blueprint | None) -> dict[str, float]:
-    """What the blueprint that the command names brings with it."""
-    if blueprint is None:
-        return {}
+@lru_cache(maxsize=BLUEPRINTS_REMEMBERED)
+def blueprint_signals(blueprint: Blueprint) -> Mapping[str, float]:
+    """What the blueprint that the command names brings with it: the same for every step with this version of it."""
     signals = {"blueprint_quarantine": float(blueprint.quarantine_only), "blueprint_risk": blueprint.risk}
     if blueprint.sheet is not None:
         signals["bsds_present"] = 1.0
