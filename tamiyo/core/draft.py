@@ -107,8 +107,7 @@ class Draft(Derived):
 
     def advance(self, event_time_ns: int) -> None:
         """Event time never goes back."""
-        if event_time_ns > self.event_time_ns:
-            self.event_time_ns = event_time_ns
+        self.event_time_ns = max(self.event_time_ns, event_time_ns)
 
     def remember(self, name: str, key: object, value: object, most: int) -> None:
         """Put `key` into the mapping `name` as its newest; the oldest goes when there are more than `most`."""
