@@ -105,7 +105,7 @@ class GraphBuilder:
             blueprint_ids=layout.blueprint_ids,
             host_blueprint_index=layout.host,
             candidates=candidates(observation),
-            coverage=self._counts.of(layout, features, edge_attr, observation.hardware),
+            coverage=self._counts.of(layout, features, edge_attr, observation.hardware, topology.counts),
             norm_inputs=norm_inputs(observation, topology),
             ignored_inputs=topology.ignored + layout.ignored + tally.ignored,
             node_ids=topology.ids,

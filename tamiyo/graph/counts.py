@@ -1,22 +1,45 @@
 """What the masks of a graph add up to: the coverage counts, feature by feature."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from tamiyo.core.coverage import Count
 from tamiyo.core.observation import Hardware
 from tamiyo.graph.graph import FloatArray
-from tamiyo.graph.schema import EDGE_ATTRIBUTES, FEATURES, NODE_TYPES, RELATIONS, EdgeType
+from tamiyo.graph.schema import EDGE_ATTRIBUTES, FEATURES, NODE_TYPES, RELATIONS, EdgeType, Relation
 
-__all__ = ["CountsMemo", "coverage_counts"]
+__all__ = ["CountsMemo", "coverage_counts", "edge_counts"]
 
+NOTHING_KNOWN: Mapping[EdgeType, tuple[Count, ...]] = MappingProxyType({})
 _WITHOUT_ACCELERATOR = frozenset({"", "cpu"})
 
 
 def coverage_counts(
-    features: Mapping[str, FloatArray], edge_attr: Mapping[EdgeType, FloatArray], hardware: Hardware | None
+    features: Mapping[str, FloatArray],
+    edge_attr: Mapping[EdgeType, FloatArray],
+    hardware: Hardware | None,
+    known: Mapping[EdgeType, tuple[Count, ...]] = NOTHING_KNOWN,
 ) -> tuple[Count, ...]:
-    """(family, feature, present, total) over what applies here; node types and relations that are empty have no row."""
-    return (*_node_counts(features, _hardware_of(hardware)), *_edge_counts(edge_attr))
+    """(family, feature, present, total) over what applies here; node types and relations that are empty have no row.
+
+    Relations in `known` are not counted again.
+    """
+    found = _node_counts(features, _hardware_of(hardware))
+    for relation in RELATIONS:
+        kind = relation.edge_type
+        found.extend(known[kind] if kind in known else edge_counts(relation, edge_attr[kind]))
+    return tuple(found)
+
+
+def edge_counts(relation: Relation, attributes: FloatArray) -> tuple[Count, ...]:
+    """The counts of one relation, one for each attribute; none where it has no edge."""
+    edges = len(attributes)
+    if not edges:
+        return ()
+    present = attributes[:, EDGE_ATTRIBUTES:].sum(axis=0).tolist()
+    return tuple(
+        (relation.family, name, int(count), edges) for name, count in zip(relation.attributes, present, strict=False)
+    )
 
 
 class CountsMemo:
@@ -32,6 +55,7 @@ class CountsMemo:
         features: Mapping[str, FloatArray],
         edge_attr: Mapping[EdgeType, FloatArray],
         hardware: Hardware | None,
+        known: Mapping[EdgeType, tuple[Count, ...]],
     ) -> tuple[Count, ...]:
         """`coverage_counts` of a graph.
 
@@ -41,7 +65,7 @@ class CountsMemo:
         masks = [features[kind][:, len(FEATURES[kind]) :].tobytes() for kind in ("global", "seed")]
         key = (layout, _hardware_of(hardware), *masks)
         if not self._key or key[0] is not self._key[0] or key[1:] != self._key[1:]:
-            self._key, self._counts = key, coverage_counts(features, edge_attr, hardware)
+            self._key, self._counts = key, coverage_counts(features, edge_attr, hardware, known)
         return self._counts
 
 
@@ -67,18 +91,4 @@ def _node_counts(features: Mapping[str, FloatArray], holding: frozenset[str]) ->
             for feature, count in zip(table, present, strict=True)
             if count or feature.applies in holding  # what is reported all the same does apply
         )
-    return found
-
-
-def _edge_counts(edge_attr: Mapping[EdgeType, FloatArray]) -> list[Count]:
-    found: list[Count] = []
-    for relation in RELATIONS:
-        attributes = edge_attr[relation.edge_type]
-        edges = len(attributes)
-        if edges:
-            present = attributes[:, EDGE_ATTRIBUTES:].sum(axis=0).tolist()
-            found.extend(
-                (relation.family, name, int(count), edges)
-                for name, count in zip(relation.attributes, present, strict=False)
-            )
     return found

@@ -8,6 +8,7 @@ same, and only the second has to be able to say what is wrong.
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeGuard
@@ -22,10 +23,10 @@ __all__ = [
     "EDGES_MAX",
     "METADATA_BYTES_MAX",
     "NODES_MAX",
+    "Places",
     "Tally",
     "connections",
     "entries",
-    "first_places",
     "is_list",
     "number",
     "numbers",
@@ -43,7 +44,7 @@ EDGES_MAX = 65_536
 """Edges of one relation that a blueprint may list or bring about."""
 
 _NOTHING: Mapping[str, object] = {}
-_WHOLE_MAX = 2**1023
+_WHOLE_MAX = 2.0**1023
 """Beyond, a whole number is taken for no number: the largest ones have no float."""
 
 
@@ -80,7 +81,8 @@ def entries(metadata: Mapping[str, object], key: str, tally: Tally) -> list[Mapp
         tally.add()
         return []
     tally.add(max(len(listed) - NODES_MAX, 0))
-    return [_entry(item, tally) for item in listed[:NODES_MAX]]
+    taken: list[Any] = [*listed[:NODES_MAX]]
+    return taken if set(map(type, taken)) == {dict} else [_entry(item, tally) for item in taken]
 
 
 def section(metadata: Mapping[str, object], key: str, tally: Tally) -> Mapping[str, object]:
@@ -94,9 +96,14 @@ def number(entry: Mapping[str, object], key: str, tally: Tally) -> float:
     return _number(entry.get(key), tally)
 
 
-def numbers(rows: Sequence[Mapping[str, object]], key: str, tally: Tally) -> RawArray:
-    """`number` of every row, float64 [N]."""
-    return _numbers(_values(rows, key), tally)
+def numbers(rows: Sequence[Mapping[str, object]], keys: Sequence[str], tally: Tally) -> RawArray:
+    """`number` of every row for every key, float64 [N, K]."""
+    try:
+        values: Any = chain.from_iterable(map(itemgetter(*keys), rows))  # in most blueprints every row has all of them
+        return _numbers(list(values), tally).reshape(-1, len(keys))
+    except KeyError:
+        columns = [_numbers(_values(rows, key), tally) for key in keys]
+        return np.stack(columns, axis=1)
 
 
 def text(entry: Mapping[str, object], key: str, tally: Tally) -> str:
@@ -107,42 +114,53 @@ def text(entry: Mapping[str, object], key: str, tally: Tally) -> str:
 def texts(rows: Sequence[Mapping[str, object]], key: str, tally: Tally) -> list[str]:
     """`text` of every row."""
     values = _values(rows, key)
-    if not values or (set(map(type, values)) == {str} and _are_names(values)):
-        return values
-    return [_text(value, tally) for value in values]
+    if values.count(None) == len(values):
+        return [""] * len(values)
+    return values if _are_names(values) else [_text(value, tally) for value in values]
 
 
-def first_places(names: Sequence[str]) -> dict[str, int]:
-    """The first place of every name that is not empty."""
-    places = {name: len(names) - 1 - place for place, name in enumerate(reversed(names))}
-    places.pop("", None)
-    return places
+class Places:
+    """A list of nodes by their names: what in the metadata points at one of them says its place or its name."""
+
+    __slots__ = ("_by_name", "count", "names")
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.count = len(names)
+        self._by_name: dict[str, int] | None = None
+
+    @property
+    def by_name(self) -> Mapping[str, int]:
+        """The first place of every name that is not empty; made when it is first asked for."""
+        if self._by_name is None:
+            self._by_name = dict(zip(reversed(self.names), range(self.count - 1, -1, -1), strict=True))
+            self._by_name.pop("", None)
+        return self._by_name
+
+    def of(self, value: object) -> int | None:
+        """The node that is meant; None where it is none of these."""
+        if type(value) is int:  # nearly all are
+            return value if 0 <= value < self.count else None
+        return self.by_name.get(value) if isinstance(value, str) else place_in(value, self.count)
 
 
-def place_in(value: object, count: int, places: Mapping[str, int]) -> int | None:
-    """The node that a place below `count` or one of the names stands for; None for anything else."""
-    if isinstance(value, str):
-        return places.get(value)
+def place_in(value: object, count: int) -> int | None:
+    """A whole number from 0 and below `count`; None for anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count else None
 
 
-def connections(
-    metadata: Mapping[str, object], layers: int, places: Mapping[str, int], tally: Tally
-) -> tuple[IndexArray, RawArray]:
-    """`adjacency.layer`: int64 [2, E] and strengths, float64 [E], NaN for none; without a list, the chain of layers.
-
-    An end is a place in the list of layers or a `layer_id`, whose places are given.
-    """
+def connections(metadata: Mapping[str, object], layers: Places, tally: Tally) -> tuple[IndexArray, RawArray]:
+    """`adjacency.layer`: int64 [2, E] and strengths, float64 [E], NaN for none; without a list, the chain of layers."""
     listed = section(metadata, "adjacency", tally).get("layer")
     if not is_list(listed):
         tally.add(int(listed is not None))
-        chained = np.arange(max(layers - 1, 0), dtype=np.int64)
+        chained = np.arange(max(layers.count - 1, 0), dtype=np.int64)
         return np.stack([chained, chained + 1]), np.full(len(chained), math.nan)
     tally.add(max(len(listed) - EDGES_MAX, 0))
     taken = listed[:EDGES_MAX]
-    found = _regular(taken, layers)
+    found = _regular(taken, layers.count)
     if found is None:
-        read = [edge for edge in (_connection(item, layers, places, tally) for item in taken) if edge is not None]
+        read = [edge for edge in (_connection(item, layers, tally) for item in taken) if edge is not None]
         return _edges(read), np.array([strength for *_, strength in read], dtype=np.float64)
     sources, targets, strengths = found
     return np.stack([sources, targets]), strengths if isinstance(strengths, np.ndarray) else _numbers(strengths, tally)
@@ -162,17 +180,20 @@ def _values(rows: Sequence[Mapping[str, object]], key: str) -> list[Any]:
 
 def _numbers(values: Sequence[object], tally: Tally) -> RawArray:
     kinds = set(map(type, values))
-    if kinds <= {float, type(None)} or (kinds <= {float, int, type(None)} and _are_small(values)):
-        return np.array(values, dtype=np.float64)  # None becomes NaN
+    if kinds <= {float, int, type(None)}:
+        with suppress(OverflowError):  # a whole number without a float
+            read: RawArray = np.array(values, dtype=np.float64)  # None becomes NaN
+            if int not in kinds or not (np.abs(read) >= _WHOLE_MAX).any():
+                return read
     return np.array([_number(value, tally) for value in values], dtype=np.float64)
 
 
-def _are_small(values: Sequence[Any]) -> bool:
-    return all(abs(value) < _WHOLE_MAX for value in values if type(value) is int)
-
-
 def _are_names(values: Sequence[str]) -> bool:
-    return max(map(len, values)) <= TEXT_CHARS_MAX and _is_encodable("".join(values))
+    try:
+        joined = "".join(values)
+    except TypeError:  # one of them is no text
+        return False
+    return max(map(len, values)) <= TEXT_CHARS_MAX and _is_encodable(joined)
 
 
 def _regular(listed: Sequence[object], layers: int) -> tuple[IndexArray, IndexArray, RawArray | list[object]] | None:
@@ -187,20 +208,25 @@ def _regular(listed: Sequence[object], layers: int) -> tuple[IndexArray, IndexAr
         rows = [row if len(row) == 3 else (*row, None) for row in rows]
     width = max(widths, default=2)
     flat = list(chain.from_iterable(rows))
-    sources, targets = flat[0::width], flat[1::width]
-    if not (_are_places(sources, layers) and _are_places(targets, layers)):
+    ends = [_all_places(flat[place::width], layers) for place in (0, 1)]
+    if ends[0] is None or ends[1] is None:
         return None
-    strengths = flat[2::3] if width == 3 else np.full(len(sources), math.nan)
-    return np.array(sources, dtype=np.int64), np.array(targets, dtype=np.int64), strengths
+    return ends[0], ends[1], flat[2::3] if width == 3 else np.full(len(ends[0]), math.nan)
 
 
-def _are_places(values: Sequence[Any], count: int) -> bool:
-    return set(map(type, values)) <= {int} and min(values, default=0) >= 0 and max(values, default=-1) < count
+def _all_places(values: Sequence[Any], count: int) -> IndexArray | None:
+    if not set(map(type, values)) <= {int}:
+        return None
+    with suppress(OverflowError):
+        places = np.array(values, dtype=np.int64)
+        if places.min(initial=0) >= 0 and places.max(initial=-1) < count:
+            return places
+    return None
 
 
-def _connection(item: object, layers: int, places: Mapping[str, int], tally: Tally) -> tuple[int, int, float] | None:
+def _connection(item: object, layers: Places, tally: Tally) -> tuple[int, int, float] | None:
     if is_list(item) and 2 <= len(item) <= 3:
-        source, target = (place_in(end, layers, places) for end in item[:2])
+        source, target = map(layers.of, item[:2])
         if source is not None and target is not None:
             return source, target, _number(item[2], tally) if len(item) == 3 else math.nan
     tally.add()

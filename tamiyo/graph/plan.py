@@ -15,6 +15,7 @@ paired by their relative places, so that the edges grow with the nodes and not w
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Self
 
 import numpy as np
@@ -24,10 +25,10 @@ from tamiyo.graph.graph import IndexArray, RawArray
 from tamiyo.graph.metadata import (
     EDGES_MAX,
     NODES_MAX,
+    Places,
     Tally,
     connections,
     entries,
-    first_places,
     number,
     numbers,
     section,
@@ -79,8 +80,8 @@ class NameColumn:
     @classmethod
     def of(cls, names: Sequence[str]) -> Self:
         """The column of one name a node."""
-        place_of = {name: place for place, name in enumerate(dict.fromkeys(names))}
-        return cls(tuple(place_of), np.array([place_of[name] for name in names], dtype=np.int64))
+        place_of = dict(zip(dict.fromkeys(names), count(), strict=False))
+        return cls(tuple(place_of), np.fromiter(map(place_of.__getitem__, names), np.int64, len(names)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +134,9 @@ def make_plan(given: BlueprintInput) -> Plan:
     }
     named = texts(layers, "activation", tally)
     types = texts(activations, "type", tally)
-    places = {kind: (len(raw[kind]), first_places(ids[kind])) for kind in raw}
-    connected, strengths = connections(given.metadata, *places["layer"], tally)
-    activates = _activates(named, places["activation"][1], types)
+    places = {kind: Places(names) for kind, names in ids.items()}
+    connected, strengths = connections(given.metadata, places["layer"], tally)
+    activates = _activates(named, places["activation"].by_name, types)
     edges = {
         "connects": connected,
         "activates": activates,
@@ -198,9 +199,9 @@ def without_nodes(plan: Plan) -> Plan:
 
 
 def _rows(kind: str, listed: Sequence[Mapping[str, object]], tally: Tally) -> RawArray:
+    names = _GIVEN_BY_METADATA[kind]
     rows = np.full((len(listed), len(FEATURES[kind])), math.nan)
-    for name in _GIVEN_BY_METADATA[kind]:
-        rows[:, column(kind, name)] = numbers(listed, name, tally)
+    rows[:, [column(kind, name) for name in names]] = numbers(listed, names, tally)
     return rows
 
 
@@ -208,10 +209,11 @@ def _parameters(given: BlueprintInput, tally: Tally) -> tuple[RawArray, list[str
     """The metadata's parameters, then those that only the descriptor bounds; a span that is missing is computed."""
     listed = entries(given.metadata, "parameters", tally)
     names = texts(listed, "name", tally)
-    known = set(names)
-    bounds = [bound for bound in given.blueprint.allowed_parameters if bound[0] not in known]
-    listed += [{"min": low, "max": high} for _, low, high in bounds]
-    names = [*names, *(name for name, *_ in bounds)]
+    if given.blueprint.allowed_parameters:
+        known = set(names)
+        bounds = [bound for bound in given.blueprint.allowed_parameters if bound[0] not in known]
+        listed += [{"min": low, "max": high} for _, low, high in bounds]
+        names = [*names, *(name for name, *_ in bounds)]
     tally.add(max(len(listed) - NODES_MAX, 0))
     rows = _rows("parameter", listed[:NODES_MAX], tally)
     low, high, span = (column("parameter", name) for name in ("min", "max", "span"))
@@ -221,13 +223,14 @@ def _parameters(given: BlueprintInput, tally: Tally) -> tuple[RawArray, list[str
 
 
 def _activates(named: Sequence[str], by_id: Mapping[str, int], types: Sequence[str]) -> IndexArray:
-    direct = np.array([by_id.get(name, -1) for name in named], dtype=np.int64)
-    found = [np.stack([np.flatnonzero(direct >= 0), direct[direct >= 0]])]
+    direct = np.array(list(map(by_id.get, named)), dtype=np.float64)  # None becomes NaN
+    is_direct = np.isfinite(direct)
+    found = [np.stack([np.flatnonzero(is_direct), direct[is_direct].astype(np.int64)])]
     groups: dict[str, list[int]] = {}
-    for layer in np.flatnonzero(direct < 0).tolist():
+    for layer in np.flatnonzero(~is_direct).tolist():
         groups.setdefault(named[layer], []).append(layer)
     of_type: dict[str, list[int]] = {"": list(range(len(types)))}
-    for place, kind in enumerate(types):
+    for place, kind in enumerate(types if groups else ()):
         if kind:
             of_type.setdefault(kind, []).append(place)
     found.extend(

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from tamiyo.core.limits import TEXT_CHARS_MAX
 from tamiyo.core.proposal import BLENDING_METHODS
-from tamiyo.graph.metadata import EDGES_MAX, Tally, is_list, number, place_in, section
+from tamiyo.graph.metadata import EDGES_MAX, Places, Tally, is_list, number, place_in, section
 from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = ["NO_TIES", "Monitored", "Ties", "read_ties"]
@@ -84,11 +84,11 @@ NO_TIES = Ties()
 
 def read_ties(
     metadata: Mapping[str, object],
-    layers: tuple[int, Mapping[str, int]],
-    parameters: tuple[int, Mapping[str, int]],
+    layers: Places,
+    parameters: Places,
     tally: Tally,
 ) -> Ties:
-    """The ties that a blueprint's metadata states; `layers` and `parameters` are (count, first place of each name)."""
+    """The ties that a blueprint's metadata states."""
     monitors, capabilities = section(metadata, "monitors", tally), section(metadata, "capabilities", tally)
     thresholds = section(monitors, "thresholds", tally)
     risk_max = number(thresholds, "risk_max", tally)
@@ -109,15 +109,13 @@ def read_ties(
 
 Key = TypeVar("Key", str, int)
 Value = TypeVar("Value")
-Nodes = tuple[int, Mapping[str, int]]
-"""How many there are, and the first place of each name."""
 
 
 def _table(
     listed: object,
     key_of: Callable[[object], Key | None],
-    read: Callable[[Sequence[object], Nodes, Tally], Value],
-    nodes: Nodes,
+    read: Callable[[Sequence[object], Places, Tally], Value],
+    nodes: Places,
     tally: Tally,
 ) -> dict[Key, Value]:
     """One row for each seed; rows past `EDGES_MAX` entries in all are left out and counted."""
@@ -148,7 +146,7 @@ def _items(listed: object, tally: Tally) -> Iterable[tuple[object, object]]:
     return ()
 
 
-def _monitored_layers(listed: object, layers: Nodes, tally: Tally) -> dict[int, Monitored]:
+def _monitored_layers(listed: object, layers: Places, tally: Tally) -> dict[int, Monitored]:
     found: dict[int, Monitored] = {}
     if not is_list(listed):
         tally.add(int(listed is not None))
@@ -164,30 +162,25 @@ def _monitored_layers(listed: object, layers: Nodes, tally: Tally) -> dict[int, 
     return found
 
 
-def _weighted(row: Sequence[object], layers: Nodes, tally: Tally) -> Monitored:
+def _weighted(row: Sequence[object], layers: Places, tally: Tally) -> Monitored:
     found: Monitored = {}
     for item in row:
         _watch(found, item if is_list(item) else (item,), layers, tally)
     return found
 
 
-def _watch(found: Monitored, entry: Sequence[object], layers: Nodes, tally: Tally) -> None:
-    layer = place_in(entry[0], *layers) if 1 <= len(entry) <= 2 else None
+def _watch(found: Monitored, entry: Sequence[object], layers: Places, tally: Tally) -> None:
+    layer = layers.of(entry[0]) if 1 <= len(entry) <= 2 else None
     if layer is None:
         tally.add()
     else:
         found.setdefault(layer, number({"weight": entry[1]}, "weight", tally) if len(entry) > 1 else math.nan)
 
 
-def _plain(row: Sequence[object], parameters: Nodes, tally: Tally) -> tuple[int, ...]:
-    found: dict[int, None] = {}
-    for item in row:
-        place = place_in(item, *parameters)
-        if place is None:
-            tally.add()
-        else:
-            found[place] = None
-    return tuple(found)
+def _plain(row: Sequence[object], parameters: Places, tally: Tally) -> tuple[int, ...]:
+    places = [parameters.of(item) for item in row]
+    tally.add(places.count(None))
+    return tuple(dict.fromkeys(place for place in places if place is not None))
 
 
 def _seed_id(name: object) -> str | None:
@@ -197,7 +190,7 @@ def _seed_id(name: object) -> str | None:
 def _seed_place(name: object) -> int | None:
     if isinstance(name, str):
         return int(name) if len(name) <= _PLACE_DIGITS_MAX and name.isascii() and name.isdigit() else None
-    return place_in(name, 10**_PLACE_DIGITS_MAX, {})
+    return place_in(name, 10**_PLACE_DIGITS_MAX)
 
 
 def _stage(value: object, tally: Tally) -> float:
@@ -217,7 +210,6 @@ def _methods(listed: object, tally: Tally) -> tuple[float, ...] | None:
     if not is_list(listed):
         tally.add()
         return None
-    names = {name: place for place, name in enumerate(BLENDING_METHODS)}
-    places = [place_in(item, len(BLENDING_METHODS), names) for item in listed[:EDGES_MAX]]
+    places = [Places(BLENDING_METHODS).of(item) for item in listed[:EDGES_MAX]]
     tally.add(places.count(None) + max(len(listed) - EDGES_MAX, 0))
     return tuple(float(place in places) for place in range(len(BLENDING_METHODS)))

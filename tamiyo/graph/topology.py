@@ -3,22 +3,26 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from tamiyo.core.blueprint import Blueprint
+from tamiyo.core.coverage import Count
 from tamiyo.core.norms import PRIORS
 from tamiyo.core.registries import Registries
+from tamiyo.graph.counts import edge_counts
 from tamiyo.graph.edges import attributes_of
 from tamiyo.graph.graph import FloatArray, IndexArray, RawArray
 from tamiyo.graph.metadata import NODES_MAX
 from tamiyo.graph.plan import PRIOR_NAMES, NameColumn, Plan, hazard_class, without_nodes
 from tamiyo.graph.scaling import Moving, NormColumns, moving_columns, scaled
-from tamiyo.graph.schema import CATEGORIES, FEATURES, RELATIONS, EdgeType, column
+from tamiyo.graph.schema import CATEGORIES, FEATURES, RELATIONS, EdgeType, Relation, column
 
 __all__ = ["STATIC_TYPES", "Topology", "lay_out"]
 
 STATIC_TYPES = ("blueprint", "layer", "activation", "parameter")
+_BY_TYPE = {relation.edge_type: relation for relation in RELATIONS}
 _NODES_OF_PLANS = ("layer", "activation", "parameter")
 
 
@@ -27,10 +31,11 @@ class Topology:
     """Rows, names and edges of all blueprints.
 
     Shapes: `raw[type]` float64 [N, F] and `features[type]` float32 [N, 2F] for blueprint, layer, activation and
-    parameter; `edges[type]` int64 [2, E] for every relation that has no seed in it; `attributes[type]` float32 [E, 6]
-    for those of them whose attributes no norm moves. `moving` are the columns that a norm moves, `moved` the node types
-    with a column that a step moves. `starts[type][i]` is the place of the first node of blueprint i; `ids[type]` the
-    names of the nodes; `parameter_counts` are the layers' values that a norm can take. The arrays are read-only.
+    parameter; `edges[type]` int64 [2, E] for every relation that has no seed in it, with their coverage in `counts`;
+    `attributes[type]` float32 [E, 6] for those of them whose attributes no norm moves. `moving` are the columns that a
+    norm moves, `moved` the node types with a column that a step moves. `starts[type][i]` is the place of the first node
+    of blueprint i; `ids[type]` the names of the nodes; `parameter_counts` are the layers' values that a norm can take.
+    The arrays are read-only.
     """
 
     plans: tuple[Plan, ...]
@@ -43,6 +48,7 @@ class Topology:
     ids: Mapping[str, tuple[str, ...]]
     edges: Mapping[EdgeType, IndexArray]
     attributes: Mapping[EdgeType, FloatArray]
+    counts: Mapping[EdgeType, tuple[Count, ...]]
     starts: Mapping[str, tuple[int, ...]]
     keys: tuple[tuple[str, str], ...]
     parameter_counts: tuple[float, ...]
@@ -71,8 +77,9 @@ def lay_out(blueprints: Sequence[Blueprint], plans: Sequence[Plan]) -> Topology:
     with np.errstate(all="ignore"):
         features = {kind: scaled(kind, rows, NormColumns.of(PRIORS)) for kind, rows in raw.items()}
     edges = _edges(fitting, starts)
-    moving = moving_columns(raw)
     strengths = np.concatenate([np.empty(0), *(plan.strengths for plan in fitting)])
+    attributes = _attributes(edges, features, strengths)
+    moving = moving_columns(raw)
     counts = raw["layer"][:, column("layer", "parameter_count")]
     topology = Topology(
         plans=tuple(fitting),
@@ -82,9 +89,10 @@ def lay_out(blueprints: Sequence[Blueprint], plans: Sequence[Plan]) -> Topology:
         moving=moving,
         moved=tuple(dict.fromkeys((*(kind for kind, *_ in moving.columns), "layer", "activation"))),
         names=names,
-        ids={kind: tuple(name for plan in fitting for name in plan.ids[kind]) for kind in _NODES_OF_PLANS},
+        ids={kind: tuple(chain.from_iterable(plan.ids[kind] for plan in fitting)) for kind in _NODES_OF_PLANS},
         edges=edges,
-        attributes=_attributes(edges, features, strengths),
+        attributes={kind: rows for kind, rows in attributes.items() if not _is_moved(_BY_TYPE[kind])},
+        counts={kind: edge_counts(_BY_TYPE[kind], rows) for kind, rows in attributes.items()},
         starts=starts,
         keys=tuple(
             (registry, name)
@@ -105,13 +113,17 @@ def lay_out(blueprints: Sequence[Blueprint], plans: Sequence[Plan]) -> Topology:
 def _attributes(
     edges: Mapping[EdgeType, IndexArray], features: Mapping[str, FloatArray], strengths: RawArray
 ) -> dict[EdgeType, FloatArray]:
-    """Of the relations that copy no layer: a layer's parameter count is normed, and so moves."""
-    found = {}
-    for relation in RELATIONS:
-        carrier = relation.source if relation.carrier == "source" else relation.target
-        if relation.edge_type in edges and (relation.carrier == "given" or carrier != "layer"):
-            found[relation.edge_type] = attributes_of(relation, edges[relation.edge_type], features, strengths)
-    return found
+    return {
+        relation.edge_type: attributes_of(relation, edges[relation.edge_type], features, strengths)
+        for relation in RELATIONS
+        if relation.edge_type in edges
+    }
+
+
+def _is_moved(relation: Relation) -> bool:
+    """What copies a layer is: its parameter count is normed."""
+    carrier = relation.source if relation.carrier == "source" else relation.target
+    return relation.carrier != "given" and carrier == "layer"
 
 
 def _fitting(plans: Sequence[Plan]) -> tuple[list[Plan], int]:

@@ -1,6 +1,7 @@
 """Observations, blueprints and metadata for the tests of graph and policy, from plain values."""
 
 from collections.abc import Mapping
+from random import Random
 from typing import Any
 
 from tamiyo.core import registries
@@ -81,3 +82,53 @@ def small_graph() -> Graph:
     metrics = {"loss": 0.9, "gradient_norm": 1.1, "samples_per_s": 4_000.0, "hook_latency_ms": 10.0}
     observation = observed(*seeds, training_loss=0.9, global_step=100, training_metrics=metrics)
     return built(observation, host(layers=8, activations=4, parameters=4))
+
+
+LARGE = {"layer": 4_000, "activation": 3_000, "parameter": 2_966}
+
+
+def large_host() -> BlueprintInput:
+    """The blueprint of the large graph of the performance bars: with a global node and 32 seeds, 10,000 nodes."""
+    draw = Random(0)
+    layers, activations, parameters = LARGE.values()
+    given = {
+        "layers": [
+            {"layer_id": f"layer-{place}", "type": ("conv2d", "linear", "norm")[place % 3], "depth": place // 4,
+             "latency_ms": draw.random(), "parameter_count": draw.randrange(10**6), "dropout_rate": 0.1,
+             "weight_norm": 9 * draw.random(), "gradient_norm": draw.random(),
+             "activation": f"activation-{place % activations}", "input_channels": 64, "output_channels": 128}
+            for place in range(layers)
+        ],
+        "activations": [
+            {"activation_id": f"activation-{place}", "type": "relu", "saturation_rate": draw.random(),
+             "gradient_flow": draw.random(), "computational_cost": 1.0, "nonlinearity_strength": draw.random()}
+            for place in range(activations)
+        ],
+        "parameters": [
+            {"name": f"parameter-{place}", "min": 0.0, "max": 1.0, "span": 1.0, "default": 0.5}
+            for place in range(parameters)
+        ],
+        "adjacency": {
+            "layer": [[place, place + 1, draw.random()] for place in range(layers - 1)]
+            + [[place, place + 7, draw.random()] for place in range(layers - 7)]
+        },
+        "capabilities": {"allowed_parameters_by_seed_id": {f"seed-{place}": list(range(60)) for place in range(32)}},
+    }  # fmt: skip
+    return BlueprintInput(blueprint(digest="large"), given)
+
+
+def training_step(seeds: int, step: int) -> Observation:
+    """A packet of a run under way, every number of it different from step to step and the same for a step."""
+    draw = Random(step)
+    stages = (pb.SEED_STAGE_DORMANT, pb.SEED_STAGE_GERMINATED, pb.SEED_STAGE_TRAINING, pb.SEED_STAGE_BLENDING)
+    metrics = {"loss": draw.random(), "gradient_norm": 0.5 + draw.random(), "samples_per_s": 4_000 + draw.random(),
+               "hook_latency_ms": 10 * draw.random(),
+               "optimizer_lr": 0.01, "step_latency_ms": 40 * draw.random()}  # fmt: skip
+    return observed(
+        *(
+            seed(stages[place % 4], gradient_norm=0.5 + draw.random(), learning_rate=0.01, layer_depth=place,
+                 age_epochs=step, risk_score=draw.random() / 2, metrics={"alpha": draw.random(), "blend_allowed": 1})
+            for place in range(seeds)
+        ),
+        training_loss=0.1 + draw.random(), global_step=step, training_metrics=metrics,
+    )  # fmt: skip

@@ -10,6 +10,7 @@ from tamiyo.graph.metadata import (
     METADATA_BYTES_MAX,
     NODES_MAX,
     TEXT_CHARS_MAX,
+    Places,
     Tally,
     connections,
     entries,
@@ -85,7 +86,9 @@ def test_a_list_that_is_none_is_counted() -> None:
 
 def joined(adjacency: object, layers: int = 3) -> tuple[list[tuple[int, int]], list[float], int]:
     tally = Tally()
-    edges, strengths = connections({"adjacency": adjacency}, layers, {"first": 0, "second": 1}, tally)
+    edges, strengths = connections(
+        {"adjacency": adjacency}, Places([f"layer-{place}" for place in range(layers)]), tally
+    )
     return [tuple(edge) for edge in edges.T.tolist()], strengths.tolist(), tally.ignored
 
 
