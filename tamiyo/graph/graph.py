@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tamiyo.core.coverage import Count
 from tamiyo.graph.schema import (
     CATEGORIES,
+    EDGE_ATTRIBUTES,
     EDGE_COLUMNS,
     FEATURES,
     NODE_TYPES,
@@ -130,6 +131,8 @@ class Graph:
             attributes.shape == (edges, EDGE_COLUMNS), kind, f"has {EDGE_COLUMNS} attributes an edge", len(attributes)
         )
         _require(bool(np.isfinite(attributes).all()), kind, "holds finite attributes only", int(_faults(attributes)))
+        masks = attributes[:, EDGE_ATTRIBUTES:]
+        _require(bool(((masks == 0) | (masks == 1)).all()), kind, "has masks of 0 and 1", edges)
         for end, places in ((relation.source, index[0]), (relation.target, index[1])):
             nodes = len(self.features[end])
             _require(int(places.min(initial=0)) >= 0, kind, f"has {end} indices from 0", int(places.min(initial=0)))

@@ -71,7 +71,7 @@ def scaled(kind: str, raw: RawArray, norms: NormColumns) -> FloatArray:
         offset[columns.normed], scale[columns.normed] = norms.mean[columns.norms], norms.deviation[columns.norms]
     present = np.isfinite(values)
     result = np.empty((len(raw), 2 * features), dtype=np.float32)
-    limited = np.minimum(np.maximum((values - offset) / scale, -CLIP), CLIP)
+    limited = np.fmin(np.fmax((values - offset) / scale, -CLIP), CLIP)  # numbers even where a norm is none
     result[:, :features] = np.where(present, limited, columns.default)
     result[:, features:] = present
     return result
@@ -93,7 +93,7 @@ class Moving:
     def write(self, features: Mapping[str, FloatArray], norms: NormColumns) -> None:
         """Put the scaled values of this step into their columns; masks stay as they are."""
         limited = (self.values - norms.mean[self.rows]) / norms.deviation[self.rows]
-        np.minimum(np.maximum(limited, -CLIP, out=limited), CLIP, out=limited)
+        np.fmin(np.fmax(limited, -CLIP, out=limited), CLIP, out=limited)
         limited[~self.present] = 0.0
         for kind, place, start, end in self.columns:
             features[kind][:, place] = limited[start:end]

@@ -26,8 +26,10 @@ KEYS = st.sampled_from(
     (
         "layers", "activations", "parameters", "adjacency", "layer", "type", "depth", "activation", "activation_id",
         "parameter_count", "name", "min", "max", "span", "saturation_rate", "latency_ms", "monitors", "thresholds",
-        "by_seed_id", "by_seed_index", "risk_max", "stage_min", "monitored_layers", "capabilities",
-        "allowed_parameters_by_seed_id", "allowed_blending_methods",
+        "by_seed_id", "by_seed_index", "risk_max", "stage_min", "monitored_layers", "capabilities", "layer_id",
+        "allowed_parameters_by_seed_id", "allowed_parameters_by_seed_index", "allowed_blending_methods", "default",
+        "gradient_norm", "dropout_rate", "weight_norm", "input_channels", "output_channels", "gradient_flow",
+        "computational_cost", "nonlinearity_strength", "optimizer_priors", "family", "learning_rate", "momentum",
     )
 )  # fmt: skip
 SCALARS = st.one_of(
@@ -84,6 +86,7 @@ def graph_metadata(draw: st.DrawFn) -> dict[str, Any]:
     layers = _layers(draw)
     places = st.integers(0, max(len(layers) - 1, 0))
     pairs = st.lists(st.tuples(places, places).map(list), max_size=4) if layers else st.just([])
+    watched = st.lists(st.tuples(st.integers(0, 2), places, st.floats(0, 1)).map(list), max_size=3)
     return {
         "layers": layers,
         "activations": [
@@ -96,6 +99,7 @@ def graph_metadata(draw: st.DrawFn) -> dict[str, Any]:
             for place in range(draw(st.integers(0, 2)))
         ],
         "adjacency": {"layer": draw(pairs)},
+        "monitored_layers": draw(watched) if layers else [],
         "monitors": {"thresholds": {"risk_max": draw(st.sampled_from((0.5, 1.0))), "stage_min": 1}},
         "capabilities": {"allowed_blending_methods": draw(st.lists(st.sampled_from(("linear", "cosine")), max_size=2))},
     }  # fmt: skip
@@ -116,8 +120,35 @@ def hostile_metadata() -> st.SearchStrategy[Any]:
     rows = st.lists(st.dictionaries(KEYS, SCALARS, max_size=6) | SCALARS, max_size=5)
     edges = st.lists(st.lists(st.integers(-1, 5) | SCALARS, max_size=4) | SCALARS, max_size=6)
     adjacency = st.fixed_dictionaries({"layer": edges}) | any_json
-    optional = dict.fromkeys(("layers", "activations", "parameters", "monitors", "capabilities"), rows | any_json)
-    return st.fixed_dictionaries({}, optional={**optional, "adjacency": adjacency}) | any_json
+    optional = dict.fromkeys(("layers", "activations", "parameters", "optimizer_priors"), rows | any_json)
+    ties = {"monitors": _monitors(edges), "monitored_layers": edges | any_json, "capabilities": _capabilities()}
+    return st.fixed_dictionaries({}, optional={**optional, **ties, "adjacency": adjacency}) | any_json
+
+
+def _by_seed(rows: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """A table by seed, as an object or a list, with seeds and rows of which some are none."""
+    seeds = st.sampled_from(("seed-a", "seed-b", "0", "1", "3", "x", "-1")) | IDS
+    return st.dictionaries(seeds, rows | SCALARS, max_size=3) | st.lists(rows | SCALARS, max_size=3) | SCALARS
+
+
+def _monitors(edges: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    thresholds = st.fixed_dictionaries(
+        {}, optional={"risk_max": SCALARS, "stage_min": SCALARS | st.sampled_from(("BLENDING", "NEVER"))}
+    )
+    rows = st.lists(st.integers(-1, 5) | SCALARS, max_size=4) | edges
+    shaped = {"by_seed_id": _by_seed(rows), "by_seed_index": _by_seed(rows), "thresholds": thresholds | SCALARS}
+    return st.fixed_dictionaries({}, optional=shaped) | json_values(8)
+
+
+def _capabilities() -> st.SearchStrategy[Any]:
+    rows = st.lists(st.integers(-1, 3) | SCALARS | st.sampled_from(("parameter-0", "parameter-1")), max_size=4)
+    methods = st.lists(SCALARS | st.sampled_from(("linear", "sigmoid")), max_size=3)
+    shaped = {
+        "allowed_parameters_by_seed_id": _by_seed(rows),
+        "allowed_parameters_by_seed_index": _by_seed(rows),
+        "allowed_blending_methods": methods | SCALARS,
+    }
+    return st.fixed_dictionaries({}, optional=shaped) | json_values(8)
 
 
 def extras() -> st.SearchStrategy[dict[str, Any]]:

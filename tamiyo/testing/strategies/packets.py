@@ -18,7 +18,12 @@ METRICS = (
 """Names in `training_metrics` that mean something to the risk table or the graph."""
 
 METRIC_NAMES = st.sampled_from(METRICS)
-SEED_METRIC_NAMES = st.sampled_from(("alpha", "alpha_steps", "blend_allowed", "risk_tolerance"))
+SEED_METRIC_NAMES = st.sampled_from(
+    (
+        "alpha", "alpha_steps", "alpha_total_steps", "alpha_schedule_index", "blend_allowed", "blend_allowed_cosine",
+        "risk_tolerance", "activity", "success",
+    )
+)  # fmt: skip
 STAGES = (*pb.SeedLifecycleStage.values(), 77)
 """Every stage, and a number that is none."""
 
