@@ -1,5 +1,6 @@
 """What an audit remembers of the records it has passed: states that may yet be spoken of, reports not yet published."""
 
+from collections.abc import Callable
 from itertools import islice
 
 from tamiyo.core import journal_pb2 as journal
@@ -17,24 +18,18 @@ class States:
     """The states that a log may yet speak of: at the last packets received, at every checkpoint, where a run began."""
 
     def __init__(self, begun: State) -> None:
-        self._before: State = begun
         self._recent: dict[int, State] = {}
         self._marked: dict[int, State] = {begun.last_lsn: begun} if begun.last_lsn else {}
 
-    def take(self, event: Event, state: State) -> None:
+    def take(self, event: Event, state_after: Callable[[], State]) -> None:
         """Keep the state after an event, as long as it may be spoken of."""
-        self._before = state
-        if isinstance(event, journal.RetentionPlanned) or (
-            isinstance(event, journal.StepReceived) and event.step_index % CHECKPOINT_STEPS == 0
-        ):
-            _keep(self._marked, state)
-        elif isinstance(event, journal.StepReceived):
-            _keep(self._recent, state)
+        if isinstance(event, journal.StepReceived):
+            _keep(self._recent if event.step_index % CHECKPOINT_STEPS else self._marked, state_after())
+        elif isinstance(event, journal.RetentionPlanned):
+            _keep(self._marked, state_after())
 
     def at(self, lsn: int) -> State | None:
         """The state of an LSN, None where it was not kept."""
-        if lsn == self._before.last_lsn:
-            return self._before
         return self._marked.get(lsn) or self._recent.get(lsn)
 
 

@@ -1,8 +1,10 @@
 """Replay of a log: the state at its end, and the first decision that does not follow from its record."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar, get_args
 
 import wal
 from tamiyo.audit.differences import Difference, differences
@@ -14,7 +16,7 @@ from tamiyo.core.blueprint import content_digest
 from tamiyo.core.decide import blueprint_observed, decide, log_trial, pause_released
 from tamiyo.core.directives import command_delivered, operator_directed
 from tamiyo.core.events import MESSAGES, Event, encode
-from tamiyo.core.evolve import evolve
+from tamiyo.core.evolve import Fold
 from tamiyo.core.inputs import Inference, Inputs, MetadataFault, require_fit, step_inputs
 from tamiyo.core.limits import UNLIMITED
 from tamiyo.core.observation import read_packet
@@ -42,6 +44,7 @@ Derived = (
 )
 """What only ever follows from something else."""
 PROGRESS_EVERY = 1_000
+SINCE_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,9 @@ class Auditor:
     def __init__(self, begun: State | None = None) -> None:
         """Begin after a state that a base holds, or with the first record of the log."""
         state = begun or State()
-        self.found = Replay(state, begun_lsn=state.last_lsn)
+        self._found = Replay(state, begun_lsn=state.last_lsn)
+        self._fold = Fold(state)
+        self._since: list[Event] = []  # what was folded after `_found.state`
         self._open: dict[int, _OpenStep] = {}
         self._decided: dict[int, _OpenStep] = {}
         self._awaited: deque[Event] = deque()
@@ -110,9 +115,27 @@ class Auditor:
         self._reports = Unpublished(state.last_lsn + 1)
         self._states = States(state)
 
+    @property
+    def found(self) -> Replay:
+        """What was found so far, with the state after the last event that was in order."""
+        self._state()
+        return self._found
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a divergence was found; asked after every event, it costs next to nothing, and `found` does not."""
+        return self._found.divergence is not None
+
+    def _state(self) -> State:
+        """The state as it is now: asked for where it has to last, because that costs as much as folding an event."""
+        if self._since:
+            self._found.state = self._fold.state()
+            self._since.clear()
+        return self._found.state
+
     def recall(self, lsn: int, event: Event) -> None:
         """Take note of a record up to the base's own: nothing is checked, but later ones may speak of it."""
-        state = self.found.state
+        state = self._found.state
         self._reports.known_from_lsn = min(self._reports.known_from_lsn, lsn)
         unsettled = 0 if state.unsettled is None else state.unsettled.step_lsn
         if isinstance(event, journal.StepReceived) and lsn == state.last_lsn:
@@ -137,9 +160,9 @@ class Auditor:
     def take(self, lsn: int, event: Event) -> None:
         """Check one event against what was recomputed, then fold it."""
         self._check(lsn, event)
-        if self.found.divergence is None:
+        if self._found.divergence is None:
             self._reports.take(lsn, event)
-            self._fold(lsn, event)
+            self._follow(lsn, event)
 
     def take_redacted(self, entry: wal.Redacted) -> None:
         """Fold a record whose payload was taken out: a field report follows from its decision, whatever it was.
@@ -153,75 +176,74 @@ class Auditor:
         ):
             event_of(entry)
             return
-        self.found.redacted += 1
+        self._found.redacted += 1
         self.take(entry.lsn, expected)
 
     def finish(self) -> None:
         """The log must not end in the middle of what followed from a decision."""
-        if self.found.divergence is not None:
+        if self._found.divergence is not None:
             return
         if self._awaited or self._idle_moves:
-            self._missing(self.found.state.last_lsn)
+            self._missing(self._fold.last_lsn)
         elif any(step.observed for step in self._open.values()):
-            self._diverge(self.found.state.last_lsn, 0, "a step was observed, and its decision is not in the log")
+            self._diverge(self._fold.last_lsn, 0, "a step was observed, and its decision is not in the log")
 
-    def _fold(self, lsn: int, event: Event) -> None:
+    def _follow(self, lsn: int, event: Event) -> None:
         try:
-            self.found.state = evolve(self.found.state, lsn, event)
+            self._fold.take(lsn, event)
         except InvariantViolation as violation:
+            self._fold = Fold(self._found.state)  # that fold is of no more use: to where it stood before the event
+            self._fold.follow(self._since)
             self._diverge(lsn, 0, str(violation))
-        else:
-            self._states.take(event, self.found.state)
+            return
+        self._since.append(event)
+        self._states.take(event, self._state)
+        if len(self._since) >= SINCE_MAX:
+            self._state()
 
     def _check(self, lsn: int, event: Event) -> None:
         if self._awaited:  # a batch is one run of LSNs: what follows from a decision comes next
             self._compare(lsn, self._awaited.popleft(), event)
         elif self._idle_moves and not isinstance(event, journal.BreakerMoved | Idle):
             self._diverge(lsn, 0, "a breaker moved before this, and nothing brought that about")
-        elif isinstance(event, journal.ServiceOpened):
-            self._check_behaviour(event)
-            self.found.fingerprints.setdefault(event.code_fingerprint, lsn)
-        elif isinstance(event, journal.StepReceived):
-            self._open[lsn] = _OpenStep(event)
-        elif isinstance(event, Observed):
-            self._check_observed(lsn, event)
-        elif isinstance(event, journal.DecisionMade):
-            self._check_decision(lsn, event)
-        elif isinstance(event, journal.BreakerMoved):
-            self._check_move(lsn, event)
-        elif isinstance(event, journal.CommitLate | journal.StepPaused):
-            self._check_late(lsn, event)
-        elif isinstance(event, Idle):
-            self._check_idle(lsn, event)
-        elif isinstance(event, LookedBack):
-            self._check_state(lsn, event)
-        elif isinstance(event, journal.RegistryAssigned) and not any(step.observed for step in self._open.values()):
-            self._diverge(lsn, 0, "names were numbered outside of any step")
-        elif isinstance(event, Derived):
-            self._diverge(lsn, 0, f"nothing brought about this {event.DESCRIPTOR.name}")
+        else:
+            check = self._CHECKS.get(type(event))
+            if check is not None:
+                check(self, lsn, event)
 
-    def _check_behaviour(self, event: journal.ServiceOpened) -> None:
+    def _check_arrival(self, lsn: int, event: journal.StepReceived) -> None:
+        self._open[lsn] = _OpenStep(event)
+
+    def _check_names(self, lsn: int, _: journal.RegistryAssigned) -> None:
+        if not any(step.observed for step in self._open.values()):
+            self._diverge(lsn, 0, "names were numbered outside of any step")
+
+    def _check_derived(self, lsn: int, event: Derived) -> None:
+        self._diverge(lsn, 0, f"nothing brought about this {event.DESCRIPTOR.name}")
+
+    def _check_opening(self, lsn: int, event: journal.ServiceOpened) -> None:
         gone = retired(event.behaviour_flags)
         if gone:
             raise JournalUnreadable(
                 f"decisions of before {', '.join(gone)} can be read here, but no longer recomputed: "
                 "audit the log with the major version that wrote it"
             )
+        self._found.fingerprints.setdefault(event.code_fingerprint, lsn)
 
     def _check_state(self, lsn: int, event: LookedBack) -> None:
         """What is said of a state must be what the log comes to there."""
         at_lsn = event.digest_lsn if isinstance(event, journal.RetentionCompleted) else event.at_lsn
-        state = self._states.at(at_lsn)
+        state = self._state() if at_lsn == self._fold.last_lsn else self._states.at(at_lsn)
         if state is None:
-            self.found.digests_skipped += 1
+            self._found.digests_skipped += 1
             return
         expected = state.digest()
         if event.digest.partition(":")[0] != expected.partition(":")[0]:
-            self.found.digests_skipped += 1
+            self._found.digests_skipped += 1
         elif event.digest != expected:
             self._diverge(lsn, 0, f"the state of LSN {at_lsn} has digest {expected}, and {event.digest} is recorded")
         else:
-            self.found.digests += 1
+            self._found.digests += 1
             if isinstance(event, journal.StateBase):
                 self._check_base(lsn, event, state)
 
@@ -248,17 +270,17 @@ class Auditor:
         """A move that stands before what brings it about: kept until that comes."""
         step = self._open.get(event.step_lsn)
         if step is not None:
-            step.state_before = step.state_before or self.found.state
+            step.state_before = step.state_before or self._state()
             step.early.append((lsn, event))
         elif event.step_lsn == 0:
-            self._idle_state = self.found.state if not self._idle_moves else self._idle_state
+            self._idle_state = self._state() if not self._idle_moves else self._idle_state
             self._idle_moves.append((lsn, event))
         else:
             self._diverge(lsn, 0, "nothing brought about this BreakerMoved")
 
     def _check_idle(self, lsn: int, event: Idle) -> None:
         """Something from outside: recompute the moves around it, and what it brings about."""
-        before = self._idle_state if self._idle_moves else self.found.state
+        before = self._idle_state if self._idle_moves else self._state()
         wrong = self._fault_of(event)
         if wrong is not None:
             self._diverge(lsn, 0, wrong)
@@ -268,7 +290,7 @@ class Auditor:
         self._idle_moves = []
         self._awaited.extend(expected)
         for place, found in actual:
-            if self._awaited and self.found.divergence is None:
+            if self._awaited and self._found.divergence is None:
                 self._compare(place, self._awaited.popleft(), found)
 
     def _fault_of(self, event: Idle) -> str | None:
@@ -324,12 +346,12 @@ class Auditor:
         except ValueError as error:
             self._diverge(lsn, step.received.step_index, f"the decision cannot be recomputed: {error}")
             return
-        self._awaited.extend(decide(step.state_before or self.found.state, inputs).events)
+        self._awaited.extend(decide(step.state_before or self._fold.standing, inputs).events)
         step.decision_lsn = lsn
         self._decided = {event.step_lsn: step}
-        self.found.decisions += 1
+        self._found.decisions += 1
         for early_lsn, early in (*step.early, (lsn, event)):
-            if self._awaited and self.found.divergence is None:
+            if self._awaited and self._found.divergence is None:
                 self._compare(early_lsn, self._awaited.popleft(), early)
 
     def _require_known(self, inputs: Inputs) -> None:
@@ -339,9 +361,9 @@ class Auditor:
         ]
         if strange:
             raise ValueError(f"the graph used versions that were never observed, of {', '.join(strange)}")
-        version = inputs.inference.identity.version
-        if version != self.found.state.policy_version:
-            raise ValueError(f"policy {version!r} answered, and {self.found.state.policy_version!r} is in force")
+        version = inputs.policy_version
+        if version != self._fold.standing.policy_version:
+            raise ValueError(f"policy {version!r} answered, and {self._fold.standing.policy_version!r} is in force")
 
     def _check_late(self, lsn: int, event: journal.CommitLate | journal.StepPaused) -> None:
         """The safe PAUSE that was released is a pure function of the packet and the cause."""
@@ -350,9 +372,9 @@ class Auditor:
         if step is None:
             self._diverge(lsn, 0, f"{event.DESCRIPTOR.name} of step LSN {event.step_lsn}, which is not waiting for one")
             return
-        self.found.late_commits += not paused
+        self._found.late_commits += not paused
         expected = pause_released(
-            self.found.state,
+            self._fold.standing,
             read_packet(step.received.packet, UNLIMITED),
             step.received,
             step_lsn=event.step_lsn,
@@ -368,7 +390,7 @@ class Auditor:
             return
         found = tuple(differences(expected, actual))
         if not found:
-            self.found.encoding_differs += 1
+            self._found.encoding_differs += 1
             return
         self._diverge(lsn, self._step_index, f"{expected.DESCRIPTOR.name} is not what follows from the record", found)
 
@@ -383,7 +405,23 @@ class Auditor:
         return next((step.received.step_index for step in self._decided.values()), 0)
 
     def _diverge(self, lsn: int, step_index: int, what: str, found: tuple[Difference, ...] = ()) -> None:
-        self.found.divergence = Divergence(lsn, step_index, what, found, self.found.state.digest())
+        self._found.divergence = Divergence(lsn, step_index, what, found, self._state().digest())
+
+    _CHECKS: ClassVar[Mapping[type[Event], Callable[[Any, int, Any], None]]] = MappingProxyType(
+        {
+            journal.ServiceOpened: _check_opening,
+            journal.StepReceived: _check_arrival,
+            **dict.fromkeys(get_args(Observed), _check_observed),
+            journal.RegistryAssigned: _check_names,
+            journal.DecisionMade: _check_decision,
+            journal.BreakerMoved: _check_move,
+            **dict.fromkeys((journal.CommitLate, journal.StepPaused), _check_late),
+            **dict.fromkeys(get_args(Idle), _check_idle),
+            **dict.fromkeys(get_args(LookedBack), _check_state),
+            **dict.fromkeys(get_args(Derived), _check_derived),
+        }
+    )
+    """What is asked of each event that nothing announced; of the others nothing: they say what was, and are folded."""
 
 
 def _content(data: bytes) -> journal.BlueprintContent:
@@ -415,8 +453,9 @@ def replay(
         RecordRedacted: a record that nothing else tells of was taken out.
     """
     auditor = Auditor(None if base is None else read_base(base))
+    begun_lsn = auditor.found.begun_lsn
     for entry in entries:
-        before = entry.lsn <= auditor.found.begun_lsn
+        before = entry.lsn <= begun_lsn
         if before and isinstance(entry, wal.Redacted):
             auditor.recall_redacted(entry)
         elif before:
@@ -425,7 +464,7 @@ def replay(
             auditor.take_redacted(entry)
         else:
             auditor.take(entry.lsn, event_of(entry))
-        if auditor.found.divergence is not None:
+        if auditor.diverged:
             break
         if progress is not None and entry.lsn % PROGRESS_EVERY == 0:
             progress(entry.lsn)

@@ -12,11 +12,14 @@ from types import MappingProxyType
 
 from google.protobuf.message import DecodeError
 
-from tamiyo.core.limits import Limits
+from tamiyo.core.limits import UNLIMITED, Limits
 from tamiyo.errors import PacketRejected
 from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = ["Hardware", "Observation", "Seed", "read_packet"]
+
+
+_NO_METRICS: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ def read_packet(data: bytes, limits: Limits) -> Observation:
             f"{len(data)} bytes do not parse as esper.leyline.v1.SystemStatePacket: {error}; "
             "send the packet's SerializeToString()"
         ) from error
-    _check_counts(packet, limits)
+    if limits is not UNLIMITED:
+        _check_counts(packet, limits)
     return Observation(
         packet_id=packet.packet_id,
         training_run_id=packet.training_run_id,
@@ -97,8 +101,8 @@ def read_packet(data: bytes, limits: Limits) -> Observation:
         validation_loss=_present(packet.validation_loss),
         validation_accuracy=_present(packet.validation_accuracy),
         hardware=_hardware(packet.hardware_context) if packet.HasField("hardware_context") else None,
-        metrics=MappingProxyType(dict(packet.training_metrics)),
-        seeds=tuple(_seed(index, seed) for index, seed in enumerate(packet.seed_states)),
+        metrics=_metrics(packet.training_metrics),
+        seeds=tuple([_seed(index, seed) for index, seed in enumerate(packet.seed_states)]),
     )
 
 
@@ -149,5 +153,9 @@ def _seed(index: int, seed: pb.SeedState) -> Seed:
         layer_depth=seed.layer_depth,
         age_epochs=seed.age_epochs,
         risk_score=seed.risk_score,
-        metrics=MappingProxyType(dict(seed.metrics)),
+        metrics=_metrics(seed.metrics),
     )
+
+
+def _metrics(entries: Mapping[str, float]) -> Mapping[str, float]:
+    return MappingProxyType(dict(entries)) if entries else _NO_METRICS

@@ -67,29 +67,63 @@ def malformation(proposal: object, observation: Observation, blueprints: int) ->
     """Say in words what is wrong with a proposal for this packet, or None. Such a proposal counts as failed."""
     if not isinstance(proposal, Proposal):
         return f"a {type(proposal).__name__} is no Proposal"
-    widths = (
-        ("action", proposal.action, ACTIONS),
-        ("risk", proposal.risk, RISK_CLASSES),
-        ("param_deltas", proposal.param_deltas, PARAM_DELTAS),
-        ("blending_method", proposal.blending_method, len(BLENDING_METHODS)),
-        ("schedule", proposal.schedule, 2),
-        ("breaker_scores", proposal.breaker_scores, 2),
-    )
+    vectors = () if _are_surely_sound(proposal) else _vector_faults(proposal)
     faults = (
-        *(_vector_fault(*vector) for vector in widths),
-        *(_distribution_fault(name, values) for name, values, _ in widths if name in _DISTRIBUTIONS),
-        *(_bounds_fault(name, values) for name, values, _ in widths if name in _BOUNDED),
-        *(
-            _number_fault(name, score)
-            for name, score in (("value", proposal.value), ("seed_score", proposal.seed_score))
-        ),
+        *vectors,
+        _number_fault("value", proposal.value),
+        _number_fault("seed_score", proposal.seed_score),
         _selection_fault(proposal, observation, blueprints),
     )
     return next((fault for fault in faults if fault is not None), None)
 
 
+_WIDTHS = {
+    "action": ACTIONS,
+    "risk": RISK_CLASSES,
+    "param_deltas": PARAM_DELTAS,
+    "blending_method": len(BLENDING_METHODS),
+    "schedule": 2,
+    "breaker_scores": 2,
+}
 _BOUNDED = ("param_deltas", "schedule")
 _DISTRIBUTIONS = ("action", "risk", "blending_method")
+
+_WIDTHS_IN_ORDER = tuple(_WIDTHS.values())
+_TUPLES_ONLY, _FLOATS_ONLY = {tuple}, {float}
+
+
+def _are_surely_sound(proposal: Proposal) -> bool:
+    """Whether nothing can be wrong with the vectors, in a fraction of the time; False means: look at them one by one.
+
+    A finite sum has only finite terms, and of those the least and the largest are what they seem.
+    """
+    action, risk, method = proposal.action, proposal.risk, proposal.blending_method
+    vectors = (action, risk, proposal.param_deltas, method, proposal.schedule, proposal.breaker_scores)
+    if set(map(type, vectors)) != _TUPLES_ONLY or tuple(map(len, vectors)) != _WIDTHS_IN_ORDER:
+        return False
+    shares, bounded = action + risk + method, proposal.param_deltas + proposal.schedule
+    values = shares + bounded + proposal.breaker_scores
+    return (
+        set(map(type, values)) == _FLOATS_ONLY
+        and math.isfinite(sum(values))
+        and min(shares) >= 0.0
+        and max(shares) <= 1.0
+        and min(bounded) >= -1.0
+        and max(bounded) <= 1.0
+        and abs(sum(action) - 1.0) <= SUM_TOLERANCE
+        and abs(sum(risk) - 1.0) <= SUM_TOLERANCE
+        and abs(sum(method) - 1.0) <= SUM_TOLERANCE
+    )
+
+
+def _vector_faults(proposal: Proposal) -> tuple[str | None, ...]:
+    """What is wrong with each vector: first its form, then its sum, then its bounds."""
+    vectors = {name: getattr(proposal, name) for name in _WIDTHS}
+    return (
+        *(_vector_fault(name, vectors[name], width) for name, width in _WIDTHS.items()),
+        *(_distribution_fault(name, vectors[name]) for name in _DISTRIBUTIONS),
+        *(_bounds_fault(name, vectors[name]) for name in _BOUNDED),
+    )
 
 
 def _is_number(value: object) -> bool:
