@@ -13,6 +13,7 @@ n such loops abandoned, each time the caller waits for the lock costs up to n tu
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -83,14 +84,41 @@ class _Job(Generic[T]):
         self.done.set()
 
 
-class _Line:
-    """The jobs of one thread; None at its end. `abandoned` once nobody waits for that thread any more."""
+class _Out:
+    """How many threads are out on a call nobody waits for any more."""
 
-    __slots__ = ("abandoned", "jobs")
+    __slots__ = ("count", "lock")
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.count = 0
+
+
+class _Line:
+    """The jobs of one thread; None at its end. `abandoned` once nobody waits for that thread any more.
+
+    It is all that the thread holds, so that a worker can be dropped while its thread waits.
+    """
+
+    __slots__ = ("abandoned", "jobs", "out")
+
+    def __init__(self, out: _Out) -> None:
         self.jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self.abandoned = False
+        self.out = out
+
+    def serve(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            job.run()
+            del job  # an idle thread holds on to no result
+        with self.out.lock:
+            self.out.count -= self.abandoned
+
+    def abandon(self) -> None:
+        with self.out.lock:
+            self.abandoned = True
+            self.out.count += 1
+        self.jobs.put(None)
 
 
 class DeadlineWorker:
@@ -99,52 +127,41 @@ class DeadlineWorker:
     def __init__(self, name: str, *, abandoned_max: int = 4) -> None:
         self._name = name
         self._abandoned_max = abandoned_max
-        self._lock = threading.Lock()
-        self._abandoned = 0
+        self._out = _Out()
         self._line: _Line | None = None
 
     @property
     def abandoned(self) -> int:
         """Threads that are out on a call nobody waits for any more."""
-        return self._abandoned
+        return self._out.count
 
     def call(self, function: Callable[[], T], timeout_s: float) -> Outcome[T]:
         """Run `function` and wait for at most `timeout_s`."""
-        if self._abandoned >= self._abandoned_max:
-            return NotAttempted(self._abandoned)
+        if self.abandoned >= self._abandoned_max:
+            return NotAttempted(self.abandoned)
         job = _Job(function)
         try:
             line = self._line or self._start()
         except RuntimeError:  # no thread to be had
-            return NotAttempted(self._abandoned)
+            return NotAttempted(self.abandoned)
         line.jobs.put(job)
         if job.done.wait(timeout_s) and job.outcome is not None:
             return job.outcome
-        self._abandon(line)
+        self._line = None
+        self._ending.detach()
+        line.abandon()
         return TimedOut(time.perf_counter_ns() - job.started_ns)
 
     def close(self) -> None:
         """Let the idle thread end. One that is out on a call ends when the call does."""
         if self._line is not None:
-            self._line.jobs.put(None)
+            self._ending()
             self._line = None
 
     def _start(self) -> _Line:
-        line = _Line()
-        threading.Thread(target=self._serve, args=(line,), name=self._name, daemon=True).start()
+        line = _Line(self._out)
+        threading.Thread(target=line.serve, name=self._name, daemon=True).start()
+        # A worker that is dropped lets its thread go, closed or not. What is kept for that does not lead back here.
+        self._ending = weakref.finalize(self, line.jobs.put, None)
         self._line = line
         return line
-
-    def _abandon(self, line: _Line) -> None:
-        with self._lock:
-            line.abandoned = True
-            self._abandoned += 1
-        self._line = None
-        line.jobs.put(None)
-
-    def _serve(self, line: _Line) -> None:
-        while (job := line.jobs.get()) is not None:
-            job.run()
-            del job  # an idle thread holds on to no result
-        with self._lock:
-            self._abandoned -= line.abandoned

@@ -68,3 +68,12 @@ def test_a_late_result_is_dropped() -> None:
     release.set()
     assert worker.call(lambda: "fresh", LONG_S).value == "fresh"
     worker.close()
+
+
+def test_a_worker_that_is_dropped_unclosed_lets_its_thread_go() -> None:
+    worker = DeadlineWorker("dropped")
+    worker.call(lambda: 1, LONG_S)
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "dropped"]
+    del worker
+    thread.join(timeout=30)
+    assert not thread.is_alive()

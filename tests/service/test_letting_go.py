@@ -48,11 +48,11 @@ def test_a_closed_service_whose_log_failed_is_let_go(op: str) -> None:
 
 
 @pytest.mark.parametrize("op", ["pwrite", "fdatasync"])
-def test_a_service_that_is_dropped_unclosed_is_let_go_and_its_upkeep_ends(op: str) -> None:
+def test_a_service_that_is_dropped_unclosed_is_let_go_and_its_threads_end(op: str) -> None:
     started = Started()
     service = service_whose_log_failed(op)
     there = weakref.ref(service)
     del service
     gc.collect()
     assert there() is None
-    started.join("tamiyo-upkeep")
+    started.join("tamiyo-")

@@ -25,7 +25,8 @@ def of_which(number: int) -> BaseException:
 
 
 def still_running() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("wal-")]
+    """The threads of these tests' logs; another test may have left one that is not collected yet."""
+    return [thread.name for thread in threading.enumerate() if thread.name == f"wal-writer {PATH}"]
 
 
 # Opening.
