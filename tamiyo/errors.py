@@ -9,6 +9,8 @@ TamiyoError
 │   ├── RequestRejected       what an operator asks for cannot be used
 │   ├── DeliveryRejected      what is said of a command cannot be used
 │   ├── CheckpointRejected    a policy checkpoint does not fit
+│   ├── RegistryConflict      a registry that is handed over numbers a name otherwise
+│   ├── PolicyUnchanged       there is no policy to go back to
 │   ├── ArchiveUnusable       the archive folder cannot take what a retention run is to keep there
 │   ├── HeadNotKept           a head that a retention run is to keep provable is not one of this log
 │   └── RetentionBusy         a retention run of this log is at work already
@@ -61,7 +63,22 @@ class DeliveryRejected(HostError, ValueError):
 
 
 class CheckpointRejected(HostError, ValueError):
-    """A policy checkpoint cannot be loaded here: damaged, of another architecture or another shape."""
+    """A policy checkpoint cannot be loaded here: damaged, of another architecture, shape or registry.
+
+    `reason` is "invalid_payload", "version_mismatch", "shape_mismatch", "registry_mismatch" or "checkpoint_missing".
+    """
+
+    def __init__(self, message: str, reason: str = "invalid_payload") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class RegistryConflict(HostError, ValueError):
+    """A registry that is handed over numbers a name otherwise than the live one; the message names the first."""
+
+
+class PolicyUnchanged(HostError, RuntimeError):
+    """There is no policy to go back to, or none to go back from. Nothing was changed."""
 
 
 class ArchiveUnusable(HostError, RuntimeError):

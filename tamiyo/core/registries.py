@@ -8,12 +8,37 @@ array of [key, index] sorted by key.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from types import MappingProxyType
 
-__all__ = ["CAPACITIES", "PRESEEDED", "Registries", "assignments", "digest", "extended", "initial", "lookup"]
+from tamiyo.errors import RegistryConflict
+
+__all__ = [
+    "CAPACITIES",
+    "PRESEEDED",
+    "Registries",
+    "RegistryStamp",
+    "additions",
+    "assignments",
+    "digest",
+    "extended",
+    "initial",
+    "lookup",
+    "require_stamp",
+    "stamps",
+]
 
 Registries = Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryStamp:
+    """A registry as it was: how many names it had, and their digest."""
+
+    count: int
+    digest: str
+
 
 CAPACITIES: Mapping[str, int] = MappingProxyType(
     {
@@ -81,3 +106,62 @@ def digest(entries: Mapping[str, int]) -> str:
     pairs = [[key, entries[key]] for key in sorted(entries)]
     text = json.dumps(pairs, ensure_ascii=False, separators=(",", ":"))
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def stamps(registries: Registries) -> dict[str, RegistryStamp]:
+    """What names each registry as it is now."""
+    return {kind: RegistryStamp(len(entries), digest(entries)) for kind, entries in registries.items()}
+
+
+def require_stamp(registries: Registries, kind: str, stamp: RegistryStamp, names: Sequence[str] = ()) -> None:
+    """The live registry's first `count` entries must have that digest.
+
+    Args:
+        registries: the live ones.
+        kind: which of them.
+        stamp: what was named; a count of 0 fits any registry.
+        names: the names behind the digest, where they are known: then the error says which one is the first to differ.
+
+    Raises:
+        RegistryConflict: they do not, there is no such registry, or it has fewer entries.
+    """
+    if kind not in registries:
+        raise RegistryConflict(f"there is no registry {kind!r:.80}; known are {', '.join(registries)}")
+    if stamp.count <= 0:
+        return
+    live = tuple(registries[kind])
+    for index, (mine, theirs) in enumerate(zip(live, names, strict=False), start=1):
+        if mine != theirs:
+            raise RegistryConflict(f"{kind} {index} is {theirs!r:.80} there and {mine!r:.80} here")
+    if len(live) < stamp.count:
+        first = f", {names[len(live)]!r:.80} the first that is missing here" if len(names) > len(live) else ""
+        raise RegistryConflict(f"{kind} has {stamp.count} names there and {len(live)} here{first}")
+    found = digest(dict(zip(live[: stamp.count], range(1, stamp.count + 1), strict=True)))
+    if found != stamp.digest:
+        raise RegistryConflict(
+            f"the first {stamp.count} names of {kind}, from {live[0]!r:.80} on, have digest {found[:12]} here and "
+            f"{stamp.digest[:12]:.12} there"
+        )
+
+
+def additions(registries: Registries, kind: str, found: Mapping[str, int]) -> list[str]:
+    """The names that `found` has past the live registry's, in order; none where it is a part of the live one.
+
+    Raises:
+        RegistryConflict: the two number a name differently, or `found` is no registry of that kind.
+    """
+    if kind not in registries:
+        raise RegistryConflict(f"there is no registry {kind!r:.80}; known are {', '.join(registries)}")
+    names = sorted(found, key=found.__getitem__)
+    if [found[name] for name in names] != list(range(1, len(names) + 1)) or "" in found:
+        raise RegistryConflict(f"{kind}: its {len(names)} names are not numbered from 1 on, one by one")
+    if len(names) > CAPACITIES[kind]:
+        raise RegistryConflict(f"{kind} holds {CAPACITIES[kind]} names and {len(names)} are given")
+    live = tuple(registries[kind])
+    for index, (mine, theirs) in enumerate(zip(live, names, strict=False), start=1):
+        if mine != theirs:
+            raise RegistryConflict(
+                f"{kind} {index} is {theirs!r:.80} in what is given and {mine!r:.80} here: indices are for ever, so "
+                "begin a new log with the given registries, or train on those of this log"
+            )
+    return names[len(live) :]

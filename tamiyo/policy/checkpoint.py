@@ -1,19 +1,12 @@
 """Checkpoints: safetensors with a manifest; nothing in one is ever unpickled.
 
-The manifest is JSON under `MANIFEST_KEY` in the file's metadata:
-
-    architecture_version    "tamiyo_gnn_v1"
-    config                  `NetworkConfig`, with the digest of the graph schema that the weights were made for
-    tensors                 shape of each tensor, by name
-    label, seed             "untrained" and the seed that it was made from
-
-Registries and norms join it when training fills them; an untrained network depends on neither.
+The manifest is JSON under `MANIFEST_KEY` in the file's metadata; `tamiyo.policy.manifest` says what is in it. Files of
+`torch.save` are read as `tamiyo.policy.legacy` says, and never written.
 """
 
 import json
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,21 +17,42 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from tamiyo.core.norms import PRIORS, Norm
 from tamiyo.core.proposal import PolicyIdentity
+from tamiyo.core.registries import Registries
 from tamiyo.errors import CheckpointRejected
 from tamiyo.policy.gnn import GnnPolicy
+from tamiyo.policy.legacy import is_legacy, read_legacy
+from tamiyo.policy.manifest import (
+    json_object,
+    norms_entry,
+    registries_entry,
+    require_manifest,
+    require_registries,
+    stamped,
+)
 from tamiyo.policy.network import ARCHITECTURE_VERSION, NetworkConfig, TamiyoNetwork
 from tamiyo.policy.pyg import PYG_VERSION
 
-__all__ = ["MANIFEST_KEY", "Checkpoint", "init_checkpoint", "load_policy", "read_checkpoint"]
+__all__ = [
+    "CHECKPOINT_MAX_BYTES",
+    "MANIFEST_KEY",
+    "Checkpoint",
+    "checkpoint_bytes",
+    "init_checkpoint",
+    "load_policy",
+    "parse_checkpoint",
+    "policy_of",
+    "read_checkpoint",
+]
 
 MANIFEST_KEY = "tamiyo_manifest"
+CHECKPOINT_MAX_BYTES = 256 * 2**20
+"""More than four times the network there is, whose weights are 54 MiB."""
 UNTRAINED = "untrained"
 ENGINE = f"pyg {PYG_VERSION}, torch {torch.__version__}"
 SEED_MAX = 2**63 - 1
 
-_LABEL = re.compile(r"[a-z0-9._-]{0,32}")
-"""It becomes part of the policy version, which stands in every command and record."""
 _LENGTH_BYTES = 8
 _HEADER_BYTES_MAX = 100 * 2**20
 """What the safetensors format itself allows."""
@@ -52,6 +66,7 @@ class Checkpoint:
     data: bytes
     digest: str
     manifest: Mapping[str, Any]
+    legacy: Mapping[str, Tensor] | None = None  # the tensors of a file of torch.save, which are read with its manifest
 
     @property
     def label(self) -> str:
@@ -75,45 +90,93 @@ def init_checkpoint(path: Path, seed: int) -> Checkpoint:
     """
     if not 0 <= seed <= SEED_MAX:
         raise ValueError(f"a network cannot be made from seed {seed}; choose one from 0 to {SEED_MAX}")
-    network = _seeded_network(seed)
+    _write_whole(path, checkpoint_bytes(_seeded_network(seed), label=UNTRAINED, seed=seed))
+    return read_checkpoint(path)
+
+
+def checkpoint_bytes(
+    network: TamiyoNetwork,
+    *,
+    label: str = "",
+    registries: Registries | None = None,
+    norms: Sequence[Norm] = PRIORS,
+    seed: int | None = None,
+) -> bytes:
+    """A network as the bytes of a checkpoint; equal networks and manifests give equal bytes.
+
+    Args:
+        network: whose weights.
+        label: what to call it, in every command that it proposes.
+        registries: those that it was trained on; None for one that was not trained.
+        norms: those that it was trained under.
+        seed: what an untrained network was made from.
+
+    Raises:
+        CheckpointRejected: the label or a norm cannot stand in a manifest.
+    """
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     manifest = {
         "architecture_version": ARCHITECTURE_VERSION,
         "config": network.config.as_map(),
-        "label": UNTRAINED,
-        "seed": seed,
+        "label": label,
+        "norms": norms_entry(norms),
+        "registries": registries_entry(registries),
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
-    }
+    } | ({} if seed is None else {"seed": seed})
+    require_manifest("the network", manifest)
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
-    _write_whole(path, save(tensors, metadata={MANIFEST_KEY: text}))
-    return read_checkpoint(path)
+    return save(tensors, metadata={MANIFEST_KEY: text})
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a file and its manifest.
 
     Raises:
-        CheckpointRejected: there is no such file, it is no safetensors file, or it has no manifest.
+        CheckpointRejected: there is no such file, it is too long, it is no checkpoint, or it has no manifest.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(CHECKPOINT_MAX_BYTES + 1)
     except OSError as error:
         raise CheckpointRejected(
-            f"the checkpoint {path} cannot be read: {error.strerror}; make one with `tamiyo policy init`"
+            f"the checkpoint {path} cannot be read: {error.strerror}; make one with `tamiyo policy init`",
+            "checkpoint_missing",
         ) from error
-    return Checkpoint(path, data, sha256(data).hexdigest(), _manifest(path, data))
+    return parse_checkpoint(data, path)
 
 
-def load_policy(path: Path) -> GnnPolicy:
+def parse_checkpoint(data: bytes, path: Path) -> Checkpoint:
+    """Read a checkpoint from its bytes; `path` is what errors call it. Raises as `read_checkpoint`."""
+    if len(data) > CHECKPOINT_MAX_BYTES:
+        raise CheckpointRejected(f"{path} has more than {CHECKPOINT_MAX_BYTES} bytes; it is no policy of this version")
+    legacy = read_legacy(str(path), data, CHECKPOINT_MAX_BYTES) if is_legacy(data) else None
+    manifest, held = (_manifest(path, data), None) if legacy is None else legacy
+    require_manifest(str(path), manifest)
+    return Checkpoint(path, data, sha256(data).hexdigest(), manifest, held)
+
+
+def load_policy(path: Path, registries: Registries | None = None) -> GnnPolicy:
     """A policy from a checkpoint, bit for bit the weights that were saved.
 
+    Args:
+        path: the file.
+        registries: the live ones, which must begin with those that it was trained on; None asks nothing.
+
     Raises:
-        CheckpointRejected: the file is missing, damaged, of another architecture, or its tensors do not fit.
+        CheckpointRejected: the file is missing, damaged, of another architecture or other registries, or its tensors
+            do not fit; `reason` says which.
     """
-    checkpoint = read_checkpoint(path)
+    return policy_of(read_checkpoint(path), registries)
+
+
+def policy_of(checkpoint: Checkpoint, registries: Registries | None = None) -> GnnPolicy:
+    """A policy from a checkpoint that was read. Raises as `load_policy`."""
+    path = checkpoint.path
     _check_architecture(checkpoint)
+    if registries is not None:
+        require_registries(str(path), checkpoint.manifest, registries)
     try:
-        tensors = load(checkpoint.data)
+        tensors = load(checkpoint.data) if checkpoint.legacy is None else checkpoint.legacy
     except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype that torch does not have
         raise CheckpointRejected(f"the tensors of {path} cannot be read: {error}; fetch the file again") from error
     with torch.device("meta"):  # the weights come from the file: none are made up first
@@ -121,8 +184,11 @@ def load_policy(path: Path) -> GnnPolicy:
     _check_tensors(checkpoint, network.state_dict(), tensors)
     network.load_state_dict(tensors, assign=True)
     network.requires_grad_(requires_grad=False)
+    known = stamped(str(path), checkpoint.manifest)
+    if any(stamp.count for stamp in known.values()):  # else nothing was trained, and any index is as good as another
+        network.know_registries({kind: stamp.count for kind, stamp in known.items()})
     identity = PolicyIdentity(checkpoint.version, ARCHITECTURE_VERSION, ENGINE, checkpoint.digest)
-    return GnnPolicy(network, identity)
+    return GnnPolicy(network, identity, known)
 
 
 def _seeded_network(seed: int) -> TamiyoNetwork:
@@ -154,33 +220,23 @@ def _manifest(path: Path, data: bytes) -> Mapping[str, Any]:
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
     if len(data) < _LENGTH_BYTES or length > min(len(data) - _LENGTH_BYTES, _HEADER_BYTES_MAX):
         raise CheckpointRejected(f"{path} is no safetensors file: its header is cut off; fetch it again")
-    header = _json_object(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
+    header = json_object(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
     if header is None:
         raise CheckpointRejected(f"{path} is no safetensors file: its header is no JSON object; fetch it again")
     metadata = header.get("__metadata__")
     text = metadata.get(MANIFEST_KEY) if isinstance(metadata, dict) else None
-    manifest = _json_object(text) if isinstance(text, str) else None
+    manifest = json_object(text) if isinstance(text, str) else None
     if manifest is None:
         raise CheckpointRejected(f"{path} has no Tamiyo manifest; it was not written by `tamiyo policy` or a learner")
-    label = manifest.get("label", "")
-    if not isinstance(label, str) or not _LABEL.fullmatch(label):
-        raise CheckpointRejected(f"{path} is labelled {label!r:.80}; a label is up to 32 of a-z, 0-9, '.', '_' and '-'")
     return manifest
-
-
-def _json_object(data: bytes | str) -> dict[str, Any] | None:
-    try:
-        parsed = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return parsed if isinstance(parsed, dict) else None
 
 
 def _check_architecture(checkpoint: Checkpoint) -> None:
     found = checkpoint.manifest.get("architecture_version")
     if found != ARCHITECTURE_VERSION:
         raise CheckpointRejected(
-            f"{checkpoint.path} holds the architecture {found!r}; this version runs {ARCHITECTURE_VERSION!r}"
+            f"{checkpoint.path} holds the architecture {found!r}; this version runs {ARCHITECTURE_VERSION!r}",
+            "version_mismatch",
         )
     ours, theirs = NetworkConfig().as_map(), checkpoint.manifest.get("config")
     if not isinstance(theirs, dict):
@@ -190,7 +246,8 @@ def _check_architecture(checkpoint: Checkpoint) -> None:
         name = differing[0]
         raise CheckpointRejected(
             f"{checkpoint.path} was made with {name}={theirs.get(name)!r}, this version has {ours.get(name)!r}; "
-            f"make a new checkpoint or use the version that wrote it"
+            f"make a new checkpoint or use the version that wrote it",
+            "shape_mismatch",
         )
 
 
@@ -200,12 +257,13 @@ def _check_tensors(checkpoint: Checkpoint, expected: Mapping[str, Tensor], found
     if missing or unknown:
         first = (missing + unknown)[0]
         raise CheckpointRejected(
-            f"{where}: {len(missing)} of its tensors are missing and {len(unknown)} are unknown, the first {first}"
+            f"{where}: {len(missing)} of its tensors are missing and {len(unknown)} are unknown, the first {first}",
+            "shape_mismatch",
         )
     for name, tensor in expected.items():
         if found[name].shape != tensor.shape or found[name].dtype != tensor.dtype:
             raise CheckpointRejected(
-                f"{where}: {name} is {_described(found[name])} where {_described(tensor)} is needed"
+                f"{where}: {name} is {_described(found[name])} where {_described(tensor)} is needed", "shape_mismatch"
             )
         if not bool(torch.isfinite(found[name]).all()):
             raise CheckpointRejected(f"{where}: {name} holds weights that are not finite")

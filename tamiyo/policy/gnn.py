@@ -6,11 +6,14 @@ for the graphs of a step (`torch.set_num_threads(1)` before the first call, wher
 
 import math
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from tamiyo.core.proposal import PolicyIdentity, Proposal, argmax
+from tamiyo.core.registries import RegistryStamp
 from tamiyo.graph.graph import Graph
 from tamiyo.policy.hetero import to_hetero
 from tamiyo.policy.network import NetworkOutput, TamiyoNetwork
@@ -30,10 +33,18 @@ class GnnPolicy:
     Args:
         network: taken over and put into evaluation mode.
         identity: which checkpoint speaks.
+        registry_stamps: the registries that it was trained on, by kind; a service that opens with it holds its own
+            against them.
     """
 
-    def __init__(self, network: TamiyoNetwork, identity: PolicyIdentity) -> None:
+    def __init__(
+        self,
+        network: TamiyoNetwork,
+        identity: PolicyIdentity,
+        registry_stamps: Mapping[str, RegistryStamp] = MappingProxyType({}),
+    ) -> None:
         self.identity = identity
+        self.registry_stamps = registry_stamps
         self.network = network.eval()
 
     def propose(self, graph: Graph) -> Proposal:

@@ -70,7 +70,8 @@ class NetworkOutput(NamedTuple):
 class NodeEncoder(nn.Module):
     """One node type's features and registry indices to a state.
 
-    Shapes: features (N, 2F), categories (N, K) int64 -> (N, hidden). An index past a registry's capacity reads as 0.
+    Shapes: features (N, 2F), categories (N, K) int64 -> (N, hidden). An index past a registry's capacity, or past
+    what `TamiyoNetwork.know_registries` says, reads as 0.
     """
 
     def __init__(self, node_type: str, config: NetworkConfig) -> None:
@@ -142,6 +143,15 @@ class TamiyoNetwork(nn.Module):
         for gat in (self.gat1, self.gat2):
             states = self._passed_on(states, gat(states, edge_index, edge_attr_dict=edge_attr))
         return self._read_out(states, encoded)
+
+    def know_registries(self, counts: Mapping[str, int]) -> None:
+        """Let indices past those that the weights were trained on, by kind, read as 0; kinds not named stay whole."""
+        for node_type in NODE_TYPES:
+            encoder = self.encoders[f"{node_type}_nodes"]
+            assert isinstance(encoder, NodeEncoder)  # noqa: S101  it was made so
+            encoder.capacities = tuple(
+                min(CAPACITIES[kind], counts.get(kind, CAPACITIES[kind])) for kind in CATEGORIES[node_type]
+            )
 
     def _passed_on(self, before: Mapping[str, Tensor], messages: Mapping[str, Tensor]) -> dict[str, Tensor]:
         after = {kind: self.dropout(nn.functional.gelu(messages[kind])) for kind in NODE_TYPES}

@@ -43,7 +43,8 @@ def test_the_manifest_says_what_the_file_holds(checkpoint: Checkpoint) -> None:
     assert manifest["config"]["schema_digest"] == SCHEMA_DIGEST
     tensors = safetensors.torch.load(checkpoint.data)
     assert manifest["tensors"] == {name: list(tensor.shape) for name, tensor in tensors.items()}
-    assert not {"norms", "registries"} & manifest.keys()  # an untrained network depends on neither
+    assert {entry["count"] for entry in manifest["registries"].values()} == {0}  # an untrained one depends on none
+    assert manifest["norms"]["loss"] == {"mean": 0.8, "variance": 0.3**2}
 
 
 def test_the_identity_names_the_file(checkpoint: Checkpoint, policy: GnnPolicy) -> None:
