@@ -16,7 +16,7 @@ from tamiyo.stored import event_of
 
 __all__ = ["Beginning", "begin_with", "beginning", "folded", "with_content"]
 
-_BASE = KINDS[journal.StateBase]
+_BASE, _BLUEPRINT = KINDS[journal.StateBase], KINDS[journal.BlueprintObserved]
 _EVER = 2**63
 
 
@@ -67,12 +67,14 @@ def folded(
     Raises what reading and folding raise.
     """
     fold, contents = Fold(begun.state), dict(begun.contents)
+    take = fold.take
     for entry in log.read(begun.state.last_lsn) if begun.state.last_lsn < upto_lsn else ():
+        lsn, kind, _ = entry
         event = event_of(entry)
-        fold.take(entry.lsn, event)
-        if isinstance(event, journal.BlueprintObserved):
+        take(lsn, event)
+        if kind == _BLUEPRINT:
             contents = with_content(contents, event, fold.state())
-        if entry.lsn == upto_lsn:
+        if lsn == upto_lsn:
             break
         pace()
     return fold.state(), contents

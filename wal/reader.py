@@ -252,8 +252,12 @@ class _Run:
     def release_to(self, durable_offset: int, found: list[Entry]) -> None:
         """Let go of the frames that end at or before this offset."""
         held = self.held
-        while held and held[0][0].offset + held[0][0].length <= durable_offset:
-            self._let_go(*held.popleft(), found)
+        while held:
+            frame, records = held[0]
+            if frame.offset + frame.length > durable_offset:
+                return
+            held.popleft()
+            self._let_go(frame, records, found)
 
     def release_all(self, found: list[Entry]) -> None:
         """Let go of everything whole."""

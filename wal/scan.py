@@ -13,6 +13,7 @@ from wal.frames import CONTROL_BYTES, HEAD_BYTES, MAGIC, OPEN, Frame, decode, le
 from wal.segment import HEADER_BYTES, SECTOR_BYTES, Header
 
 CHUNK_BYTES = 1 << 20
+WINDOW_BYTES = 1 << 18  # stays in a processor's cache while its frames are checked
 ZERO_CHUNK = bytes(CHUNK_BYTES)
 
 
@@ -33,7 +34,7 @@ class Window:
         """Return where `offset` is in `buffer`, which then holds `length` bytes from there, or all there are."""
         at = offset - self.start
         if at < 0 or at + length > len(self.buffer):
-            self.buffer = read_fully(self._disk, self._fd, max(length, CHUNK_BYTES), offset)
+            self.buffer = read_fully(self._disk, self._fd, max(length, WINDOW_BYTES), offset)
             self.start = offset
             return 0
         return at

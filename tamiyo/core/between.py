@@ -11,7 +11,7 @@ from tamiyo.core import breakers
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.draft import Draft
 from tamiyo.core.outbox import backoff_ns
-from tamiyo.core.state import DIRECTIVES_MAX, RETRIES_MAX, UNDELIVERED_MAX, Retry
+from tamiyo.core.state import DIRECTIVES_MAX, RETRIES_MAX, UNDELIVERED_MAX, Deliveries, Retry
 
 __all__ = [
     "await_delivery",
@@ -56,13 +56,11 @@ def forget_delivery(draft: Draft, command_id: str) -> bool:
 
 def command_delivered(draft: Draft, _: int, event: journal.CommandDelivered) -> None:
     """A command's fate is known."""
-    if not event.command_id or not event.outcome:
+    command_id = event.command_id
+    if not command_id or not event.outcome:
         raise draft.refusal(event, "a delivery names its command and what became of it")
-    known = forget_delivery(draft, event.command_id)
-    deliveries = draft.deliveries
-    draft.deliveries = replace(
-        deliveries, delivered=deliveries.delivered + known, unmatched=deliveries.unmatched + (not known)
-    )
+    known, last = forget_delivery(draft, command_id), draft.deliveries
+    draft.deliveries = Deliveries(last.forgotten, last.delivered + known, last.unmatched + (not known))
     draft.advance(event.event_time_ns)
 
 

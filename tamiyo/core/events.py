@@ -4,7 +4,7 @@ A number is given once and never reused. A kind this version does not know is re
 state after it would be a guess.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from google.protobuf.message import DecodeError, Message
@@ -53,6 +53,8 @@ MESSAGES: Mapping[int, type[Message]] = MappingProxyType(
 
 KINDS: Mapping[type[Message], int] = MappingProxyType({message: kind for kind, message in MESSAGES.items()})
 
+_PARSERS: dict[int, Callable[[bytes], Event]] = {kind: message.FromString for kind, message in MESSAGES.items()}
+
 
 def encode(event: Event) -> tuple[int, bytes]:
     """The record of an event: (kind, payload). Maps are written in key order, so equal events give equal bytes."""
@@ -65,16 +67,16 @@ def decode(kind: int, payload: bytes) -> Event:
     Raises:
         JournalUnreadable: the kind is unknown here, or the payload does not parse as that kind.
     """
-    message = MESSAGES.get(kind)
-    if message is None:
+    parse = _PARSERS.get(kind)
+    if parse is None:
         raise JournalUnreadable(
             f"record kind {kind} is unknown; kinds 1 to {max(MESSAGES)} are read by this version: "
             "the log was written by a newer Tamiyo, open it with that version"
         )
     try:
-        return message.FromString(payload)
+        return parse(payload)
     except DecodeError as error:
         raise JournalUnreadable(
-            f"{len(payload)} bytes stored as {message.DESCRIPTOR.name} (kind {kind}) do not parse: {error}; "
+            f"{len(payload)} bytes stored as {MESSAGES[kind].DESCRIPTOR.name} (kind {kind}) do not parse: {error}; "
             "the log's checksums hold, so the writer was at fault: keep the directory and report it"
         ) from error

@@ -32,6 +32,7 @@ from tamiyo.core.state import (
     State,
     Unsettled,
     Window,
+    Windows,
 )
 from tamiyo.core.thresholds import Thresholds
 from tamiyo.errors import InvariantViolation, JournalUnreadable
@@ -240,7 +241,7 @@ def _sample(draft: Draft, event: journal.DecisionMade) -> None:
     windows = draft.windows
     hook_ms = event.hook_latency_ms if event.has_hook_latency else None
     sample = Sample(draft.decisions, event.loss_delta, hook_ms, event.critical)
-    draft.windows = replace(windows, samples=(*windows.samples, sample))
+    draft.windows = Windows(windows.open, (*windows.samples, sample), windows.expired)
 
 
 def _open_window(draft: Draft, event: journal.DecisionMade) -> None:
@@ -260,18 +261,17 @@ def _open_window(draft: Draft, event: journal.DecisionMade) -> None:
     place = len(windows.open)  # windows of one length close in the order they open; only another setting differs
     while place and windows.open[place - 1].closes_at > window.closes_at:
         place -= 1
-    draft.windows = replace(windows, open=(*windows.open[:place], window, *windows.open[place:]))
+    draft.windows = Windows((*windows.open[:place], window, *windows.open[place:]), windows.samples, windows.expired)
 
 
 def _window_closed(draft: Draft, _: int, event: journal.WindowClosed) -> None:
-    windows = draft.windows
-    closed = next((window for window in windows.open if window.command_id == event.command_id), None)
-    if closed is None:
-        raise draft.refusal(event, f"no window of command {event.command_id!r} is open")
-    place = windows.open.index(closed)
+    windows, command_id = draft.windows, event.command_id
+    place = next((place for place, window in enumerate(windows.open) if window.command_id == command_id), None)
+    if place is None:
+        raise draft.refusal(event, f"no window of command {command_id!r} is open")
     left = (*windows.open[:place], *windows.open[place + 1 :])
-    first = min((window.opened_at for window in left), default=draft.decisions)
-    draft.windows = replace(windows, open=left, samples=windows.after(first), expired=windows.expired + event.expired)
+    first = min([window.opened_at for window in left], default=draft.decisions)
+    draft.windows = Windows(left, windows.after(first), windows.expired + event.expired)
 
 
 def _apply_edges(draft: Draft, event: journal.DecisionMade | journal.CommitLate | journal.StepPaused) -> None:
