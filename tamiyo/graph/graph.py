@@ -69,6 +69,17 @@ class Graph:
         own = parameters[owners == self.host_blueprint_index].tolist()
         return {f"allowed_param_{names[place]}": float(place in may) for place in own if names[place]}
 
+    def may_set(self, seed: int, parameter: str) -> bool | None:
+        """Whether a seed may set one of the host's parameters, by name; None where that is not known of it."""
+        share = self.value("seed", seed, "allowed_parameters")
+        if share is None or parameter not in self.node_ids["parameter"]:
+            return None
+        parameters, owners = self.edge_index["parameter", "targets", "blueprint"]
+        names = self.node_ids["parameter"]
+        own = [place for place in parameters[owners == self.host_blueprint_index].tolist() if names[place] == parameter]
+        seeds, allowed = self.edge_index["seed", "allowed", "parameter"]
+        return bool(np.isin(allowed[seeds == seed], own).any()) if own else None
+
     def value(self, node_type: str, row: int, feature: str) -> float | None:
         """A feature as it came, unscaled; None where it is absent or not finite."""
         place = column(node_type, feature)

@@ -164,6 +164,7 @@ FEATURES: Mapping[str, tuple[Feature, ...]] = MappingProxyType(
             _plain("alpha_temperature", "metrics[alpha_temperature]"),
             _plain("blend_allowed", "metrics[blend_allowed]"),
             _plain("risk_tolerance", "metrics[risk_tolerance]"),
+            _plain("operation_allowed", "metrics[operation_allowed]"),
             _halved("activity", "metrics[activity]"),
             _halved("success", "metrics[success]"),
             *(

@@ -98,8 +98,13 @@ def plain(value: Any) -> Any:
 
 def differences(found: Any, expected: Any, where: str = "") -> list[str]:
     """Where two of them differ, by more than a last digit of float32."""
-    if isinstance(found, dict) and isinstance(expected, dict) and found.keys() == expected.keys():
-        return [line for key in found for line in differences(found[key], expected[key], f"{where}.{key}")]
+    if isinstance(found, dict) and isinstance(expected, dict):
+        moved = [f"{where}.{key} is new" for key in found.keys() - expected.keys()]
+        moved += [f"{where}.{key} is gone" for key in expected.keys() - found.keys()]
+        shared = [key for key in found if key in expected]
+        return sorted(moved) + [
+            line for key in shared for line in differences(found[key], expected[key], f"{where}.{key}")
+        ]
     if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
         pairs = enumerate(zip(found, expected, strict=True))
         return [line for place, (one, other) in pairs for line in differences(one, other, f"{where}[{place}]")]

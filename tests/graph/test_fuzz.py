@@ -28,7 +28,9 @@ from tamiyo.policy.baseline import BaselinePolicy
 from tamiyo.testing.library import MemoryRecord
 from tamiyo.testing.strategies import hostile_metadata, packets, records
 
-GRAPHS, PARTS = 100_000, 10
+GRAPHS, PARTS = 100_000, 20
+EACH = 3
+"""Packets and libraries of one example; each packet meets each library."""
 IDS = ("run-1", "run-2", "bp-1", "")
 NORMS = st.just(PRIORS) | st.tuples(*(st.builds(Norm, st.floats(), st.floats()) for _ in NORM_INPUTS))
 
@@ -56,15 +58,20 @@ def inputs(draw: st.DrawFn) -> list[BlueprintInput]:
     return found
 
 
-def built(packet: pb.SystemStatePacket, blueprints: list[BlueprintInput], norms: tuple[Norm, ...]) -> None:
-    observation = read_packet(packet.SerializeToString(), Limits())
+def build_all(
+    given_packets: list[pb.SystemStatePacket], libraries: list[list[BlueprintInput]], norms: tuple[Norm, ...]
+) -> None:
+    """A graph of every packet with every library, all by one builder, so that what it keeps is put to the test too."""
     builder = GraphBuilder()
-    keys = builder.registry_keys(observation, blueprints)
-    known = extended(INITIAL, assignments(INITIAL, keys)[0])
-    graph = builder.build(observation, norms=norms, registries=known, blueprints=blueprints)
-    check(graph)
-    if graph.candidates:
-        assert malformation(BaselinePolicy().propose(graph), observation, len(blueprints)) is None
+    for packet in given_packets:
+        observation = read_packet(packet.SerializeToString(), Limits())
+        for blueprints in libraries:
+            keys = builder.registry_keys(observation, blueprints)
+            known = extended(INITIAL, assignments(INITIAL, keys)[0])
+            graph = builder.build(observation, norms=norms, registries=known, blueprints=blueprints)
+            check(graph)
+            if graph.candidates:
+                assert malformation(BaselinePolicy().propose(graph), observation, len(blueprints)) is None
 
 
 def check(graph: Graph) -> None:
@@ -85,17 +92,21 @@ def check(graph: Graph) -> None:
         assert set(graph.allowed_parameters(seed).values()) <= {0.0, 1.0}
 
 
-@settings(max_examples=300)
-@given(packets(), inputs(), NORMS)
+INPUTS = (st.lists(packets(), min_size=EACH, max_size=EACH), st.lists(inputs(), min_size=EACH, max_size=EACH), NORMS)
+
+
+@settings(max_examples=60)
+@given(*INPUTS)
 def test_any_packet_and_any_library_make_a_graph(
-    packet: pb.SystemStatePacket, blueprints: list[BlueprintInput], norms: tuple[Norm, ...]
+    given_packets: list[pb.SystemStatePacket], libraries: list[list[BlueprintInput]], norms: tuple[Norm, ...]
 ) -> None:
-    built(packet, blueprints, norms)
+    build_all(given_packets, libraries, norms)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_hundred_thousand_graphs(part: int) -> None:
     """In parts, each with a seed of its own, so that several processes may share them."""
-    fuzzed = given(packets(), inputs(), NORMS)(built)
-    seeded(part)(settings(max_examples=GRAPHS // PARTS, database=None, phases=[Phase.generate])(fuzzed))()
+    fuzzed = given(*INPUTS)(build_all)
+    examples = GRAPHS // (PARTS * EACH * EACH) + 1
+    seeded(part)(settings(max_examples=examples, database=None, phases=[Phase.generate])(fuzzed))()

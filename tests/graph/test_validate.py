@@ -25,7 +25,7 @@ def broken(graph: Graph) -> list[tuple[str, dict[str, object], str]]:
         (
             "columns",
             {"features": {**features, "seed": features["seed"][:, 1:]}},
-            "seed has 38 feature columns; found 37",
+            "seed has 40 feature columns; found 39",
         ),
         ("rows", {"categories": {**categories, "seed": categories["seed"][1:]}}, "seed has a category row .* found 3"),
         ("nan", {"features": changed(features, "layer", (0, 0), np.nan)}, "layer holds finite features only; found 1"),

@@ -42,7 +42,7 @@ def action(proposal: Proposal) -> int:
 def test_the_baseline_is_a_policy_and_says_which() -> None:
     policy: Policy = BaselinePolicy()
     identity = policy.identity
-    assert (identity.version, identity.architecture, identity.engine) == ("baseline-v1", "rules", "python")
+    assert (identity.version, identity.architecture, identity.engine) == ("baseline-v2", "rules", "python")
     assert identity.checkpoint_digest == ""
 
 
@@ -227,3 +227,96 @@ def test_seeds_take_turns_among_blueprints_of_about_the_same_risk() -> None:
         seeds = [*waiting[:place], seed(pb.SEED_STAGE_DORMANT, age_epochs=99), *waiting[place + 1 :]]
         chosen.append(propose(*seeds, blueprints=offered).blueprint_index)
     assert chosen == [1, 0, 2, 1]
+
+
+def waiting(stage: int, **metrics: float) -> Proposal:
+    return propose(seed(stage, age_epochs=999, metrics=metrics))
+
+
+@pytest.mark.parametrize("stage", DWELL_STEPS)
+def test_a_seed_whose_manager_would_refuse_its_operation_waits(stage: int) -> None:
+    assert action(waiting(stage, operation_allowed=0.0)) == OPTIMIZER
+    assert action(waiting(stage, operation_allowed=1.0)) == SEED
+
+
+def test_a_seed_in_training_waits_for_a_method_of_blending() -> None:
+    refused = {f"blend_allowed_{name}": 0.0 for name in BLENDING_METHODS}
+    assert action(waiting(pb.SEED_STAGE_TRAINING, **refused)) == OPTIMIZER
+    assert action(waiting(pb.SEED_STAGE_TRAINING, **(refused | {"blend_allowed_sigmoid": 1.0}))) == SEED
+
+
+@pytest.mark.parametrize(("allowed", "expected"), [(["alpha"], SEED), (["lr_delta"], OPTIMIZER), ([], OPTIMIZER)])
+def test_a_seed_that_may_not_set_alpha_is_not_grafted(allowed: list[str], expected: int) -> None:
+    parameters = [{"name": "alpha"}, {"name": "lr_delta"}]
+    capabilities = {"allowed_parameters_by_seed_id": {"seed-0": allowed}}
+    own = BlueprintInput(blueprint(HOST, "d-host"), {"parameters": parameters, "capabilities": capabilities})
+    assert action(propose(seed(pb.SEED_STAGE_TRAINING, age_epochs=999), blueprints=(own,))) == expected
+    assert action(propose(seed(pb.SEED_STAGE_SHADOWING, age_epochs=999), blueprints=(own,))) == SEED
+
+
+@pytest.mark.parametrize(("risk", "expected"), [(0.5, SEED), (0.51, OPTIMIZER)])
+def test_a_seed_over_its_tolerance_is_not_made_permanent(risk: float, expected: int) -> None:
+    def bearing(stage: int) -> Proposal:
+        return propose(seed(stage, age_epochs=999, risk_score=risk, metrics={"risk_tolerance": 0.5}))
+
+    assert action(bearing(pb.SEED_STAGE_PROBATIONARY)) == expected
+    assert action(bearing(pb.SEED_STAGE_SHADOWING)) == SEED
+
+
+@pytest.mark.parametrize("stage", sorted(set(DWELL_STEPS) - set(CULLABLE)))
+@pytest.mark.parametrize("risk", [RISK_CULL + 0.01, math.nan])
+def test_a_seed_at_risk_is_not_grown(stage: int, risk: float) -> None:
+    assert action(propose(seed(stage, age_epochs=999, risk_score=risk))) == OPTIMIZER
+
+
+RESTRICTIVE = {SEED: 0, OPTIMIZER: 1, CULL: 1, PAUSE: 2}
+LIVELY = st.builds(
+    lambda stage, risk, age, metrics: seed(stage, risk_score=risk, age_epochs=age, metrics=metrics),
+    st.sampled_from(sorted(DWELL_STEPS)),
+    st.floats(0, 1),
+    st.sampled_from((0, 1, 30, 999)),
+    st.dictionaries(
+        st.sampled_from(("blend_allowed", "operation_allowed", "risk_tolerance", "alpha_steps", "alpha_total_steps")),
+        st.sampled_from((0.0, 0.5, 1.0, 40.0)),
+    ),
+)
+LOSSES = st.floats(0.25, 8)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.lists(LIVELY, min_size=1, max_size=4), LOSSES, LOSSES, st.booleans())
+def test_a_risk_or_a_loss_that_rises_makes_nothing_less_careful(
+    data: st.DataObject, seeds: list[pb.SeedState], loss: float, gradient_norm: float, known: bool
+) -> None:
+    blueprints = (GRAFT,) if known else ()
+    before = propose(*seeds, blueprints=blueprints, training_metrics={"loss": loss, "gradient_norm": gradient_norm})
+    raised = [pb.SeedState.FromString(one.SerializeToString()) for one in seeds]
+    place = data.draw(st.integers(0, len(seeds) - 1))
+    raised[place].risk_score = data.draw(st.floats(raised[place].risk_score, 1))
+    higher = {"loss": data.draw(st.floats(loss, 9)), "gradient_norm": data.draw(st.floats(gradient_norm, 9))}
+    after = propose(*raised, blueprints=blueprints, training_metrics=higher)
+    assert policy_risk_score(after) >= policy_risk_score(before) - 1e-9
+    assert RESTRICTIVE[action(after)] >= RESTRICTIVE[action(before)]
+    assert after.param_deltas[1] <= max(before.param_deltas[1], 0.0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(LIVELY, min_size=1, max_size=4), LOSSES, st.booleans())
+def test_no_operation_is_proposed_that_is_known_to_be_refused(
+    seeds: list[pb.SeedState], loss: float, known: bool
+) -> None:
+    proposal = propose(*seeds, blueprints=(GRAFT,) if known else (), training_metrics={"loss": loss})
+    if action(proposal) != SEED:
+        return
+    chosen = seeds[proposal.seed_index]
+    told = chosen.metrics
+    assert told.get("operation_allowed", 1.0) != 0.0
+    assert chosen.age_epochs >= DWELL_STEPS[chosen.stage] or told["alpha_steps"] >= told["alpha_total_steps"] > 0
+    if chosen.stage in (pb.SEED_STAGE_UNKNOWN, pb.SEED_STAGE_DORMANT):
+        assert proposal.blueprint_index >= 0
+    if chosen.stage == pb.SEED_STAGE_TRAINING:
+        assert told.get("blend_allowed", 1.0) != 0.0
+    if chosen.stage == pb.SEED_STAGE_BLENDING and told.get("alpha_total_steps", 0.0):
+        assert told.get("alpha_steps", 0.0) >= told["alpha_total_steps"]
+    if chosen.stage == pb.SEED_STAGE_PROBATIONARY and "risk_tolerance" in told:
+        assert chosen.risk_score <= told["risk_tolerance"]

@@ -11,7 +11,9 @@
 
 In `metrics`: alpha; channels, of its graft point; alpha_steps (of its blend so far), alpha_total_steps,
 alpha_temperature and alpha_schedule_index once a blend was ordered; risk_tolerance; blend_allowed and, for every
-method, blend_allowed_<method>: 1 when START_GRAFTING would pass the gate now or the seed is blended already, else 0.
+method, blend_allowed_<method>: 1 when START_GRAFTING would pass the gate now or the seed is blended already, else 0;
+operation_allowed: 1 when the operation that the stage calls for would be taken now, else 0, at a stage that calls for
+one.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from tamiyo.core.lifecycle import OPERATION_BY_STAGE
 from tamiyo.core.proposal import BLENDING_METHODS
 from tamiyo.integrations.kasmina.lifecycle import gate
 from tamiyo.integrations.kasmina.slot import SeedSlot, gradient_norm
@@ -67,7 +70,18 @@ def _metrics(manager: SeedManager, slot: SeedSlot) -> dict[str, float]:
         "blend_allowed": allowed,
     }
     metrics.update({f"blend_allowed_{method}": allowed for method in BLENDING_METHODS})
+    operation = OPERATION_BY_STAGE.get(slot.point.stage)
+    if operation is not None:
+        metrics["operation_allowed"] = float(_operation_allowed(manager, slot, operation))
     return metrics | _blend_metrics(slot)
+
+
+def _operation_allowed(manager: SeedManager, slot: SeedSlot, operation: int) -> bool:
+    if manager.breaker_open or (operation == pb.SEED_OP_FOSSILIZE and manager.optimizer is None):
+        return False
+    if operation == pb.SEED_OP_GERMINATE:
+        return bool(manager.blueprints)
+    return not gate(operation, slot.age_steps, blended=slot.blended, pace=manager.settings.pace)
 
 
 def _blend_metrics(slot: SeedSlot) -> dict[str, float]:

@@ -21,7 +21,7 @@ METRIC_NAMES = st.sampled_from(METRICS)
 SEED_METRIC_NAMES = st.sampled_from(
     (
         "alpha", "alpha_steps", "alpha_total_steps", "alpha_schedule_index", "blend_allowed", "blend_allowed_cosine",
-        "risk_tolerance", "activity", "success",
+        "risk_tolerance", "operation_allowed", "activity", "success",
     )
 )  # fmt: skip
 STAGES = (*pb.SeedLifecycleStage.values(), 77)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from kasmina_rig import Rig
 
+from tamiyo.core.lifecycle import OPERATION_BY_STAGE
 from tamiyo.core.limits import Limits
 from tamiyo.core.observation import read_packet
 from tamiyo.core.proposal import BLENDING_METHODS
@@ -28,7 +29,8 @@ def test_an_export_has_the_metrics_of_its_stage(rig, stage):
     rig.bring(stage)
     state = exported(rig)
     assert state.stage == stage
-    assert set(state.metrics) == ALWAYS | (ONCE_BLENDED if stage in BLENDED else set())
+    called_for = {"operation_allowed"} if stage in OPERATION_BY_STAGE else set()
+    assert set(state.metrics) == ALWAYS | called_for | (ONCE_BLENDED if stage in BLENDED else set())
 
 
 def test_exports_come_back_from_a_packet_as_they_were(rig):
