@@ -1,6 +1,7 @@
 """Graphs of fuzzed packets and fuzzed libraries: no exception, no NaN, masks of 0 and 1, indices in range.
 
-A few hundred by default; `pytest -m long tests/graph/test_fuzz.py` builds 100,000.
+A few hundred by default; `pytest -m long tests/graph/test_fuzz.py` builds 100,000. Drawing costs more than building:
+an example draws ten packets and ten libraries, and builds the hundred graphs of every one with every other.
 """
 
 import json
@@ -29,7 +30,7 @@ from tamiyo.testing.library import MemoryRecord
 from tamiyo.testing.strategies import hostile_metadata, packets, records
 
 GRAPHS, PARTS = 100_000, 20
-EACH = 3
+EACH = 10
 """Packets and libraries of one example; each packet meets each library."""
 IDS = ("run-1", "run-2", "bp-1", "")
 NORMS = st.just(PRIORS) | st.tuples(*(st.builds(Norm, st.floats(), st.floats()) for _ in NORM_INPUTS))
@@ -95,7 +96,7 @@ def check(graph: Graph) -> None:
 INPUTS = (st.lists(packets(), min_size=EACH, max_size=EACH), st.lists(inputs(), min_size=EACH, max_size=EACH), NORMS)
 
 
-@settings(max_examples=60)
+@settings(max_examples=6)
 @given(*INPUTS)
 def test_any_packet_and_any_library_make_a_graph(
     given_packets: list[pb.SystemStatePacket], libraries: list[list[BlueprintInput]], norms: tuple[Norm, ...]
