@@ -125,6 +125,9 @@ def identity_message(identity: PolicyIdentity) -> journal.PolicyIdentity:
         architecture=identity.architecture,
         engine=identity.engine,
         checkpoint_digest=identity.checkpoint_digest,
+        compiled=identity.is_compiled,
+        compile_fallbacks=identity.compile_fallbacks,
+        compile_warm_ms=identity.compile_warm_ms,
     )
 
 

@@ -29,12 +29,19 @@ PARAM_DELTAS = 4
 
 @dataclass(frozen=True, slots=True)
 class PolicyIdentity:
-    """Which policy spoke: journaled beside every inference."""
+    """Which policy spoke: journaled beside every inference.
+
+    `is_compiled`: a compiled engine runs it. `compile_fallbacks`: how often it fell back to a slower form since it was
+    loaded. `compile_warm_ms`: what compiling and warming up took.
+    """
 
     version: str
     architecture: str
     engine: str
     checkpoint_digest: str = ""
+    is_compiled: bool = False
+    compile_fallbacks: int = 0
+    compile_warm_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

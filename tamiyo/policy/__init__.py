@@ -4,10 +4,11 @@
     baseline    documented rules over the graph; decides by default; knows no torch
     network     the graph network, on PyTorch Geometric
     hetero      the graph as PyTorch Geometric takes it
+    engine      the same function folded and compiled; what runs by default
     gnn         the network as a policy
     checkpoint  its weights as a file: safetensors with a manifest
 
-Importing this package does not import torch; `network`, `hetero`, `gnn` and `checkpoint` do.
+Importing this package does not import torch; `network`, `hetero`, `engine`, `gnn` and `checkpoint` do.
 """
 
 from tamiyo.policy.protocol import Policy

@@ -7,7 +7,7 @@ The manifest is JSON under `MANIFEST_KEY` in the file's metadata; `tamiyo.policy
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from tamiyo.core.norms import PRIORS, Norm
 from tamiyo.core.proposal import PolicyIdentity
 from tamiyo.core.registries import Registries
 from tamiyo.errors import CheckpointRejected
-from tamiyo.policy.gnn import GnnPolicy
+from tamiyo.policy.engine import build
+from tamiyo.policy.gnn import GnnPolicy, engine_identity
 from tamiyo.policy.legacy import is_legacy, read_legacy
 from tamiyo.policy.manifest import (
     json_object,
@@ -50,7 +51,7 @@ MANIFEST_KEY = "tamiyo_manifest"
 CHECKPOINT_MAX_BYTES = 256 * 2**20
 """More than four times the network there is, whose weights are 54 MiB."""
 UNTRAINED = "untrained"
-ENGINE = f"pyg {PYG_VERSION}, torch {torch.__version__}"
+REFERENCE_ENGINE = f"pyg {PYG_VERSION}, torch {torch.__version__}"
 SEED_MAX = 2**63 - 1
 
 _LENGTH_BYTES = 8
@@ -155,22 +156,28 @@ def parse_checkpoint(data: bytes, path: Path) -> Checkpoint:
     return Checkpoint(path, data, sha256(data).hexdigest(), manifest, held)
 
 
-def load_policy(path: Path, registries: Registries | None = None) -> GnnPolicy:
-    """A policy from a checkpoint, bit for bit the weights that were saved.
+def load_policy(
+    path: Path, registries: Registries | None = None, *, reference: bool = False, bf16: bool = False
+) -> GnnPolicy:
+    """A policy from a checkpoint, bit for bit the weights that were saved, compiled and warmed up.
 
     Args:
         path: the file.
         registries: the live ones, which must begin with those that it was trained on; None asks nothing.
+        reference: leave the engine out: PyTorch Geometric alone computes.
+        bf16: compute large graphs in half precision; nearly all decisions are the same.
 
     Raises:
         CheckpointRejected: the file is missing, damaged, of another architecture or other registries, or its tensors
             do not fit; `reason` says which.
     """
-    return policy_of(read_checkpoint(path), registries)
+    return policy_of(read_checkpoint(path), registries, reference=reference, bf16=bf16)
 
 
-def policy_of(checkpoint: Checkpoint, registries: Registries | None = None) -> GnnPolicy:
-    """A policy from a checkpoint that was read. Raises as `load_policy`."""
+def policy_of(
+    checkpoint: Checkpoint, registries: Registries | None = None, *, reference: bool = False, bf16: bool = False
+) -> GnnPolicy:
+    """A policy from a checkpoint that was read. Takes and raises what `load_policy` does."""
     path = checkpoint.path
     _check_architecture(checkpoint)
     if registries is not None:
@@ -187,8 +194,14 @@ def policy_of(checkpoint: Checkpoint, registries: Registries | None = None) -> G
     known = stamped(str(path), checkpoint.manifest)
     if any(stamp.count for stamp in known.values()):  # else nothing was trained, and any index is as good as another
         network.know_registries({kind: stamp.count for kind, stamp in known.items()})
-    identity = PolicyIdentity(checkpoint.version, ARCHITECTURE_VERSION, ENGINE, checkpoint.digest)
-    return GnnPolicy(network, identity, known)
+    identity = PolicyIdentity(checkpoint.version, ARCHITECTURE_VERSION, REFERENCE_ENGINE, checkpoint.digest)
+    if reference:
+        return GnnPolicy(network, identity, known)
+    built = build(network.eval(), bf16=bf16)
+    identity = replace(identity, compile_warm_ms=built.warm_ms, compile_fallbacks=1)
+    if built.engine is not None:
+        identity = engine_identity(identity, built.engine)
+    return GnnPolicy(network, identity, known, engine=built.engine)
 
 
 def _seeded_network(seed: int) -> TamiyoNetwork:

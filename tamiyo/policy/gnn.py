@@ -1,12 +1,13 @@
 """The network as a policy: logits to probabilities, scores to a selection.
 
-Threads: this module leaves torch's thread count alone, for it is the process's, trainer included. One thread is best
-for the graphs of a step (`torch.set_num_threads(1)` before the first call, where the process is the controller's own).
+Threads: this module leaves torch's thread count alone, for it is the process's, trainer included. The compiled engine
+needs none of it, it runs on the thread that calls; large graphs and the fallbacks use what the process has.
 """
 
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 import torch
@@ -15,11 +16,12 @@ from torch import Tensor
 from tamiyo.core.proposal import PolicyIdentity, Proposal, argmax
 from tamiyo.core.registries import RegistryStamp
 from tamiyo.graph.graph import Graph
+from tamiyo.policy.engine import Engine
 from tamiyo.policy.hetero import to_hetero
 from tamiyo.policy.network import NetworkOutput, TamiyoNetwork
 from tamiyo.policy.protocol import Policy
 
-__all__ = ["BUDGET_RUNS", "GnnPolicy", "measured_budget_ms"]
+__all__ = ["BUDGET_RUNS", "GnnPolicy", "engine_identity", "measured_budget_ms"]
 
 BUDGET_RUNS = 20
 _WARM_UP_RUNS = 3
@@ -31,10 +33,13 @@ class GnnPolicy:
     """A loaded network; `tamiyo.policy.checkpoint.load_policy` makes one.
 
     Args:
-        network: taken over and put into evaluation mode.
+        network: the reference form, taken over and put into evaluation mode.
         identity: which checkpoint speaks.
         registry_stamps: the registries that it was trained on, by kind; a service that opens with it holds its own
             against them.
+        engine: the same network made fast; without one, or where it declines a graph, the reference answers.
+
+    Two calls at a time are safe: what a call writes to is its own.
     """
 
     def __init__(
@@ -42,10 +47,13 @@ class GnnPolicy:
         network: TamiyoNetwork,
         identity: PolicyIdentity,
         registry_stamps: Mapping[str, RegistryStamp] = MappingProxyType({}),
+        *,
+        engine: Engine | None = None,
     ) -> None:
         self.identity = identity
         self.registry_stamps = registry_stamps
         self.network = network.eval()
+        self.engine = engine
 
     def propose(self, graph: Graph) -> Proposal:
         """Run the network once. What is not finite stays so: the caller refuses the proposal and says why.
@@ -59,12 +67,26 @@ class GnnPolicy:
 
     def outputs(self, graph: Graph) -> NetworkOutput:
         """The raw outputs for one graph."""
+        if self.engine is None:
+            return self.reference_outputs(graph)
+        output = self.engine.outputs(graph)
+        if self.engine.fallbacks != self.identity.compile_fallbacks:
+            self.identity = engine_identity(self.identity, self.engine)
+        return self.reference_outputs(graph) if output is None else output
+
+    def reference_outputs(self, graph: Graph) -> NetworkOutput:
+        """The raw outputs as PyTorch Geometric computes them."""
         data = to_hetero(graph)
         with torch.inference_mode():
             output: NetworkOutput = self.network(
                 data.x_dict, data.categories_dict, data.edge_index_dict, data.edge_attr_dict
             )
             return output
+
+
+def engine_identity(identity: PolicyIdentity, engine: Engine) -> PolicyIdentity:
+    """An identity that says what this engine runs on now."""
+    return replace(identity, engine=engine.engine, is_compiled=engine.is_compiled, compile_fallbacks=engine.fallbacks)
 
 
 def proposal_of(output: NetworkOutput, candidates: tuple[int, ...]) -> Proposal:
@@ -90,7 +112,7 @@ def measured_budget_ms(policy: Policy, graph: Graph) -> int:
     """The step budget, in whole milliseconds, that this policy needs on this machine: twice the p95 of 20 runs.
 
     Plain PyTorch Geometric takes tens of milliseconds where the default budget is 5: under that, a step could only
-    ever be answered with a PAUSE. Give it a graph of the size that steps will have.
+    ever be answered with a PAUSE; so could one on a large graph. Give it a graph of the size that steps will have.
     """
     for _ in range(_WARM_UP_RUNS):
         policy.propose(graph)
@@ -107,7 +129,11 @@ def _timed_ns(policy: Policy, graph: Graph) -> int:
 
 def _probabilities(logits: Tensor) -> tuple[float, ...]:
     """Softmax in float64, so that the probabilities add up as closely as doubles can."""
-    return _floats(torch.softmax(logits.double(), dim=-1))
+    values = _floats(logits)
+    most = max(values)
+    raised = [math.exp(value - most) for value in values]
+    total = math.fsum(raised)
+    return tuple(value / total for value in raised)
 
 
 def _floats(values: Tensor) -> tuple[float, ...]:

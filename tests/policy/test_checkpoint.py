@@ -52,7 +52,16 @@ def test_the_identity_names_the_file(checkpoint: Checkpoint, policy: GnnPolicy) 
     assert policy.identity.checkpoint_digest == checkpoint.digest == digest
     assert policy.identity.version == f"gnn-untrained-{digest[:12]}"
     assert policy.identity.architecture == "tamiyo_gnn_v1"
-    assert policy.identity.engine.startswith("pyg ")
+    assert policy.identity.engine.startswith("folded fp32, openvino ")
+    assert (policy.identity.is_compiled, policy.identity.compile_fallbacks) == (True, 0)
+    assert policy.identity.compile_warm_ms > 0
+
+
+def test_the_reference_can_be_asked_for(checkpoint: Checkpoint) -> None:
+    reference = load_policy(checkpoint.path, reference=True)
+    assert reference.engine is None
+    assert reference.identity.engine.startswith("pyg ")
+    assert not reference.identity.is_compiled
 
 
 def test_a_round_trip_is_bit_equal(checkpoint: Checkpoint, policy: GnnPolicy) -> None:

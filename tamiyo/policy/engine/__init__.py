@@ -1,0 +1,20 @@
+"""The network's function, folded and laid out for speed; `tamiyo.policy.network` is the reference.
+
+    fold     the weights, folded in float64: the same function, less than half of it left
+    dense    a small graph as matrices
+    vino     compiled by OpenVINO, on the dense form
+    eager    plain torch, on the dense form
+    sparse   plain torch on edge lists: large graphs
+    raw      what a form returns
+    kept     layouts and plans, by topology
+    probe    a graph to warm up on
+    engine   which form takes a graph, and what happens when one fails
+    loading  folds, compiles, warms up, compares with the reference
+
+docs/network.md explains it and has the figures.
+"""
+
+from tamiyo.policy.engine.engine import Engine
+from tamiyo.policy.engine.loading import Built, build
+
+__all__ = ["Built", "Engine", "build"]

@@ -1,0 +1,78 @@
+"""From a network to its engine, compiled, warmed up, and compared with the reference before anything relies on it."""
+
+import logging
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tamiyo.policy.engine.engine import Engine, Form
+from tamiyo.policy.engine.fold import Folded, fold
+from tamiyo.policy.engine.probe import probe_graph
+from tamiyo.policy.hetero import to_hetero
+from tamiyo.policy.network import NetworkOutput, TamiyoNetwork
+
+__all__ = ["PROBE_TOLERANCE", "WARM_UP_RUNS", "Built", "build"]
+
+PROBE_TOLERANCE = 1e-4
+"""Of the largest output: a hundred times what fp32 in another order brings, and a tenth of what a mistake does."""
+
+WARM_UP_RUNS = 3
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """`engine` is None where the reference has to do; `warm_ms` is what folding, compiling and warming up took."""
+
+    engine: Engine | None
+    warm_ms: float
+
+
+def build(network: TamiyoNetwork, *, bf16: bool = False) -> Built:
+    """Build a network's engine; in `bf16`, large graphs are computed in half precision.
+
+    Whatever the engine cannot do is the reference's, and the log says so once.
+    """
+    started_ns = time.perf_counter_ns()
+    engine: Engine | None = None
+    try:
+        engine = Engine(fold(network), compiled, torch.bfloat16 if bf16 else torch.float32)
+        _compare(engine, network)
+    except (ArithmeticError, ValueError) as error:
+        logger.warning("the network runs as PyTorch Geometric has it, many times slower: %s", error)
+        engine = None
+    return Built(engine, (time.perf_counter_ns() - started_ns) / 1e6)
+
+
+def compiled(folded: Folded) -> Form:
+    """Compile the form for small graphs.
+
+    Raises:
+        ImportError: OpenVINO is not there, or not for this machine.
+        RuntimeError: it cannot compile the network here.
+    """
+    from tamiyo.policy.engine.vino import VinoForm  # noqa: PLC0415  what cannot be imported is a fallback
+
+    return VinoForm(folded)
+
+
+def _compare(engine: Engine, network: TamiyoNetwork) -> None:
+    """Raise ArithmeticError unless the engine says what the reference says."""
+    graph = probe_graph()
+    found = [engine.outputs(graph) for _ in range(WARM_UP_RUNS)][-1]
+    data = to_hetero(graph)
+    with torch.inference_mode():
+        expected: NetworkOutput = network(data.x_dict, data.categories_dict, data.edge_index_dict, data.edge_attr_dict)
+    if found is None:
+        raise ArithmeticError("the engine does not take the graph that it is tried on")
+    for name, ours, theirs in zip(NetworkOutput._fields, found, expected, strict=True):
+        error, most = _largest(ours - theirs), max(1.0, _largest(theirs))
+        if not error <= PROBE_TOLERANCE * most:
+            raise ArithmeticError(f"the engine's {name} differs from the reference's by {error:.3g}")
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.abs().max()) if values.numel() else 0.0
