@@ -54,10 +54,10 @@ def memory_mb() -> float:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))) / 1024
 
 
-def parts(steps: int, directory: Path) -> Iterator[dict[str, Any]]:
-    """Run the steps; figures after each tenth of them."""
+def parts(steps: int, directory: Path, *, window: int = 10) -> Iterator[dict[str, Any]]:
+    """Run the steps, with observation windows of so many decisions; figures after each tenth of them."""
     library = DictLibrary({"bp-1": Record(pb.BlueprintDescriptor(blueprint_id="bp-1", risk=0.1))})
-    settings = Settings(step_timeout_ms=1_000, commit_timeout_ms=1_000, fr_obs_window_epochs=10)
+    settings = Settings(step_timeout_ms=1_000, commit_timeout_ms=1_000, fr_obs_window_epochs=window)
     bus = CountingBus()
     with TamiyoService.open(directory, policy=FixedPolicy(1), urza=library, secret=SECRET, settings=settings) as tamiyo:
         for part in range(PARTS):

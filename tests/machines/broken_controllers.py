@@ -21,6 +21,8 @@ from tamiyo.core import journal_pb2 as pb_journal
 from tamiyo.core.events import KINDS
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.owed import Owed
+from tamiyo.records import JournalUnavailable
 from tamiyo.stages import Stages
 from wal.reader import Reader
 from wal.tail import Tail
@@ -249,6 +251,33 @@ def close_windows_late(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(stages, "decide", late)
 
 
+def say_yes_to_all(patch: pytest.MonkeyPatch) -> None:
+    """What a busy log refuses is said to be taken."""
+    original = Journal.record_aside
+
+    def agreeable(self: Journal, *arguments: Any, **options: Any) -> Any:
+        try:
+            return original(self, *arguments, **options)
+        except JournalUnavailable as unavailable:
+            if unavailable.cause != "timeout_wal":
+                raise
+            return None
+
+    patch.setattr(Journal, "record_aside", agreeable)
+
+
+def blame_nobody(patch: pytest.MonkeyPatch) -> None:
+    """Steps that a busy log refused are no failures of it."""
+    original = Owed.unrecorded
+
+    def lenient(self: Owed, *arguments: Any) -> pb_journal.StepsUnrecorded:
+        told = original(self, *arguments)
+        told.timed_out = 0
+        return told
+
+    patch.setattr(Owed, "unrecorded", lenient)
+
+
 BREAKERS = ("breakers move by their table", "a breaker moves", "while a breaker is open")
 SURVIVAL = ("what was acknowledged survives", "no step is recorded")
 VARIANTS = {
@@ -273,5 +302,7 @@ VARIANTS = {
     "refused reports taken for published": Variant(lose_refused_reports, ("what is issued",)),
     "riders forgotten": Variant(forget_riders, (*SURVIVAL, "what is issued")),
     "a superseding PAUSE never told": Variant(forget_the_owed, ("the log is told",)),
+    "a busy log that says yes": Variant(say_yes_to_all, ("what waits for a disk", *SURVIVAL)),
+    "a busy log that nobody blames": Variant(blame_nobody, ("a busy log",)),
     "windows that close late": Variant(close_windows_late, ("every decision follows",)),
 }

@@ -232,6 +232,12 @@ class ControllerMachine(RuleBasedStateMachine):
             self.subject.answer(packet.SerializeToString())
         self._cause(self.world.release_disk, packet)
 
+    @rule(steps=st.integers(1, 4), packet=PACKETS)
+    def log_is_busy(self, steps: int, packet: pb.SystemStatePacket) -> None:
+        """The disk hangs, and so much is said meanwhile that the log takes no more; some steps later it is back."""
+        self._troubled = True
+        self.subject.crowd(packet.SerializeToString(), steps=steps)
+
     @rule(kind=st.sampled_from(("fail", "hang", "heal")))
     def bus_trouble(self, kind: str) -> None:
         """The bus fails, hangs, or comes back."""

@@ -54,7 +54,8 @@ class DecisionBook:
     `commands` are the decided commands in unsigned bytes by id, `superseded` the ids of those whose commit was late,
     `released` the ids of the safe PAUSEs that the log tells of; `reports` the field reports' bytes by id, `dropped`
     the ids of those that are published no more; `directives` the operators' reasons, `deliveries` (id, outcome),
-    `decided` (step LSN, command id) in order.
+    `decided` (step LSN, command id) in order; `unrecorded` the steps that no record was taken of, `timed_out` those of
+    them that the log was too busy for.
     """
 
     def __init__(self, breakers: BreakerBook) -> None:
@@ -73,6 +74,8 @@ class DecisionBook:
         self.deliveries: set[tuple[str, str]] = set()
         self.dropped: set[str] = set()
         self.decided: list[tuple[int, str]] = []
+        self.unrecorded = 0
+        self.timed_out = 0
 
     def take(self, lsn: int, event: Event) -> None:
         """One more event; the breakers' book has it already."""
@@ -92,6 +95,9 @@ class DecisionBook:
             self.directives.add(event.reason)
         elif isinstance(event, journal.CommandDelivered):
             self.deliveries.add((event.command_id, event.outcome))
+        elif isinstance(event, journal.StepsUnrecorded):
+            self.unrecorded += event.count
+            self.timed_out += event.timed_out
         elif isinstance(event, journal.FieldReportsDropped):
             self.dropped.update(event.report_ids)
         elif isinstance(event, journal.FieldReportIssued):

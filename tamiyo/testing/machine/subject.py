@@ -21,6 +21,8 @@ __all__ = ["Subject"]
 SURVIVES = "what was acknowledged survives"
 SIGNALS = tuple(CHAINS)
 WHOLE = ("intact", "torn")  # what is torn was never acknowledged
+QUEUED_MAX = 1_024
+"""Batches that wait for the disk at a time, at most."""
 RECOVERY_STEPS = 6
 RECOVERY_PAUSE_S = 1.5
 RETRY_PAUSE_S = 10.0
@@ -131,6 +133,43 @@ class Subject:
         if durable:
             self.directed.add(reason)
         self.settle()
+
+    def crowd(self, data: bytes, *, steps: int) -> None:
+        """Say so much while the disk hangs that the log is busy, take some steps, and let it go on.
+
+        Of a log that was well and lives on, all that it took is there afterwards, and it is told what it refused.
+        """
+        log, book = self.service.log, self.shadow.decisions
+        well = self.service.journal.refusal() is None and not self.world.disk.hanging
+        well = well and self.service.state.steps_received == self.answered
+        unrecorded, timed_out = book.unrecorded, book.timed_out
+        self.world.disk.hang("pwrite")
+        taken = self._say_until_refused()
+        reasons = [self._answer(data).annotations["risk_reason"] for _ in range(steps)]
+        self.world.release_disk()
+        self.settle()
+        told = self.answer(data).command_id in self.acknowledged
+        if not (well and told and self.service.log is log and log.failure is None):
+            return
+        law = "a busy log keeps what it took, and is told of what it refused"
+        require(taken <= book.directives, law, taken - book.directives)
+        refused = book.unrecorded - unrecorded
+        require(refused == steps, law, f"{steps} steps were refused ({reasons}), and {refused} told of")
+        late = reasons.count("timeout_wal")
+        require(book.timed_out - timed_out == late, law, f"{late} steps timed out ({reasons})")
+
+    def _say_until_refused(self) -> set[str]:
+        """An operator says so much that the log is busy: the reasons that it took."""
+        taken = set[str]()
+        for _ in range(QUEUED_MAX + 1):
+            self._asked += 1
+            reason = f"reason {self._asked}"
+            try:
+                self.service.direct("conservative_off", operator="ada", reason=reason, timeout_s=0.0)
+            except NotRecorded:
+                return taken
+            taken.add(reason)
+        raise LawBroken("what waits for a disk that hangs is bounded", f"{len(taken)} directives were taken")
 
     def deliver(self, outcome: str, *, flush: bool) -> None:
         """Somebody says what became of the last command that was given out."""
