@@ -34,10 +34,10 @@ def field_report(
     report = _shell(command, inputs.observation.training_run_id, inputs.policy_version, reason)
     report.outcome = outcome_of(command, reason)  # type: ignore[assignment]  # a Leyline value
     report.seed_id, report.blueprint_id = seed_id, blueprint_id
-    metrics = report.metrics
+    metrics, timings = report.metrics, inputs.timings
     metrics["loss_delta"] = loss_delta
-    metrics["graph_ms"] = inputs.timings.graph_ns / 1e6
-    metrics["inference_ms"] = inputs.timings.inference_ns / 1e6
+    metrics["graph_ms"] = timings.graph_ns / 1e6
+    metrics["inference_ms"] = timings.inference_ns / 1e6
     if named is not None:
         metrics["blueprint_risk"] = named.risk
     choice = inputs.choice

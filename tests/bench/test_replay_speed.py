@@ -1,7 +1,8 @@
 """What a log costs to read again: `pytest tests/bench/test_replay_speed.py --benchmark-only`. Never asserted.
 
 The log is that of `test_long_run.py`: four seeds, every step delivered, and published every thousand steps; without
-observation windows (the default) and with windows of ten decisions. `steps_per_second` is of the median round's CPU time.
+observation windows (the default) and with windows of ten decisions. `steps_per_second` is of the CPU time of the median
+round.
 """
 
 import collections

@@ -11,7 +11,7 @@ def histories(broken: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
     broken.break_it(monkeypatch)
     run_controller_machine(
         open_controller,
-        max_examples=100,
+        max_examples=200,
         step_count=20,
         derandomize=True,
         database=None,
