@@ -8,6 +8,7 @@ from typing import Any, ClassVar, get_args
 
 import wal
 from tamiyo.audit.differences import Difference, differences
+from tamiyo.audit.found import Divergence, Replay
 from tamiyo.audit.memory import States, Unpublished
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import base_of, read_base
@@ -45,44 +46,6 @@ Derived = (
 """What only ever follows from something else."""
 PROGRESS_EVERY = 1_000
 SINCE_MAX = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Divergence:
-    """The first place where the record is not what follows from it."""
-
-    lsn: int
-    step_index: int
-    what: str
-    differences: tuple[Difference, ...] = ()
-    state_digest_before: str = ""
-
-    def __str__(self) -> str:
-        """In words, the fields one a line."""
-        lines = [f"LSN {self.lsn}, step {self.step_index}: {self.what}"]
-        lines += [f"  {difference}" for difference in self.differences]
-        return "\n".join(lines)
-
-
-@dataclass(slots=True)
-class Replay:
-    """What a replay found. `decisions` counts those recomputed; `encoding_differs` those equal in other bytes.
-
-    `begun_lsn` is that of the base it began with, 0 where it began with the log. `digests` counts recorded states that
-    are the same here, `digests_skipped` those of another version or too far back to compare; `redacted` reports whose
-    payload was taken out, and which follow from their decisions.
-    """
-
-    state: State = field(default_factory=State)
-    decisions: int = 0
-    late_commits: int = 0
-    encoding_differs: int = 0
-    fingerprints: dict[str, int] = field(default_factory=dict)
-    divergence: Divergence | None = None
-    begun_lsn: int = 0
-    digests: int = 0
-    digests_skipped: int = 0
-    redacted: int = 0
 
 
 @dataclass(slots=True)

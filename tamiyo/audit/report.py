@@ -1,6 +1,6 @@
 """The audit of a directory, and how it reads."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -132,8 +132,12 @@ def _replayed(path: Path, first_lsn: int, progress: Callable[[int], None] | None
 
 
 def _base_past(path: Path, missing_lsn: int) -> journal.StateBase:
-    """The first base that needs nothing up to `missing_lsn`. Raises JournalUnreadable where there is none."""
-    for entry in wal.read(path, None):
+    """The first base that needs nothing up to `missing_lsn`. Raises JournalUnreadable where there is none.
+
+    It stands after what it needs, so the log is read from there on: a log of many bases is read through about twice,
+    however many of them are passed over.
+    """
+    for entry in _records_past(path, missing_lsn):
         if entry.kind == KINDS[journal.StateBase]:
             base = event_of(entry)
             if isinstance(base, journal.StateBase) and base.needs_lsn > missing_lsn:
@@ -142,6 +146,14 @@ def _base_past(path: Path, missing_lsn: int) -> journal.StateBase:
         f"records up to LSN {missing_lsn} were taken out (pruned or redacted), and no StateBase after them says what "
         "they came to: decisions cannot be recomputed without the archive of the retention run"
     )
+
+
+def _records_past(path: Path, lsn: int) -> Iterator[wal.Entry]:
+    """The records after an LSN; where a writer prunes meanwhile, all that are left."""
+    try:
+        yield from wal.read(path, lsn)
+    except wal.Trimmed:
+        yield from wal.read(path, None)
 
 
 INTEGRITY: Mapping[str, str] = MappingProxyType(

@@ -13,11 +13,15 @@ _GOOD = frozenset({breakers.SUCCESS, breakers.REQUEST})
 """What changes nothing where all is well, which is nearly always."""
 
 
+def _outcome(name: str, *, succeeded: bool) -> bytes:
+    outcome = journal.BreakerOutcome(breaker=name, succeeded=succeeded)
+    return journal.DecisionMade(outcomes=[outcome]).SerializeToString()
+
+
 _OUTCOMES = {
-    succeeded: {name: journal.BreakerOutcome(breaker=name, succeeded=succeeded) for name in breakers.BREAKERS}
-    for succeeded in (True, False)
+    succeeded: {name: _outcome(name, succeeded=succeeded) for name in breakers.BREAKERS} for succeeded in (True, False)
 }
-"""The messages are shared: they are copied into records, and never written to."""
+"""Each as the bytes of a decision that has nothing else, to be merged into a step's: faster than copying messages."""
 
 
 class Ledger:
@@ -30,7 +34,7 @@ class Ledger:
         self.records = records
         self.thresholds = thresholds
         self.step_lsn = step_lsn
-        self.outcomes: list[journal.BreakerOutcome] = []
+        self.outcomes: list[bytes] = []
         self.trials: list[journal.BreakerMoved] = []
         self.moves: list[journal.BreakerMoved] = []
 

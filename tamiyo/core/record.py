@@ -45,14 +45,14 @@ def decision_made(
         event_time_ns=inputs.event_time_ns,
         command=command,
         risk_reason=reason,
-        outcomes=ledger.outcomes,
         timings=inputs.timings,
         clean=clean,
         training_run_id=observation.training_run_id,
     )
-    for triggered in rows:
-        row = triggered.row
-        made.rows.append(_row_message(row.reason, row.level, row.priority, row.asks, triggered.readings))
+    parts = ledger.outcomes
+    if rows:
+        parts = [*parts, *(_row_part(t.row.reason, t.row.level, t.row.priority, t.row.asks, t.readings) for t in rows)]
+    made.MergeFromString(b"".join(parts))
     loss = finite_validation_loss(observation)
     if named is not None:
         made.blueprint_digest = named.digest
@@ -87,11 +87,9 @@ def _explain(
 
 
 @lru_cache(maxsize=ROWS_REMEMBERED)
-def _row_message(
-    reason: str, level: int, priority: int, effect: str, readings: tuple[Reading, ...]
-) -> journal.TriggeredRow:
-    """One row as it is journaled. The message is shared: it is copied into records, and never written to."""
+def _row_part(reason: str, level: int, priority: int, effect: str, readings: tuple[Reading, ...]) -> bytes:
+    """One row as it is journaled: the bytes of a record that has nothing else, to be merged into the step's."""
     row = journal.TriggeredRow(reason=reason, level=level, priority=priority, effect=effect)
     for signal, value, comparison, threshold in readings:
         row.readings.add(signal=signal, value=value, comparison=comparison, threshold=threshold)
-    return row
+    return journal.DecisionMade(rows=[row]).SerializeToString()

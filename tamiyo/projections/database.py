@@ -28,6 +28,7 @@ __all__ = [
     "set_aside",
     "sqlite_engine",
     "translated",
+    "wal_reset_advice",
     "warn_of_wal_reset_bug",
     "writing",
 ]
@@ -74,15 +75,18 @@ def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
     return (3, 7, 0) <= version < (3, 51, 3)
 
 
-def warn_of_wal_reset_bug() -> str:
-    """What to know and do about the SQLite that is linked here, "" where it is sound; logged once in a process."""
+def wal_reset_advice() -> str:
+    """What to know and do about the SQLite that is linked here, "" where it is sound. Whoever asks tells it."""
     if not has_wal_reset_bug(sqlite3.sqlite_version_info[:3]):
         return ""
-    advice = WAL_RESET_ADVICE.format(version=sqlite3.sqlite_version)
-    if not _warned:
-        _warned.append(True)
+    _warned.append(True)
+    return WAL_RESET_ADVICE.format(version=sqlite3.sqlite_version)
+
+
+def warn_of_wal_reset_bug() -> None:
+    """Log what is to be known about the SQLite that is linked here, unless this process was told before."""
+    if not _warned and (advice := wal_reset_advice()):
         logger.warning("%s", advice)
-    return advice
 
 
 def path_of(engine: Engine) -> Path | None:

@@ -101,7 +101,7 @@ def diagnose(directory: Path | str, log: LogSource | None = None) -> Diagnosis:
 
 def _diagnosed(path: Path, log: LogSource) -> Diagnosis:
     diagnosis = Diagnosis()
-    advice = database.warn_of_wal_reset_bug()
+    advice = database.wal_reset_advice()
     if advice:
         diagnosis.notes.append(advice)
     with closing(_Copy(path)) as copy:

@@ -1,11 +1,15 @@
 """An audit of a log whose beginning is gone: from a base on it finds what an audit of the whole log finds."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rig import packet, proposal
 
 import wal
-from tamiyo.audit import replay
+from tamiyo.audit import replay, report
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import KINDS, decode, encode
 from tamiyo.errors import RecordRedacted
@@ -50,8 +54,6 @@ def test_reports_that_were_taken_out_follow_from_their_decisions(history: Histor
 
 
 def one_step() -> History:
-    from rig import packet, proposal
-
     history = History()
     history.step(packet(), proposal())
     return history
@@ -111,3 +113,25 @@ def test_a_digest_of_another_version_is_passed_over_and_counted() -> None:
     taken.digest = "1:" + "0" * 64
     found = replay(spoiled(history, taken))
     assert (found.divergence, found.digests, found.digests_skipped) == (None, 0, 1)
+
+
+def test_however_many_bases_are_passed_over_the_log_is_read_about_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    history = one_step()
+    for _ in range(40):
+        history.base()
+        history.step(packet(), proposal())
+    entries = history.entries()
+    gone = without(entries[: len(entries) * 3 // 4], KINDS[journal.StepReceived])
+    left, served = [*gone, *entries[len(gone) :]], list[int]()
+
+    def read(_: Path, after: int | None = 0) -> Iterator[wal.Entry]:
+        for entry in left[after or 0 :]:
+            served.append(entry.lsn)
+            yield entry
+
+    monkeypatch.setattr(wal, "read", read)
+    found = report._replayed(Path("log"), 1, None)
+    assert found.divergence is None, str(found.divergence)
+    assert found.state.digest() == history.state.digest()
+    assert found.begun_lsn > len(gone), "it began with the first base past what is gone"
+    assert len(served) < 3 * len(left)

@@ -234,10 +234,12 @@ def test_a_damaged_log_is_a_clear_error(directory):
     assert "cannot be held against its log" in result.output
 
 
-def test_a_linked_sqlite_with_the_wal_reset_bug_is_noted_and_no_difference(directory, monkeypatch):
+def test_a_linked_sqlite_with_the_wal_reset_bug_is_noted_once_and_no_difference(directory, monkeypatch, caplog):
+    monkeypatch.setattr(database, "_warned", [])
     monkeypatch.setattr(database.sqlite3, "sqlite_version_info", (3, 50, 6))
     result = doctor(directory)
     assert result.exit_code == 0
     assert "note: SQLite" in result.stdout
+    assert not [record for record in caplog.records if "SQLite" in record.getMessage()], "and not logged as well"
     monkeypatch.setattr(database.sqlite3, "sqlite_version_info", (3, 50, 7))
     assert "note:" not in doctor(directory).stdout
