@@ -10,18 +10,17 @@ import wal
 from tamiyo.audit.differences import Difference, differences
 from tamiyo.audit.found import Divergence, Replay
 from tamiyo.audit.memory import States, Unpublished
+from tamiyo.audit.outside import Idle, following
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import base_of, read_base
 from tamiyo.core.behaviour import retired
 from tamiyo.core.blueprint import content_digest
-from tamiyo.core.decide import blueprint_observed, decide, log_trial, pause_released
-from tamiyo.core.directives import command_delivered, operator_directed
+from tamiyo.core.decide import decide, pause_released
 from tamiyo.core.events import MESSAGES, Event, encode
 from tamiyo.core.evolve import Fold
 from tamiyo.core.inputs import Inference, Inputs, MetadataFault, require_fit, step_inputs
 from tamiyo.core.limits import UNLIMITED
 from tamiyo.core.observation import read_packet
-from tamiyo.core.outbox import DueReport, publish_attempted, telemetry_drained
 from tamiyo.core.state import State
 from tamiyo.errors import InvariantViolation, JournalUnreadable
 from tamiyo.stored import event_of
@@ -29,15 +28,6 @@ from tamiyo.stored import event_of
 __all__ = ["Auditor", "Divergence", "Replay", "replay"]
 
 Observed = journal.GraphObserved | Inference | MetadataFault
-Idle = (
-    journal.BlueprintObserved
-    | journal.StepsUnrecorded
-    | journal.OperatorDirected
-    | journal.CommandDelivered
-    | journal.PublishAttempted
-    | journal.TelemetryDrained
-)
-"""What happens outside a step, and may bring something about."""
 LookedBack = journal.StateBase | journal.SnapshotTaken | journal.RetentionCompleted
 """What is said of a state that was."""
 Derived = (
@@ -51,6 +41,7 @@ SINCE_MAX = 64
 @dataclass(slots=True)
 class _OpenStep:
     received: journal.StepReceived
+    policy_version: str  # that was in force when it arrived
     observed: list[Event] = field(default_factory=list)
     early: list[tuple[int, Event]] = field(default_factory=list)  # moves that stand before the decision
     state_before: State | None = None
@@ -102,9 +93,9 @@ class Auditor:
         self._reports.known_from_lsn = min(self._reports.known_from_lsn, lsn)
         unsettled = 0 if state.unsettled is None else state.unsettled.step_lsn
         if isinstance(event, journal.StepReceived) and lsn == state.last_lsn:
-            self._open[lsn] = _OpenStep(event)
+            self._open[lsn] = _OpenStep(event, state.policy_version)
         elif isinstance(event, journal.StepReceived) and lsn == unsettled:
-            self._decided = {lsn: _OpenStep(event)}
+            self._decided = {lsn: _OpenStep(event, state.policy_version)}
         elif isinstance(event, journal.DecisionMade) and event.step_lsn in self._decided:
             self._decided[event.step_lsn].decision_lsn = lsn
         if lsn > state.outbox.reports_lsn and isinstance(event, journal.FieldReportIssued | journal.CommitLate):
@@ -175,7 +166,7 @@ class Auditor:
                 check(self, lsn, event)
 
     def _check_arrival(self, lsn: int, event: journal.StepReceived) -> None:
-        self._open[lsn] = _OpenStep(event)
+        self._open[lsn] = _OpenStep(event, self._fold.standing.policy_version)
 
     def _check_names(self, lsn: int, _: journal.RegistryAssigned) -> None:
         if not any(step.observed for step in self._open.values()):
@@ -248,7 +239,7 @@ class Auditor:
         if wrong is not None:
             self._diverge(lsn, 0, wrong)
             return
-        expected = self._following(before, event)
+        expected = following(before, event, self._idle_moves)
         actual = [*self._idle_moves, (lsn, event)]
         self._idle_moves = []
         self._awaited.extend(expected)
@@ -265,36 +256,6 @@ class Auditor:
             return self._reports.fault_of(event)
         return None
 
-    def _following(self, before: State, event: Idle) -> tuple[Event, ...]:
-        """The whole batch that an event from outside stands in."""
-        if isinstance(event, journal.BlueprintObserved):
-            return blueprint_observed(before, event)
-        if isinstance(event, journal.StepsUnrecorded):
-            failures = [move.event_time_ns for _, move in self._idle_moves if move.cause == "writer_failed"]
-            return log_trial(before, event, writer_failed_at_ns=failures[0] if failures else None)
-        if isinstance(event, journal.OperatorDirected):
-            return operator_directed(
-                before,
-                event.directive,
-                operator=event.operator,
-                reason=event.reason,
-                now_ns=event.event_time_ns,
-                request_id=event.request_id,
-            )
-        if isinstance(event, journal.CommandDelivered):
-            return command_delivered(event.command_id, event.outcome, event.detail, now_ns=event.event_time_ns)
-        if isinstance(event, journal.TelemetryDrained):
-            return telemetry_drained(
-                before, through_lsn=event.through_lsn, packets=event.packets, now_ns=event.event_time_ns
-            )
-        reports = [
-            DueReport(report_lsn, report_id, event.attempt)
-            for report_lsn, report_id in zip(event.report_lsns, event.report_ids, strict=False)
-        ]
-        return publish_attempted(
-            before, reports, succeeded=event.succeeded, cause=event.cause, now_ns=event.event_time_ns
-        )
-
     def _check_decision(self, lsn: int, event: journal.DecisionMade) -> None:
         step = self._open.pop(event.step_lsn, None)
         if step is None:
@@ -305,7 +266,7 @@ class Auditor:
                 event.step_lsn, step.received, step.observed, event_time_ns=event.event_time_ns, timings=event.timings
             )
             require_fit(inputs)
-            self._require_known(inputs)
+            self._require_known(inputs, step.policy_version)
         except ValueError as error:
             self._diverge(lsn, step.received.step_index, f"the decision cannot be recomputed: {error}")
             return
@@ -317,7 +278,7 @@ class Auditor:
             if self._awaited and self._found.divergence is None:
                 self._compare(early_lsn, self._awaited.popleft(), early)
 
-    def _require_known(self, inputs: Inputs) -> None:
+    def _require_known(self, inputs: Inputs, in_force: str) -> None:
         """What the step says it used must be what the log holds. Raises ValueError."""
         strange = [
             used.blueprint_id for used in inputs.graph.blueprints if used.digest and used.digest not in self._digests
@@ -325,8 +286,8 @@ class Auditor:
         if strange:
             raise ValueError(f"the graph used versions that were never observed, of {', '.join(strange)}")
         version = inputs.policy_version
-        if version != self._fold.standing.policy_version:
-            raise ValueError(f"policy {version!r} answered, and {self._fold.standing.policy_version!r} is in force")
+        if version != in_force:
+            raise ValueError(f"policy {version!r} answered, and {in_force!r} is in force")
 
     def _check_late(self, lsn: int, event: journal.CommitLate | journal.StepPaused) -> None:
         """The safe PAUSE that was released is a pure function of the packet and the cause."""

@@ -23,8 +23,10 @@ from tamiyo.core.state import (
     Condition,
     Conservative,
     Deliveries,
+    InstalledPolicy,
     ObservedBlueprint,
     Outbox,
+    Policies,
     Retry,
     Sample,
     State,
@@ -153,6 +155,7 @@ def state_message(state: State, pace: Pace = without_rest) -> journal.BaseState:
     _write_windows(message.windows, state.windows, pace)
     _write_outbox(message, state, pace)
     _write_names(message, state, pace)
+    _write_policies(message, state.policies)
     return message
 
 
@@ -259,6 +262,16 @@ def _write_names(message: journal.BaseState, state: State, pace: Pace) -> None:
     )
 
 
+def _write_policies(message: journal.BaseState, policies: Policies) -> None:
+    message.policies.issued_unix_ns = policies.issued_unix_ns
+    message.policies.proposals_left, message.policies.failures = policies.proposals_left, policies.failures
+    for name in ("current", "previous"):
+        held: InstalledPolicy | None = getattr(policies, name)
+        if held is not None:
+            written = journal.BaseInstalledPolicy(**{part: getattr(held, part) for part in held.__slots__})
+            getattr(message.policies, name).CopyFrom(written)
+
+
 def _blueprint_message(blueprint_id: str, seen: ObservedBlueprint) -> journal.BaseBlueprint:
     message = journal.BaseBlueprint(
         blueprint_id=blueprint_id,
@@ -315,6 +328,7 @@ def state_of(message: journal.BaseState) -> State:
             layouts=MappingProxyType({held.lsn: read_layout(held.layout) for held in message.layouts}),
             blueprints=MappingProxyType({held.blueprint_id: _observed(held) for held in message.blueprints}),
             seed_blueprints=MappingProxyType({held.seed_id: held.blueprint_id for held in message.seed_blueprints}),
+            policies=_policies(message.policies),
         )
     except (KeyError, ValueError) as error:
         raise JournalUnreadable(
@@ -370,6 +384,19 @@ def _outbox(message: journal.BaseOutbox) -> Outbox:
     retries = {held.report_id: Retry(held.report_lsn, held.attempts, held.due_ns) for held in message.retries}
     counters = ("telemetry_lsn", "reports_lsn", "published", "retried", "dropped", "superseded")
     return Outbox(**{name: getattr(message, name) for name in counters}, retries=MappingProxyType(retries))
+
+
+def _policies(message: journal.BasePolicies) -> Policies:
+    held = {
+        name: InstalledPolicy(**_fields(getattr(message, name), InstalledPolicy)) if message.HasField(name) else None
+        for name in ("current", "previous")
+    }
+    return Policies(
+        **held,
+        issued_unix_ns=message.issued_unix_ns,
+        proposals_left=message.proposals_left,
+        failures=message.failures,
+    )
 
 
 def _registered(message: journal.BaseState) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from tamiyo.core import breakers
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.draft import Draft
 from tamiyo.core.outbox import backoff_ns
-from tamiyo.core.state import DIRECTIVES_MAX, RETRIES_MAX, UNDELIVERED_MAX, Deliveries, Retry
+from tamiyo.core.state import RETRIES_MAX, UNDELIVERED_MAX, Deliveries, Retry
 
 __all__ = [
     "await_delivery",
@@ -34,7 +34,7 @@ def operator_directed(draft: Draft, _: int, event: journal.OperatorDirected) -> 
     if event.request_id:
         if event.request_id in draft.directives:
             raise draft.refusal(event, f"request {event.request_id} was taken up before")
-        draft.directives = (*draft.directives, event.request_id)[-DIRECTIVES_MAX:]
+        draft.note_request(event.request_id)
     holder = event.operator if event.directive == "conservative_on" else ""
     draft.conservative = replace(draft.conservative, operator=holder)
     draft.advance(event.event_time_ns)

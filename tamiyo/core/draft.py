@@ -17,12 +17,14 @@ from tamiyo.core.options import Options
 from tamiyo.core.registries import Registries
 from tamiyo.core.signals import LossMemory
 from tamiyo.core.state import (
+    DIRECTIVES_MAX,
     Condition,
     Conservative,
     Deliveries,
     Derived,
     ObservedBlueprint,
     Outbox,
+    Policies,
     State,
     Unsettled,
     Windows,
@@ -66,6 +68,7 @@ class Draft(Derived):
     layouts: Mapping[int, GraphLayout]
     blueprints: Mapping[str, ObservedBlueprint]
     seed_blueprints: Mapping[str, str]
+    policies: Policies
     _own: set[str]
 
     __slots__ = ("__dict__", "_own")
@@ -108,6 +111,11 @@ class Draft(Derived):
     def advance(self, event_time_ns: int) -> None:
         """Event time never goes back."""
         self.event_time_ns = max(self.event_time_ns, event_time_ns)
+
+    def note_request(self, request_id: str) -> None:
+        """A request was taken up, and none with its id will be again; "" stands for none."""
+        if request_id:
+            self.directives = (*self.directives, request_id)[-DIRECTIVES_MAX:]
 
     def remember(self, name: str, key: object, value: object, most: int) -> None:
         """Put `key` into the mapping `name` as its newest; the oldest goes when there are more than `most`."""

@@ -48,6 +48,10 @@ MESSAGES: Mapping[int, type[Message]] = MappingProxyType(
         27: journal.SnapshotTaken,
         28: journal.RetentionPlanned,
         29: journal.RetentionCompleted,
+        30: journal.PolicyInstalled,
+        31: journal.PolicyRejected,
+        32: journal.PolicyRolledBack,
+        33: journal.RegistryImported,
     }
 )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from tamiyo.core import between, breakers, norms
+from tamiyo.core import between, breakers, norms, policies
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.behaviour import EXPLAINED, unknown
 from tamiyo.core.blueprint import read_blueprint
@@ -381,9 +381,9 @@ FOLDS: Mapping[type[Event], Callable[[Draft, int, Any], None]] = MappingProxyTyp
         journal.BlueprintObserved: _blueprint_observed,
         journal.MetadataTimedOut: _unchanged,
         journal.MetadataFailed: _unchanged,
-        journal.InferenceObserved: _unchanged,
+        journal.InferenceObserved: policies.inference_observed,
         journal.InferenceTimedOut: _unchanged,
-        journal.InferenceFailed: _unchanged,
+        journal.InferenceFailed: policies.inference_failed,
         journal.InferenceSkipped: _unchanged,
         journal.RegistryAssigned: _registry_assigned,
         journal.DecisionMade: _decision_made,
@@ -404,6 +404,10 @@ FOLDS: Mapping[type[Event], Callable[[Draft, int, Any], None]] = MappingProxyTyp
         journal.SnapshotTaken: _looked_back,
         journal.RetentionPlanned: _retention,
         journal.RetentionCompleted: _retention,
+        journal.PolicyInstalled: policies.policy_installed,
+        journal.PolicyRejected: policies.policy_rejected,
+        journal.PolicyRolledBack: policies.policy_rolled_back,
+        journal.RegistryImported: policies.registry_imported,
     }
 )
 """The handler of each event; a message without one cannot be logged."""

@@ -607,7 +607,7 @@ class KeptContent(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class BaseState(_message.Message):
-    __slots__ = ("last_lsn", "event_time_ns", "thresholds", "options", "log_id", "metadata_budget_ms", "behaviour_flags", "policy_version", "steps_received", "steps_unrecorded", "decisions", "commits_late", "unsettled", "unsettled_report_lsn", "undecided", "loss", "norms", "breakers", "conservative", "conditions", "windows", "reports_issued", "outbox", "undelivered", "deliveries", "directives", "registries", "layouts", "blueprints", "seed_blueprints")
+    __slots__ = ("last_lsn", "event_time_ns", "thresholds", "options", "log_id", "metadata_budget_ms", "behaviour_flags", "policy_version", "steps_received", "steps_unrecorded", "decisions", "commits_late", "unsettled", "unsettled_report_lsn", "undecided", "loss", "norms", "breakers", "conservative", "conditions", "windows", "reports_issued", "outbox", "undelivered", "deliveries", "directives", "registries", "layouts", "blueprints", "seed_blueprints", "policies")
     class ThresholdsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -645,6 +645,7 @@ class BaseState(_message.Message):
     LAYOUTS_FIELD_NUMBER: _ClassVar[int]
     BLUEPRINTS_FIELD_NUMBER: _ClassVar[int]
     SEED_BLUEPRINTS_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
     last_lsn: int
     event_time_ns: int
     thresholds: _containers.ScalarMap[str, float]
@@ -675,7 +676,8 @@ class BaseState(_message.Message):
     layouts: _containers.RepeatedCompositeFieldContainer[BaseLayout]
     blueprints: _containers.RepeatedCompositeFieldContainer[BaseBlueprint]
     seed_blueprints: _containers.RepeatedCompositeFieldContainer[BaseSeed]
-    def __init__(self, last_lsn: _Optional[int] = ..., event_time_ns: _Optional[int] = ..., thresholds: _Optional[_Mapping[str, float]] = ..., options: _Optional[_Union[Options, _Mapping]] = ..., log_id: _Optional[str] = ..., metadata_budget_ms: _Optional[int] = ..., behaviour_flags: _Optional[_Iterable[str]] = ..., policy_version: _Optional[str] = ..., steps_received: _Optional[int] = ..., steps_unrecorded: _Optional[int] = ..., decisions: _Optional[int] = ..., commits_late: _Optional[int] = ..., unsettled: _Optional[_Union[BaseUnsettled, _Mapping]] = ..., unsettled_report_lsn: _Optional[int] = ..., undecided: _Optional[_Iterable[int]] = ..., loss: _Optional[_Union[BaseLoss, _Mapping]] = ..., norms: _Optional[_Iterable[_Union[BaseNorm, _Mapping]]] = ..., breakers: _Optional[_Iterable[_Union[BaseBreaker, _Mapping]]] = ..., conservative: _Optional[_Union[BaseConservative, _Mapping]] = ..., conditions: _Optional[_Iterable[_Union[BaseCondition, _Mapping]]] = ..., windows: _Optional[_Union[BaseWindows, _Mapping]] = ..., reports_issued: _Optional[int] = ..., outbox: _Optional[_Union[BaseOutbox, _Mapping]] = ..., undelivered: _Optional[_Iterable[_Union[BaseUndelivered, _Mapping]]] = ..., deliveries: _Optional[_Union[BaseDeliveries, _Mapping]] = ..., directives: _Optional[_Iterable[str]] = ..., registries: _Optional[_Iterable[_Union[BaseRegistry, _Mapping]]] = ..., layouts: _Optional[_Iterable[_Union[BaseLayout, _Mapping]]] = ..., blueprints: _Optional[_Iterable[_Union[BaseBlueprint, _Mapping]]] = ..., seed_blueprints: _Optional[_Iterable[_Union[BaseSeed, _Mapping]]] = ...) -> None: ...
+    policies: BasePolicies
+    def __init__(self, last_lsn: _Optional[int] = ..., event_time_ns: _Optional[int] = ..., thresholds: _Optional[_Mapping[str, float]] = ..., options: _Optional[_Union[Options, _Mapping]] = ..., log_id: _Optional[str] = ..., metadata_budget_ms: _Optional[int] = ..., behaviour_flags: _Optional[_Iterable[str]] = ..., policy_version: _Optional[str] = ..., steps_received: _Optional[int] = ..., steps_unrecorded: _Optional[int] = ..., decisions: _Optional[int] = ..., commits_late: _Optional[int] = ..., unsettled: _Optional[_Union[BaseUnsettled, _Mapping]] = ..., unsettled_report_lsn: _Optional[int] = ..., undecided: _Optional[_Iterable[int]] = ..., loss: _Optional[_Union[BaseLoss, _Mapping]] = ..., norms: _Optional[_Iterable[_Union[BaseNorm, _Mapping]]] = ..., breakers: _Optional[_Iterable[_Union[BaseBreaker, _Mapping]]] = ..., conservative: _Optional[_Union[BaseConservative, _Mapping]] = ..., conditions: _Optional[_Iterable[_Union[BaseCondition, _Mapping]]] = ..., windows: _Optional[_Union[BaseWindows, _Mapping]] = ..., reports_issued: _Optional[int] = ..., outbox: _Optional[_Union[BaseOutbox, _Mapping]] = ..., undelivered: _Optional[_Iterable[_Union[BaseUndelivered, _Mapping]]] = ..., deliveries: _Optional[_Union[BaseDeliveries, _Mapping]] = ..., directives: _Optional[_Iterable[str]] = ..., registries: _Optional[_Iterable[_Union[BaseRegistry, _Mapping]]] = ..., layouts: _Optional[_Iterable[_Union[BaseLayout, _Mapping]]] = ..., blueprints: _Optional[_Iterable[_Union[BaseBlueprint, _Mapping]]] = ..., seed_blueprints: _Optional[_Iterable[_Union[BaseSeed, _Mapping]]] = ..., policies: _Optional[_Union[BasePolicies, _Mapping]] = ...) -> None: ...
 
 class BaseUnsettled(_message.Message):
     __slots__ = ("step_lsn", "seed_id", "blueprint_id", "command_id")
@@ -978,6 +980,118 @@ class RetentionCompleted(_message.Message):
     digest: str
     resumed: bool
     def __init__(self, run_id: _Optional[str] = ..., event_time_ns: _Optional[int] = ..., first_lsn: _Optional[int] = ..., freed_bytes: _Optional[int] = ..., payloads_redacted: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[PrunedSegment, _Mapping]]] = ..., digest_lsn: _Optional[int] = ..., digest: _Optional[str] = ..., resumed: _Optional[bool] = ...) -> None: ...
+
+class RegistryStamp(_message.Message):
+    __slots__ = ("kind", "count", "digest")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    count: int
+    digest: str
+    def __init__(self, kind: _Optional[str] = ..., count: _Optional[int] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class PolicyInstalled(_message.Message):
+    __slots__ = ("version", "architecture", "checkpoint_digest", "policy_id", "training_run_id", "issued_unix_ns", "registries", "event_time_ns", "operator", "reason", "request_id")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    POLICY_ID_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    REGISTRIES_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    architecture: str
+    checkpoint_digest: str
+    policy_id: str
+    training_run_id: str
+    issued_unix_ns: int
+    registries: _containers.RepeatedCompositeFieldContainer[RegistryStamp]
+    event_time_ns: int
+    operator: str
+    reason: str
+    request_id: str
+    def __init__(self, version: _Optional[str] = ..., architecture: _Optional[str] = ..., checkpoint_digest: _Optional[str] = ..., policy_id: _Optional[str] = ..., training_run_id: _Optional[str] = ..., issued_unix_ns: _Optional[int] = ..., registries: _Optional[_Iterable[_Union[RegistryStamp, _Mapping]]] = ..., event_time_ns: _Optional[int] = ..., operator: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class PolicyRejected(_message.Message):
+    __slots__ = ("reason", "detail", "policy_id", "version", "payload_digest", "event_time_ns")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    POLICY_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    detail: str
+    policy_id: str
+    version: str
+    payload_digest: str
+    event_time_ns: int
+    def __init__(self, reason: _Optional[str] = ..., detail: _Optional[str] = ..., policy_id: _Optional[str] = ..., version: _Optional[str] = ..., payload_digest: _Optional[str] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
+
+class PolicyRolledBack(_message.Message):
+    __slots__ = ("from_version", "version", "checkpoint_digest", "cause", "operator", "reason", "request_id", "event_time_ns")
+    FROM_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    from_version: str
+    version: str
+    checkpoint_digest: str
+    cause: str
+    operator: str
+    reason: str
+    request_id: str
+    event_time_ns: int
+    def __init__(self, from_version: _Optional[str] = ..., version: _Optional[str] = ..., checkpoint_digest: _Optional[str] = ..., cause: _Optional[str] = ..., operator: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
+
+class RegistryImported(_message.Message):
+    __slots__ = ("kind", "keys", "first_index", "operator", "event_time_ns")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_INDEX_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    first_index: int
+    operator: str
+    event_time_ns: int
+    def __init__(self, kind: _Optional[str] = ..., keys: _Optional[_Iterable[str]] = ..., first_index: _Optional[int] = ..., operator: _Optional[str] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
+
+class BaseInstalledPolicy(_message.Message):
+    __slots__ = ("version", "checkpoint_digest", "policy_id", "lsn")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    POLICY_ID_FIELD_NUMBER: _ClassVar[int]
+    LSN_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    checkpoint_digest: str
+    policy_id: str
+    lsn: int
+    def __init__(self, version: _Optional[str] = ..., checkpoint_digest: _Optional[str] = ..., policy_id: _Optional[str] = ..., lsn: _Optional[int] = ...) -> None: ...
+
+class BasePolicies(_message.Message):
+    __slots__ = ("current", "previous", "issued_unix_ns", "proposals_left", "failures")
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    PROPOSALS_LEFT_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    current: BaseInstalledPolicy
+    previous: BaseInstalledPolicy
+    issued_unix_ns: int
+    proposals_left: int
+    failures: int
+    def __init__(self, current: _Optional[_Union[BaseInstalledPolicy, _Mapping]] = ..., previous: _Optional[_Union[BaseInstalledPolicy, _Mapping]] = ..., issued_unix_ns: _Optional[int] = ..., proposals_left: _Optional[int] = ..., failures: _Optional[int] = ...) -> None: ...
 
 class PrunedSegment(_message.Message):
     __slots__ = ("segment", "first_lsn", "last_lsn", "size_bytes", "archived_as", "archived_sha256")

@@ -118,6 +118,43 @@ def _directed(event: journal.OperatorDirected, _: Options) -> list[Notice]:
     return [Notice("operator_directed", INFO, NORMAL, attributes)]
 
 
+def _installed(event: journal.PolicyInstalled, _: Options) -> list[Notice]:
+    attributes = {
+        "policy": event.version,
+        "policy_arch": event.architecture,
+        "checkpoint_digest": event.checkpoint_digest,
+        "policy_id": event.policy_id,
+        "operator": event.operator,
+        "reason": event.reason,
+    }
+    return [Notice("policy_update_applied", INFO, NORMAL, {name: value for name, value in attributes.items() if value})]
+
+
+def _rejected(event: journal.PolicyRejected, _: Options) -> list[Notice]:
+    attributes = {
+        "reason": event.reason,
+        "detail": event.detail,
+        "policy": event.version,
+        "policy_id": event.policy_id,
+        "payload_digest": event.payload_digest,
+    }
+    named = {name: value for name, value in attributes.items() if value}
+    return [Notice("policy_update_rejected", WARNING, NORMAL, named)]
+
+
+def _rolled_back(event: journal.PolicyRolledBack, _: Options) -> list[Notice]:
+    by_itself = event.cause != "operator"
+    attributes = {
+        "cause": event.cause,
+        "policy": event.version,
+        "from_policy": event.from_version,
+        "operator": event.operator,
+        "reason": event.reason or event.cause,
+    }
+    named = {name: value for name, value in attributes.items() if value}
+    return [Notice("policy_rolled_back", WARNING if by_itself else INFO, HIGH if by_itself else NORMAL, named)]
+
+
 def _unrecorded(event: journal.StepsUnrecorded, _: Options) -> list[Notice]:
     if not event.count:
         return []
@@ -177,6 +214,9 @@ NOTICES: Mapping[type[Event], Callable[[Any, Options], list[Notice]]] = MappingP
         journal.WindowClosed: _closed,
         journal.PublishAttempted: _attempted,
         journal.FieldReportsDropped: _dropped,
+        journal.PolicyInstalled: _installed,
+        journal.PolicyRejected: _rejected,
+        journal.PolicyRolledBack: _rolled_back,
     }
 )
 """Events that tell something. The others are read, or are metrics of the step they belong to."""

@@ -34,8 +34,10 @@ __all__ = [
     "Condition",
     "Conservative",
     "Deliveries",
+    "InstalledPolicy",
     "ObservedBlueprint",
     "Outbox",
+    "Policies",
     "Retry",
     "Sample",
     "State",
@@ -44,7 +46,7 @@ __all__ = [
     "Windows",
 ]
 
-DIGEST_VERSION = 2
+DIGEST_VERSION = 3
 UNDECIDED_MAX = 1_024
 BLUEPRINTS_MAX = 1_024
 SEED_BLUEPRINTS_MAX = 4_096
@@ -174,6 +176,32 @@ class ObservedBlueprint:
     withdrawn: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class InstalledPolicy:
+    """A policy whose checkpoint is kept: as commands name it, and where the log says that it was installed."""
+
+    version: str
+    checkpoint_digest: str
+    policy_id: str
+    lsn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """What was installed last, and the last one before it that is known to work.
+
+    `issued_unix_ns` is of the newest update that was installed: none that was issued before is taken. The policy in
+    force is `current` where the state's `policy_version` is its version. It is on probation while it has
+    `proposals_left` to make; `failures` are those of its probation.
+    """
+
+    current: InstalledPolicy | None = None
+    previous: InstalledPolicy | None = None
+    issued_unix_ns: int = 0
+    proposals_left: int = 0
+    failures: int = 0
+
+
 class Unsettled(NamedTuple):
     """The last decision, until its commit has been judged; a germination counts only if it was released."""
 
@@ -265,9 +293,10 @@ class State(Derived):
     layouts: Mapping[int, GraphLayout] = field(default_factory=lambda: MappingProxyType({}))  # by LSN
     blueprints: Mapping[str, ObservedBlueprint] = field(default_factory=lambda: MappingProxyType({}))
     seed_blueprints: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    policies: Policies = field(default_factory=Policies)
 
     def digest(self, pace: Pace = without_rest) -> str:
-        """SHA-256, hex, of the canonical encoding, behind the digest's version: "2:<hex>".
+        """SHA-256, hex, of the canonical encoding, behind the digest's version: "3:<hex>".
 
         A state as large as it may become takes some tenths of a second; `pace` is called all along.
         """

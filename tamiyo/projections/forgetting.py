@@ -28,6 +28,7 @@ from tamiyo.projections.models import (
     Directive,
     FieldReport,
     Opening,
+    PolicyUpdateRow,
     PrunedSegment,
     ReleasedPause,
     RetentionRun,
@@ -61,6 +62,10 @@ def _inference(name: str) -> tuple[Statement, ...]:
     return tuple(
         _columns(table.inference_lsn, *others, which=(table.inference == name,)) for table in (Decision, UndecidedStep)
     )
+
+
+def _policy_updates(what: str) -> tuple[Statement, ...]:
+    return (_rows(PolicyUpdateRow, PolicyUpdateRow.lsn, PolicyUpdateRow.what == what),)
 
 
 def _step_index(upto_lsn: int) -> Update:
@@ -101,6 +106,9 @@ FORGOTTEN: Mapping[type[Event], tuple[Statement, ...]] = MappingProxyType(
         journal.FieldReportsDropped: (_columns(FieldReport.dropped_lsn),),
         journal.CommandDelivered: (_rows(Delivery, Delivery.lsn),),
         journal.OperatorDirected: (_rows(Directive, Directive.lsn),),
+        journal.PolicyInstalled: _policy_updates("installed"),
+        journal.PolicyRejected: _policy_updates("rejected"),
+        journal.PolicyRolledBack: _policy_updates("rolled_back"),
         journal.BreakerMoved: (_rows(BreakerMove, BreakerMove.lsn),),
         journal.ConservativeModeChanged: (_rows(ConservativeChange, ConservativeChange.lsn),),
         journal.StateBase: (_rows(BaseRow, BaseRow.lsn),),

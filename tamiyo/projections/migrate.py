@@ -21,7 +21,7 @@ from tamiyo.projections.models import Base
 
 __all__ = ["REVISION", "migrate", "migrations_folder", "revision_of"]
 
-REVISION = "0002"
+REVISION = "0003"
 """The head of `migrations/versions`; written here so that a current database opens without loading Alembic."""
 
 _VERSIONS = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))

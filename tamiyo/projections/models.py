@@ -8,6 +8,7 @@
     released_pauses, unrecorded_steps     what the trainer was given where no decision was durable in time
     field_reports, deliveries             what was reported, and what became of commands
     directives             what operators asked for
+    policy_updates         policies that were installed, refused or rolled back
     breaker_moves, conservative_changes   transitions, as they happened
     bases, snapshots, retention_runs, pruned_segments     the log's own upkeep
     registries, norms, breakers, controller               as the state holds them at the applied LSN
@@ -41,6 +42,7 @@ __all__ = [
     "NormRow",
     "Opening",
     "Policy",
+    "PolicyUpdateRow",
     "PrunedSegment",
     "RegistryEntry",
     "ReleasedPause",
@@ -254,6 +256,25 @@ class Directive(Base):
     event_time_ns: Mapped[Ns]
 
 
+class PolicyUpdateRow(Base):
+    """A PolicyInstalled, PolicyRejected or PolicyRolledBack; `what` is "installed", "rejected" or "rolled_back".
+
+    `version` is the policy that speaks after it or, of one that was rejected, the one that was offered. `reason` is why
+    it was rejected or rolled back; `detail` says more, in words. `operator` is "" where none had a hand in it.
+    """
+
+    __tablename__ = "policy_updates"
+    lsn: Mapped[LsnKey]
+    what: Mapped[str]
+    version: Mapped[Words]
+    checkpoint_digest: Mapped[Words]
+    policy_id: Mapped[Words]
+    reason: Mapped[Words]
+    detail: Mapped[Words]
+    operator: Mapped[Words]
+    event_time_ns: Mapped[Ns]
+
+
 class RegistryEntry(Base):
     """One key of one categorical registry."""
 
@@ -308,7 +329,7 @@ class BreakerRow(Base):
 class Controller(Base):
     """The one row of what else the state holds: counts over the life of the log, and the mode it is in.
 
-    `policy_version` is that of the last ServiceOpened.
+    `policy_version` is that of the last ServiceOpened, PolicyInstalled or PolicyRolledBack.
     """
 
     __tablename__ = "controller"

@@ -29,7 +29,7 @@ from tamiyo.projections.models import Base
 
 __all__ = ["NOT_PROJECTED", "PROJECTORS", "VERSION", "Draft", "Waiting", "project"]
 
-VERSION = 2
+VERSION = 3
 """Goes up with every change of what rows come out; a projection made by another version is made again."""
 
 
@@ -290,6 +290,51 @@ def _operator_directed(draft: Draft, lsn: int, event: journal.OperatorDirected) 
     )
 
 
+def _policy_installed(draft: Draft, lsn: int, event: journal.PolicyInstalled) -> None:
+    draft.add(
+        models.PolicyUpdateRow,
+        lsn=lsn,
+        what="installed",
+        version=event.version,
+        checkpoint_digest=event.checkpoint_digest,
+        policy_id=event.policy_id,
+        reason="",
+        detail=event.reason,
+        operator=event.operator,
+        event_time_ns=event.event_time_ns,
+    )
+
+
+def _policy_rejected(draft: Draft, lsn: int, event: journal.PolicyRejected) -> None:
+    draft.add(
+        models.PolicyUpdateRow,
+        lsn=lsn,
+        what="rejected",
+        version=event.version,
+        checkpoint_digest=event.payload_digest,
+        policy_id=event.policy_id,
+        reason=event.reason,
+        detail=event.detail,
+        operator="",
+        event_time_ns=event.event_time_ns,
+    )
+
+
+def _policy_rolled_back(draft: Draft, lsn: int, event: journal.PolicyRolledBack) -> None:
+    draft.add(
+        models.PolicyUpdateRow,
+        lsn=lsn,
+        what="rolled_back",
+        version=event.version,
+        checkpoint_digest=event.checkpoint_digest,
+        policy_id="",
+        reason=event.cause,
+        detail=event.reason,
+        operator=event.operator,
+        event_time_ns=event.event_time_ns,
+    )
+
+
 def _breaker_moved(draft: Draft, lsn: int, event: journal.BreakerMoved) -> None:
     draft.add(
         models.BreakerMove,
@@ -411,6 +456,9 @@ PROJECTORS: Mapping[type[Event], Callable[[Draft, int, Any], None]] = MappingPro
         journal.SnapshotTaken: _snapshot_taken,
         journal.RetentionPlanned: _retention_planned,
         journal.RetentionCompleted: _retention_completed,
+        journal.PolicyInstalled: _policy_installed,
+        journal.PolicyRejected: _policy_rejected,
+        journal.PolicyRolledBack: _policy_rolled_back,
     }
 )
 """The projector of each event that leaves rows of its own."""
@@ -418,6 +466,7 @@ PROJECTORS: Mapping[type[Event], Callable[[Draft, int, Any], None]] = MappingPro
 NOT_PROJECTED = frozenset(
     {
         journal.RegistryAssigned,  # folded: tamiyo.projections.standing
+        journal.RegistryImported,  # the same
         journal.BlueprintObserved,
         journal.MetadataTimedOut,
         journal.MetadataFailed,

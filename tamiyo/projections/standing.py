@@ -136,7 +136,11 @@ def _graph_observed(standing: Standing, event: journal.GraphObserved) -> None:
             standing.norms[index] = updated(standing.norms[index], value)
 
 
-def _registry_assigned(standing: Standing, event: journal.RegistryAssigned) -> None:
+def _policy_changed(standing: Standing, event: journal.PolicyInstalled | journal.PolicyRolledBack) -> None:
+    standing.policy_version = event.version
+
+
+def _registry_assigned(standing: Standing, event: journal.RegistryAssigned | journal.RegistryImported) -> None:
     for index, key in enumerate(event.keys, start=event.first_index):
         standing.registered.append({"kind": event.kind, "key": key, "index": index})
 
@@ -163,6 +167,9 @@ FOLDS: Mapping[type[Event], Callable[[Standing, Any], None]] = MappingProxyType(
         journal.ServiceOpened: _service_opened,
         journal.GraphObserved: _graph_observed,
         journal.RegistryAssigned: _registry_assigned,
+        journal.RegistryImported: _registry_assigned,
+        journal.PolicyInstalled: _policy_changed,
+        journal.PolicyRolledBack: _policy_changed,
         journal.DecisionMade: _decision_made,
         journal.CommitLate: _commit_late,
         journal.BreakerMoved: _breaker_moved,

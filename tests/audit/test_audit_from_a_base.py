@@ -78,11 +78,11 @@ def test_a_digest_that_is_not_the_state_s_is_named() -> None:
     history.look_back()
     taken = history.events[-1]
     assert isinstance(taken, journal.SnapshotTaken)
-    taken.digest = "2:" + "0" * 64
+    taken.digest = "3:" + "0" * 64
     found = replay(spoiled(history, taken))
     assert found.divergence is not None
     assert found.divergence.lsn == len(history.events)
-    assert "2:0000" in str(found.divergence)
+    assert "3:0000" in str(found.divergence)
 
 
 @pytest.mark.parametrize(

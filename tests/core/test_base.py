@@ -23,8 +23,10 @@ from tamiyo.core.state import (
     Condition,
     Conservative,
     Deliveries,
+    InstalledPolicy,
     ObservedBlueprint,
     Outbox,
+    Policies,
     Retry,
     Sample,
     State,
@@ -80,6 +82,7 @@ FULL = State(
         }
     ),
     seed_blueprints=MappingProxyType({"seed-9": "b-1", "seed-1": "b-0"}),
+    policies=Policies(InstalledPolicy("p-1", "cd", "u-1", 77), InstalledPolicy("p-0", "ab", "u-0", 66), 8, 2, 1),
 )
 """A state in which nothing has the value that it has in the state of an empty log."""
 

@@ -109,4 +109,4 @@ def test_the_same_events_give_the_same_digest_and_another_event_another() -> Non
 
 
 def test_the_digest_names_its_version() -> None:
-    assert State().digest().startswith("2:")
+    assert State().digest().startswith("3:")

@@ -232,12 +232,12 @@ def test_a_downgrade_with_rows_and_an_upgrade_again_lead_back(old):
         assert projection.contents() == made_new(old)
 
 
-THIRD = """
+FOURTH = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade():
@@ -255,13 +255,13 @@ def test_a_database_of_an_older_revision_is_migrated_and_keeps_its_rows(tmp_path
     with projected(tmp_path) as projection:
         before = projection.contents()
     shutil.copytree(migrations_folder(), tmp_path / "migrations")
-    (tmp_path / "migrations" / "versions" / "0003_third.py").write_text(THIRD)
+    (tmp_path / "migrations" / "versions" / "0004_fourth.py").write_text(FOURTH)
     monkeypatch.setattr(migrate_module, "migrations_folder", lambda: tmp_path / "migrations")
-    monkeypatch.setattr(migrate_module, "REVISION", "0003")
-    monkeypatch.setattr(projection_module, "REVISION", "0003")
+    monkeypatch.setattr(migrate_module, "REVISION", "0004")
+    monkeypatch.setattr(projection_module, "REVISION", "0004")
     with Projection.open(tmp_path) as projection:
         assert projection.contents() == before
         assert projection.rebuilt_because == ""
         with reading(projection._engine) as connection:
-            assert revision_of(connection) == "0003"
+            assert revision_of(connection) == "0004"
             assert "of_the_future" in {column["name"] for column in inspect(connection).get_columns("openings")}
