@@ -17,7 +17,7 @@ from tamiyo.core.state import State
 from tamiyo.errors import NotRecorded, RequestRejected, ServiceClosed
 from tamiyo.journal import Journal
 from tamiyo.records import JournalUnavailable, Recorded
-from tamiyo.requests import PER_SCAN_MAX, RETAIN, Request, RequestBox
+from tamiyo.requests import JOBS, PER_SCAN_MAX, Request, RequestBox
 
 __all__ = ["Directives"]
 
@@ -48,8 +48,8 @@ class Directives:
             RequestRejected: it is no directive but a job.
             NotRecorded: the log takes no record at the moment.
         """
-        if request.directive == RETAIN:
-            raise RequestRejected(f"{RETAIN} is no directive: call TamiyoService.retain")
+        if request.directive in JOBS:
+            raise RequestRejected(f"{request.directive} is no directive: call the method of TamiyoService for it")
         try:
             return self._journal.record_aside(lambda state, now_ns: _directed(state, request, now_ns))
         except JournalUnavailable as unavailable:
@@ -109,7 +109,7 @@ class Directives:
         if path in self._queued:
             return False
         request = box.read(path)
-        if request.directive != RETAIN:
+        if request.directive not in JOBS:
             return False
         if self._begin_job is None:
             raise RequestRejected(f"{request.directive} is nothing that can be asked for here")

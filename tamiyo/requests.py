@@ -26,11 +26,12 @@ from tamiyo.core.directives import DIRECTIVES
 from tamiyo.errors import RequestRejected
 from tamiyo.words import WORDS_MAX, fault_of_text
 
-__all__ = ["PER_SCAN_MAX", "REQUESTS", "RETAIN", "Request", "RequestBox"]
+__all__ = ["JOBS", "PER_SCAN_MAX", "POLICY_INSTALL", "POLICY_ROLLBACK", "REQUESTS", "RETAIN", "Request", "RequestBox"]
 
 REQUESTS = "requests"
-RETAIN = "retain"
-"""The one request that is no directive but a job: a retention run."""
+RETAIN, POLICY_INSTALL, POLICY_ROLLBACK = "retain", "policy_install", "policy_rollback"
+JOBS = (RETAIN, POLICY_INSTALL, POLICY_ROLLBACK)
+"""Requests that are no directives but jobs: a retention run, another policy, the way back to the last one."""
 ASIDE = "aside"
 ANSWERS = "answers"
 ANSWERS_KEPT = 16
@@ -45,9 +46,10 @@ NAME_BYTES_MAX = 240  # so that ".reason" still fits a file name
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an operator asks for: a directive of `tamiyo.core.directives` or `RETAIN`, who asks, why, under which id.
+    """What an operator asks for: a directive of `tamiyo.core.directives` or one of `JOBS`, who asks, why, its id.
 
-    `archive`, a folder's absolute path, and `keep_heads`, heads of the log as text, belong to `RETAIN` alone.
+    `archive`, a folder's absolute path, and `keep_heads`, heads of the log as text, belong to `RETAIN` alone,
+    `checkpoint`, a file's absolute path, to `POLICY_INSTALL`.
     """
 
     request_id: str
@@ -56,6 +58,7 @@ class Request:
     reason: str
     archive: str = ""
     keep_heads: tuple[str, ...] = ()
+    checkpoint: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what could not be journaled.
@@ -63,10 +66,15 @@ class Request:
         Raises:
             RequestRejected: naming the field.
         """
-        if self.directive not in (*DIRECTIVES, RETAIN):
+        if self.directive not in (*DIRECTIVES, *JOBS):
             raise RequestRejected(f"there is no directive {self.directive!r:.80}; known are {', '.join(DIRECTIVES)}")
         if self.directive != RETAIN and (self.archive or self.keep_heads):
             raise RequestRejected(f"{self.directive} has no archive and keeps no heads; {RETAIN} does")
+        if (self.directive == POLICY_INSTALL) != bool(self.checkpoint):
+            raise RequestRejected(f"{POLICY_INSTALL} names a checkpoint, and no other request does")
+        fault = fault_of_text(self.checkpoint, 0, PATH_MAX)
+        if fault or (self.checkpoint and not Path(self.checkpoint).is_absolute()):
+            raise RequestRejected(f"a request's checkpoint {fault or 'is no absolute path'}")
         fault = fault_of_text(self.archive, 0, PATH_MAX)
         if fault or (self.archive and not Path(self.archive).is_absolute()):
             raise RequestRejected(f"a request's archive {fault or 'is no absolute path'}")
@@ -206,15 +214,19 @@ def _request(data: bytes) -> Request:
     if not isinstance(found, dict) or found.get("version") != VERSION:
         raise RequestRejected(f"a request is one JSON object of version {VERSION}")
     wrong = [name for name in TEXTS if not isinstance(found.get(name), str)]
-    strange = sorted(set(found) - {"version", "archive", "keep_heads", *TEXTS})
+    strange = sorted(set(found) - {"version", "archive", "keep_heads", "checkpoint", *TEXTS})
     archive, heads = found.get("archive", ""), found.get("keep_heads", [])
+    checkpoint = found.get("checkpoint", "")
+    if not isinstance(checkpoint, str):
+        wrong.append("checkpoint")
     if not isinstance(archive, str):
         wrong.append("archive")
     if not isinstance(heads, list) or not all(isinstance(head, str) for head in heads):
         wrong.append("keep_heads")
     if wrong or strange:
         raise RequestRejected(f"a request has the texts {', '.join(TEXTS)} and no more; see {wrong or strange!r:.200}")
-    return Request(**{name: found[name] for name in TEXTS}, archive=archive, keep_heads=tuple(heads))
+    texts = {name: found[name] for name in TEXTS}
+    return Request(**texts, archive=archive, keep_heads=tuple(heads), checkpoint=checkpoint)
 
 
 def _sync_directory(path: Path) -> None:

@@ -28,6 +28,7 @@ from tamiyo.blueprints import Blueprints
 from tamiyo.bus import Bus
 from tamiyo.clock import Clock, SystemClock
 from tamiyo.config import Settings, load_settings
+from tamiyo.core import journal_pb2
 from tamiyo.core.state import State
 from tamiyo.delivery import delivery
 from tamiyo.derived import Derived
@@ -41,11 +42,13 @@ from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.library import Library
 from tamiyo.outbox import Outbox
 from tamiyo.pace import Restful
+from tamiyo.policies import Load, PolicyDesk, Speakers, UpdateVerdict, load_checkpoint, opening_speaker
 from tamiyo.policy import Policy
-from tamiyo.policy.baseline import BaselinePolicy
+from tamiyo.policy.store import PolicyStore
+from tamiyo.policy_jobs import begin_policy_job
 from tamiyo.probe import warn_of_a_slow_disk
 from tamiyo.records import JournalUnavailable
-from tamiyo.requests import Request
+from tamiyo.requests import RETAIN, Request
 from tamiyo.retention import Order, Preview, Report
 from tamiyo.retention.beside import Retainer, answered
 from tamiyo.retention.preview import preview_of
@@ -73,6 +76,7 @@ class TamiyoService:
         clock: Clock,
         *,
         snapshots: Snapshots | None,
+        desk: PolicyDesk,
     ) -> None:
         """Assembled by `open`."""
         self.directory = directory
@@ -85,9 +89,10 @@ class TamiyoService:
         self._derived = Derived(folder)
         self._keeper = Keeper(journal, snapshots)
         self._retainer = Retainer(journal, settings.windows())
-        self._directives = Directives(journal, folder, partial(_begin_retention, self._retainer))
+        self._desk = desk
+        self._directives = Directives(journal, folder, partial(_begin_job, self._retainer, desk))
         self._outbox = Outbox(journal, clock, self._keep_up, budget_ms=settings.publish_timeout_ms)
-        self._upkeep = Upkeep(journal, self._directives, self._keeper)
+        self._upkeep = Upkeep(journal, self._directives, self._keeper, desk)
         self._upkeep.start()
         # A service that is dropped without close() leaves no thread at work. Only the event is kept for that: the
         # upkeep leads to the log, and what is kept for ever must not lead back here.
@@ -109,41 +114,53 @@ class TamiyoService:
         settings: Settings | None = None,
         clock: Clock | None = None,
         disk: wal.Disk | None = None,
+        load: Load = load_checkpoint,
     ) -> Self:
         """Open a directory and go on from its log; an empty one begins a new log.
 
         Args:
             directory: where the log and what is derived from it live; made when missing.
-            policy: what proposes; the documented baseline when None.
+            policy: what proposes until another is installed; when None the one that was installed last, and where
+                none was the documented baseline.
             urza: the blueprint library; without one the host's own id is the one candidate.
             secret: the signing key; `ESPER_LEYLINE_SECRET` when None.
             settings: budgets and thresholds; from the environment when None.
             clock: another clock than the machine's, for tests.
             disk: another disk than the machine's, for tests; then nothing but the log is written.
+            load: how a checkpoint becomes a policy, for tests.
 
         Raises:
             SecretMissing: there is no key to sign with.
             SettingsInvalid: a setting or environment variable is out of range.
             JournalUnreadable: the log was written by a newer version.
+            CheckpointRejected: the policy that is given was trained on other registries than this log's.
             wal.LogError: the log is locked, damaged or cannot be written.
         """
         key = signing.read_secret(secret)
         settings = settings or load_settings()
         clock = clock or SystemClock()
-        policy = policy or BaselinePolicy()
-        identity = policy.identity  # a policy without one is refused before anything is opened
+        _ = policy is None or policy.identity  # a policy without one is refused before anything is opened
         path = Path(directory) / "wal"
         snapshots = Snapshots(Path(directory), code_fingerprint()) if disk is None else None
         journal = Journal(lambda: wal.Log.open(path, segment_bytes=settings.segment_bytes, disk=disk), clock, snapshots)
         try:
             log_id = journal.log.head().log_id.hex()
+            store = PolicyStore(Path(directory) if disk is None else None)
+            speaker, unusable = opening_speaker(policy, journal.state, store, load)
+            identity = speaker.identity
             journal.begin(lambda _, now_ns: (service_opened(settings, identity, now_ns, clock.wall_ns(), log_id),))
+            if unusable is not None:
+                journal.ride(lambda _, now_ns: (_at(unusable, now_ns),))
             if disk is None:
                 warn_of_a_slow_disk(path, settings.commit_timeout_ms)
             builder, budget_ms = GraphBuilder(), settings.metadata_timeout_ms
             blueprints = Blueprints(urza, journal, clock, budget_ms=budget_ms, prepare=builder.prepare)
-            stages = Stages(journal, blueprints, builder, policy, identity, key, settings, clock)
-            return cls(Path(directory), journal, stages, settings, clock, snapshots=snapshots)
+            speakers = Speakers(speaker)
+            stages = Stages(journal, blueprints, builder, speakers, key, settings, clock)
+            desk = PolicyDesk(
+                journal, store, speakers, load=load, key=key, clock=clock, freshness_s=settings.update_freshness_sec
+            )
+            return cls(Path(directory), journal, stages, settings, clock, snapshots=snapshots, desk=desk)
         except BaseException:  # whatever it was, the log's lock must not stay behind
             journal.abandon()
             raise
@@ -186,6 +203,35 @@ class TamiyoService:
         self._require_open("direct")
         recorded = self._directives.direct(request)
         return recorded is None or recorded.is_durable(timeout_s)
+
+    def ingest_policy_update(self, update: Message | bytes, signature: str = "") -> UpdateVerdict:
+        """Let a learner's policy speak from the next step on, or refuse it and say why; either is journaled.
+
+        Loading and trying it out take a while on the caller's thread, and steps on another go on meanwhile. It is on
+        probation until it has proposed three times: where it raises or proposes what is no proposal, or the inference
+        breaker opens, the last good policy speaks again by itself.
+
+        Args:
+            update: a `PolicyUpdate`, of our bindings or the host's own, or its bytes.
+            signature: of `tamiyo.signing.sign_update`, over these bytes.
+
+        Raises:
+            NotRecorded: the log, or the directory, takes nothing at the moment; nothing was changed.
+            ServiceClosed: after `close()`.
+        """
+        self._require_open("ingest_policy_update")
+        return self._desk.ingest(update, signature)
+
+    def roll_back_policy(self, *, operator: str, reason: str = "") -> str:
+        """Let the last good policy speak again; its version.
+
+        Raises:
+            PolicyUnchanged: no policy that was installed here speaks.
+            NotRecorded: the log takes no record at the moment; nothing was changed.
+            ServiceClosed: after `close()`.
+        """
+        self._require_open("roll_back_policy")
+        return self._desk.roll_back(operator=operator, reason=reason)
 
     def record_delivery(self, command_id: str, outcome: str, detail: str = "") -> bool:
         """Take down what became of a command. Returns at once: the record rides with the next step's batch.
@@ -368,8 +414,15 @@ class TamiyoService:
             return command
 
 
-def _begin_retention(retainer: Retainer, request: Request) -> Future[bytes]:
-    """Begin the run that a request asks for; the answer is its report, as JSON. It is kept by the upkeep: no method."""
+def _at(event: journal_pb2.PolicyRejected, now_ns: int) -> journal_pb2.PolicyRejected:
+    event.event_time_ns = now_ns
+    return event
+
+
+def _begin_job(retainer: Retainer, desk: PolicyDesk, request: Request) -> Future[bytes]:
+    """Begin the job that a request asks for; the answer is for its asker. It is kept by the upkeep: no method."""
+    if request.directive != RETAIN:
+        return begin_policy_job(desk, request)
     folder = Path(request.archive) if request.archive else None
     try:
         heads = tuple(wal.Head.parse(head) for head in request.keep_heads)

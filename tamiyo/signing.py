@@ -35,7 +35,9 @@ __all__ = [
     "release",
     "secret_for",
     "sign_safe_pause",
+    "sign_update",
     "signature_of",
+    "update_signature",
 ]
 
 SECRET_VARIABLE = "ESPER_LEYLINE_SECRET"  # noqa: S105  the variable's name, not a secret
@@ -116,6 +118,16 @@ def sign_safe_pause(command: pb.AdaptationCommand, key: bytes) -> pb.AdaptationC
         raise InvariantViolation("only a bare PAUSE may be released without a durable record; nothing was signed")
     command.annotations[SIGNATURE] = signature_of(command, key)
     return command
+
+
+def sign_update(update: pb.PolicyUpdate, secret: str | bytes) -> str:
+    """A policy update's signature; it travels beside it. Raises `SecretMissing`."""
+    return update_signature(update.SerializeToString(deterministic=True), read_secret(secret))
+
+
+def update_signature(data: bytes, key: bytes) -> str:
+    """HMAC-SHA-256, base64, over the bytes of an update as they came."""
+    return _hmac(data, key)
 
 
 def _hmac(data: bytes, key: bytes) -> str:

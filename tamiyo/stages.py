@@ -32,7 +32,7 @@ from tamiyo.graph import BlueprintInput, Graph, GraphBuilder
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.owed import ReleasedPause
-from tamiyo.policy import Policy
+from tamiyo.policies import Speaker, Speakers
 from tamiyo.records import JournalUnavailable, Recorded
 from tamiyo.step import (
     Step,
@@ -58,8 +58,7 @@ class Stages:
         journal_: Journal,
         blueprints: Blueprints,
         builder: GraphBuilder,
-        policy: Policy,
-        identity: PolicyIdentity,
+        speakers: Speakers,
         key: bytes,
         settings: Settings,
         clock: Clock,
@@ -67,8 +66,7 @@ class Stages:
         """Take over collaborators that are already open."""
         self._journal = journal_
         self._blueprints = blueprints
-        self._policy = policy
-        self._identity = identity  # read once: the journal names one policy for the whole opening
+        self._speakers = speakers
         self._key = key
         self._settings = settings
         self._clock = clock
@@ -193,13 +191,18 @@ class Stages:
         return BlueprintInput(observed.blueprint, self._blueprints.metadata(observed.blueprint.digest))
 
     def _inference_event(self, step: Step) -> Event:
-        graph, identity = step.graph, self._identity
+        graph, version = step.graph, step.state.policy_version  # whatever is installed meanwhile is for the next step
+        speaker = self._speakers.of(version)
+        identity = PolicyIdentity(version, "", "") if speaker is None else speaker.identity
         assert graph is not None  # noqa: S101  `build_graph` came before
         skipped = self._skip_cause(step, graph)
         if skipped is not None:
             return journal.InferenceSkipped(step_lsn=step.lsn, identity=identity_message(identity), cause=skipped)
+        if speaker is None:  # the log came back without the record that replaced it
+            error = f"policy {version} is not loaded: install it again, or open again"
+            return journal.InferenceFailed(step_lsn=step.lsn, identity=identity_message(identity), error=error)
         patience_s = self._clock.patience_s("policy", step.budget_ms / 1e3)
-        outcome = self._inference.call(lambda: self._ask(step, graph), patience_s)
+        outcome = self._inference.call(lambda: self._ask(step, speaker, graph), patience_s)
         if isinstance(outcome, Returned):
             event = outcome.value
             event.elapsed_ns = outcome.elapsed_ns
@@ -211,12 +214,12 @@ class Stages:
             )
         return inference_failed(step, message, outcome)
 
-    def _ask(self, step: Step, graph: Graph) -> journal.InferenceObserved | journal.InferenceFailed:
+    def _ask(self, step: Step, speaker: Speaker, graph: Graph) -> journal.InferenceObserved | journal.InferenceFailed:
         """Ask the policy and judge its answer, on its own thread: whatever is in there is somebody else's code."""
         return inference_message(
             step.lsn,
-            self._identity,
-            self._policy.propose(graph),
+            speaker.identity,
+            speaker.policy.propose(graph),
             observation=step.observation,
             blueprints=len(step.blueprints),
         )

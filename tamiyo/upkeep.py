@@ -7,6 +7,7 @@ from tamiyo.directives import Directives
 from tamiyo.errors import TamiyoError
 from tamiyo.journal import Journal
 from tamiyo.keeper import Keeper
+from tamiyo.policies import PolicyDesk
 from tamiyo.records import JournalUnavailable
 
 __all__ = ["Upkeep"]
@@ -19,10 +20,19 @@ logger = logging.getLogger(__name__)
 class Upkeep:
     """One thread for one service. A disk that hangs holds it up, and nothing else."""
 
-    def __init__(self, journal: Journal, directives: Directives, keeper: Keeper, *, period_s: float = PERIOD_S) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        directives: Directives,
+        keeper: Keeper,
+        desk: PolicyDesk,
+        *,
+        period_s: float = PERIOD_S,
+    ) -> None:
         self._journal = journal
         self._directives = directives
         self._keeper = keeper
+        self._desk = desk
         self._period_s = period_s
         self.ended = threading.Event()
         """Set, nothing more is begun."""
@@ -43,6 +53,7 @@ class Upkeep:
         waited = None
         while not self.ended.wait(self._period_s):
             try:
+                self._desk.watch()
                 self._directives.take_up()
                 waited = self._let_riders_go(waited)
                 self._keeper.keep()

@@ -28,6 +28,7 @@ __all__ = [
     "INSTALL_REASONS",
     "PROBATION_PROPOSALS",
     "REASONS",
+    "UPDATE_VERSION",
     "failed_probation",
     "inference_failed",
     "inference_observed",
@@ -36,6 +37,9 @@ __all__ = [
     "policy_rolled_back",
     "registry_imported",
 ]
+
+UPDATE_VERSION = 1
+"""Of the `PolicyUpdate` message; another is refused."""
 
 PROBATION_PROPOSALS = 3
 """As many as a breaker takes failures before it opens."""

@@ -34,6 +34,7 @@ from tamiyo.policy.manifest import (
 )
 from tamiyo.policy.network import ARCHITECTURE_VERSION, NetworkConfig, TamiyoNetwork
 from tamiyo.policy.pyg import PYG_VERSION
+from tamiyo.policy.store import CHECKPOINT_MAX_BYTES
 
 __all__ = [
     "CHECKPOINT_MAX_BYTES",
@@ -48,8 +49,6 @@ __all__ = [
 ]
 
 MANIFEST_KEY = "tamiyo_manifest"
-CHECKPOINT_MAX_BYTES = 256 * 2**20
-"""More than four times the network there is, whose weights are 54 MiB."""
 UNTRAINED = "untrained"
 REFERENCE_ENGINE = f"pyg {PYG_VERSION}, torch {torch.__version__}"
 SEED_MAX = 2**63 - 1

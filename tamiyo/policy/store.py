@@ -1,0 +1,101 @@
+"""The checkpoints that a service keeps: one file each, in `<dir>/policies`, named by its digest.
+
+A file appears whole, by a rename, and is never written again. The last good policy and the one in force always stay;
+of the others the newest, as long as all together are within `STORE_MAX_BYTES`.
+"""
+
+import os
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from uuid import uuid4
+
+from tamiyo.errors import CheckpointRejected
+
+__all__ = ["CHECKPOINT_MAX_BYTES", "POLICIES", "STORE_MAX_BYTES", "PolicyStore"]
+
+POLICIES = "policies"
+CHECKPOINT_MAX_BYTES = 256 * 2**20
+"""More than four times the network there is, whose weights are 54 MiB."""
+SUFFIX = ".checkpoint"
+STORE_MAX_BYTES = 2**30
+
+
+class PolicyStore:
+    """The kept checkpoints of one directory; in memory alone where that is None."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self.path = Path("memory") if directory is None else directory / POLICIES
+        self._memory: dict[str, bytes] | None = {} if directory is None else None
+
+    def place(self, digest: str) -> Path:
+        """Where the checkpoint with this digest is kept."""
+        return self.path / f"{digest}{SUFFIX}"
+
+    def write(self, data: bytes) -> str:
+        """Keep a checkpoint, durably; its digest. Raises OSError."""
+        digest = sha256(data).hexdigest()
+        if self._memory is not None:
+            self._memory[digest] = data
+            return digest
+        self.path.mkdir(parents=True, exist_ok=True)
+        place = self.place(digest)
+        if place.exists() and sha256(place.read_bytes()).hexdigest() == digest:
+            place.touch()
+            return digest
+        draft = self.path / f".{uuid4().hex}.tmp"
+        try:
+            with draft.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(place)
+        finally:
+            draft.unlink(missing_ok=True)
+        _sync(self.path)
+        _sync(self.path.parent)
+        return digest
+
+    def read(self, digest: str) -> bytes:
+        """A kept checkpoint.
+
+        Raises:
+            CheckpointRejected: it is gone, or is not what was kept.
+        """
+        place = self.place(digest)
+        try:
+            data = self._memory[digest] if self._memory is not None else place.read_bytes()
+        except (OSError, KeyError) as error:
+            raise CheckpointRejected(
+                f"the checkpoint {place} is gone ({type(error).__name__}): put it back and open again, or install "
+                "another one",
+                "checkpoint_missing",
+            ) from error
+        if sha256(data).hexdigest() != digest:
+            raise CheckpointRejected(f"the checkpoint {place} is not the one that was kept: restore it from a copy")
+        return data
+
+    def tidy(self, keep: Iterable[str]) -> None:
+        """Drop what there is no room for, the oldest first, and never one of `keep`. Raises OSError."""
+        kept = set(keep)
+        if self._memory is not None:
+            self._memory = {digest: data for digest, data in self._memory.items() if digest in kept}
+            return
+        found = sorted(self.path.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        left = STORE_MAX_BYTES - sum(path.stat().st_size for path in found if path.stem in kept)
+        for path in found:
+            if path.stem in kept:
+                continue
+            left -= path.stat().st_size
+            if left < 0:
+                path.unlink(missing_ok=True)
+        for draft in self.path.glob(".*.tmp"):  # of a process that died while it wrote
+            draft.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,362 @@
+"""Policy updates while a service runs: taken over, refused, rolled back; and after a restart."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live import PATIENT
+from rig import SECRET, packet
+
+from tamiyo import Settings, TamiyoService
+from tamiyo.audit import replay
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.events import Event, decode
+from tamiyo.core.policies import PROBATION_PROPOSALS, REASONS
+from tamiyo.core.proposal import PolicyIdentity, Proposal
+from tamiyo.core.registries import Registries, RegistryStamp, digest
+from tamiyo.errors import CheckpointRejected, NotRecorded, PolicyUnchanged
+from tamiyo.graph import Graph
+from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.policies import UPDATE_MAX_BYTES, UpdateVerdict
+from tamiyo.signing import sign_update
+from tamiyo.testing import FixedPolicy, ManualClock
+
+
+@dataclass
+class Loaded:
+    """What stands for a network here: proposes an OPTIMIZER command, and goes wrong where `gate` says so."""
+
+    identity: PolicyIdentity
+    registry_stamps: dict[str, RegistryStamp] = field(default_factory=dict)
+    failing: bool = False
+    gate: threading.Event | None = None
+
+    def propose(self, graph: Graph) -> Proposal:
+        if self.gate is not None:
+            self.gate.wait()
+        if self.failing:
+            raise RuntimeError("it fell over")
+        return FixedPolicy(1).propose(graph)
+
+
+class Run:
+    """One directory; checkpoints are words, and what they say is what the loaded policy does."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.clock = ManualClock()
+        self.loaded: dict[str, Loaded] = {}
+        self.policy: Any = None
+        self.service = self.open()
+
+    def open(self, policy: Any = None) -> TamiyoService:
+        return TamiyoService.open(
+            self.directory, policy=policy, secret=SECRET, settings=Settings(**PATIENT), clock=self.clock,
+            load=self.load,
+        )  # fmt: skip
+
+    def load(self, data: bytes, name: str, registries: Registries) -> Loaded:
+        words = data.decode().split()
+        if words[0] in REASONS:
+            raise CheckpointRejected(f"{name} is no checkpoint", words[0])
+        policy = Loaded(PolicyIdentity(words[0], "words", "python", sha256(data).hexdigest()))
+        if "trained" in words:
+            policy.registry_stamps = {"seed_id": RegistryStamp(1, digest({words[-1]: 1}))}
+        policy.failing = "broken" in words
+        self.loaded[words[0]] = policy
+        return policy
+
+    def update(self, payload: str, **changed: Any) -> pb.PolicyUpdate:
+        issued_ns = changed.pop("issued_ns", self.clock.wall_ns())
+        made = pb.PolicyUpdate(
+            **{"version": 1, "policy_id": f"update of {payload}", "tamiyo_policy_version": payload.split(maxsplit=1)[0]}
+            | changed,
+            payload=payload.encode(),
+        )
+        made.issued_at.FromNanoseconds(issued_ns)
+        return made
+
+    def ingest(self, payload: str, **changed: Any) -> UpdateVerdict:
+        made = self.update(payload, **changed)
+        return self.service.ingest_policy_update(made, sign_update(made, SECRET))
+
+    def step(self) -> str:
+        """Which policy answered."""
+        return self.service.evaluate_step(packet()).annotations["policy_version"]
+
+    def events(self, *kinds: type[Event]) -> list[Any]:
+        self.service.flush()
+        found = [decode(entry.kind, entry.payload) for entry in self.service.log.read()]
+        return [event for event in found if isinstance(event, kinds)]
+
+    def prove(self) -> None:
+        for _ in range(PROBATION_PROPOSALS):
+            self.step()
+
+    def reopen(self, policy: Any = None) -> None:
+        self.service.close()
+        self.service = self.open(policy)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    made = Run(tmp_path)
+    yield made
+    made.service.flush()
+    found = replay(made.service.log.read())
+    made.service.close()
+    assert found.divergence is None, str(found.divergence)
+
+
+def test_an_update_speaks_from_the_next_step_on_and_the_log_says_so_first(run: Run) -> None:
+    assert run.step() == "baseline-v1"
+    verdict = run.ingest("one", training_run_id="run-7")
+    assert verdict == UpdateVerdict(installed=True, version="one")
+    assert run.step() == "one"
+    (event,) = run.events(journal.PolicyInstalled)
+    assert (event.version, event.architecture, event.policy_id) == ("one", "words", "update of one")
+    assert (event.training_run_id, event.checkpoint_digest) == ("run-7", sha256(b"one").hexdigest())
+    told = run.events(journal.PolicyInstalled, journal.InferenceObserved)
+    assert [type(event).__name__ for event in told] == ["InferenceObserved", "PolicyInstalled", "InferenceObserved"]
+
+
+def test_a_step_under_way_keeps_the_policy_that_it_arrived_under(run: Run) -> None:
+    run.ingest("slow")
+    run.prove()
+    gate = run.loaded["slow"].gate = threading.Event()
+    answers: list[str] = []
+    stepping = threading.Thread(target=lambda: answers.append(run.step()))
+    arrived = run.service.state.steps_received
+    stepping.start()
+    while run.service.state.steps_received == arrived:
+        pass
+    assert run.ingest("next").installed
+    assert run.service.state.policy_version == "next"
+    gate.set()
+    stepping.join()
+    assert answers == ["slow"]
+    assert run.step() == "next"
+
+
+def refused(run: Run, verdict: UpdateVerdict, reason: str, words: str) -> None:
+    """Refused for that reason, journaled, and whoever spoke still speaks."""
+    assert (verdict.installed, verdict.reason) == (False, reason)
+    assert words in verdict.detail
+    *_, event = run.events(journal.PolicyRejected)
+    assert (event.reason, event.detail) == (reason, verdict.detail)
+    assert run.service.state.policies.current is None
+    assert run.step() == "baseline-v1"
+
+
+def test_an_update_without_the_key_s_signature_is_refused(run: Run) -> None:
+    made = run.update("one")
+    for signature in ("", "x", "\ud800", sign_update(made, b"0123456789abcdef-other")):
+        verdict = run.service.ingest_policy_update(made, signature)
+        refused(run, verdict, "invalid_signature", "not signed with the key")
+
+
+def test_a_signature_covers_every_byte(run: Run) -> None:
+    made = run.update("one")
+    signature = sign_update(made, SECRET)
+    made.payload = b"two"
+    refused(run, run.service.ingest_policy_update(made, signature), "invalid_signature", "not signed")
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason", "words"),
+    [
+        ({"version": 2}, "version_mismatch", "it is of version 2, not 1"),
+        ({"tamiyo_policy_version": "another"}, "version_mismatch", "it says 'another' and carries 'one'"),
+        ({"policy_id": ""}, "invalid_payload", "no policy_id"),
+        ({"issued_ns": ManualClock().wall - 3_601 * 10**9}, "stale_update", "TAMIYO_UPDATE_FRESHNESS_SEC is 3600"),
+        ({"issued_ns": ManualClock().wall + 6 * 10**9}, "stale_update", "in the future"),
+    ],
+)
+def test_what_an_update_says_of_itself_is_held_against_it(
+    run: Run, changed: dict[str, Any], reason: str, words: str
+) -> None:
+    refused(run, run.ingest("one", **changed), reason, words)
+
+
+def test_an_update_that_was_never_issued_is_stale(run: Run) -> None:
+    made = run.update("one")
+    made.ClearField("issued_at")
+    verdict = run.service.ingest_policy_update(made, sign_update(made, SECRET))
+    refused(run, verdict, "stale_update", "does not say when")
+
+
+@pytest.mark.parametrize("reason", [reason for reason in REASONS if reason != "invalid_signature"])
+def test_the_reason_of_a_checkpoint_is_that_of_its_update(run: Run, reason: str) -> None:
+    refused(run, run.ingest(reason), reason, "is no checkpoint")
+
+
+def test_what_is_no_update_is_refused(run: Run) -> None:
+    from tamiyo.signing import update_signature
+
+    for data in (b"\xff\xff", b"\x0a"):
+        verdict = run.service.ingest_policy_update(data, update_signature(data, SECRET))
+        refused(run, verdict, "invalid_payload", "are no PolicyUpdate")
+    strange: Any = 3
+    refused(run, run.service.ingest_policy_update(strange, ""), "invalid_payload", "a int is no PolicyUpdate")
+    refused(run, run.service.ingest_policy_update(bytes(UPDATE_MAX_BYTES + 1), ""), "invalid_payload", "more than")
+
+
+def test_an_update_is_taken_once_and_none_before_it(run: Run) -> None:
+    first = run.update("one")
+    signature = sign_update(first, SECRET)
+    assert run.service.ingest_policy_update(first, signature).installed
+    late = run.update("late", issued_ns=first.issued_at.ToNanoseconds() - 1)
+    for update in (first, late):
+        verdict = run.service.ingest_policy_update(update, sign_update(update, SECRET))
+        assert (verdict.reason, "installed before" in verdict.detail) == ("stale_update", True)
+    assert run.step() == "one"
+
+
+def test_other_registries_are_a_mismatch(run: Run) -> None:
+    run.step()  # numbers seed-0
+    assert run.ingest("good trained on seed-0").installed
+    (event,) = run.events(journal.PolicyInstalled)
+    assert [(stamp.kind, stamp.count) for stamp in event.registries] == [("seed_id", 1)]
+    verdict = run.ingest("bad trained on seed-9")
+    assert (verdict.installed, verdict.reason) == (False, "registry_mismatch")
+    assert run.step() == "good"
+
+
+def test_a_host_s_own_policy_of_other_registries_does_not_open(run: Run) -> None:
+    run.step()
+    run.service.close()
+    other = Loaded(PolicyIdentity("own", "words", "python"), {"seed_id": RegistryStamp(1, digest({"seed-9": 1}))})
+    with pytest.raises(CheckpointRejected, match="policy own was trained on other registries"):
+        run.open(other)
+    run.service = run.open()
+
+
+def test_a_policy_that_fails_when_it_is_tried_out_is_never_installed(run: Run) -> None:
+    refused(run, run.ingest("bad broken"), "invalid_payload", "tried out, it raised RuntimeError: it fell over")
+
+
+def rolled_back(run: Run) -> journal.PolicyRolledBack:
+    """Wait for the upkeep to have rolled back."""
+    found: list[journal.PolicyRolledBack] = []
+    while not found:
+        found = run.events(journal.PolicyRolledBack)
+    return found[-1]
+
+
+def test_a_policy_that_fails_on_probation_gives_way_to_the_last_good_one(run: Run) -> None:
+    run.ingest("good")
+    run.prove()
+    run.ingest("bad")
+    run.loaded["bad"].failing = True
+    run.step()
+    event = rolled_back(run)
+    assert (event.from_version, event.version, event.cause) == ("bad", "good", "inference_failed")
+    assert run.step() == "good"
+
+
+def test_a_first_policy_that_fails_on_probation_gives_way_to_the_baseline(run: Run) -> None:
+    run.ingest("bad")
+    run.loaded["bad"].failing = True
+    run.step()
+    assert rolled_back(run).version == "baseline-v1"
+    assert run.step() == "baseline-v1"
+    run.reopen()
+    assert run.step() == "baseline-v1"
+
+
+def test_a_proven_policy_that_fails_is_the_breakers_matter(run: Run) -> None:
+    run.ingest("good")
+    run.prove()
+    run.loaded["good"].failing = True
+    run.step()
+    run.service._desk.watch()
+    assert run.events(journal.PolicyRolledBack) == []
+    assert run.service.state.policy_version == "good"
+
+
+def test_an_operator_goes_back_step_by_step(run: Run) -> None:
+    for name in ("one", "two"):
+        run.ingest(name)
+        run.prove()
+    assert run.service.roll_back_policy(operator="ada", reason="a look") == "one"
+    assert run.step() == "one"
+    assert run.service.roll_back_policy(operator="ada") == "baseline-v1"
+    assert run.step() == "baseline-v1"
+    with pytest.raises(PolicyUnchanged, match="was not installed here"):
+        run.service.roll_back_policy(operator="ada")
+    first, _ = run.events(journal.PolicyRolledBack)
+    assert (first.operator, first.reason, first.cause) == ("ada", "a look", "operator")
+
+
+def test_the_installed_policy_speaks_again_after_a_restart_and_so_does_the_one_before_it(run: Run) -> None:
+    for name in ("one", "two"):
+        run.ingest(name)
+        run.prove()
+    run.reopen()
+    assert run.step() == "two"
+    assert run.service.roll_back_policy(operator="ada") == "one"
+    run.reopen()
+    assert run.step() == "one"
+
+
+def test_a_checkpoint_that_is_gone_leaves_the_baseline_until_it_is_back(run: Run) -> None:
+    run.ingest("one")
+    run.prove()
+    (kept,) = (run.directory / "policies").iterdir()
+    run.service.close()
+    kept.rename(run.directory / "aside")
+    run.service = run.open()
+    assert run.step() == "baseline-v1"
+    (event,) = run.events(journal.PolicyRejected)
+    assert (event.reason, event.version) == ("checkpoint_missing", "one")
+    run.service.close()
+    (run.directory / "aside").rename(kept)
+    run.service = run.open()
+    assert run.step() == "one"
+    run.service.close()
+    kept.write_bytes(b"two")
+    run.service = run.open()
+    assert run.step() == "baseline-v1"
+    assert "not the one that was kept" in run.events(journal.PolicyRejected)[-1].detail
+
+
+def test_a_policy_that_the_host_gives_goes_before_the_installed_one(run: Run) -> None:
+    run.ingest("one")
+    run.reopen(FixedPolicy(2))
+    assert run.step() == "fixed-v1"
+    with pytest.raises(PolicyUnchanged):
+        run.service.roll_back_policy(operator="ada")
+    run.reopen()
+    assert run.step() == "one"
+
+
+def test_a_log_that_takes_nothing_leaves_everything_as_it_was(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tamiyo.records import JournalUnavailable
+
+    def unavailable(*_: object, **__: object) -> None:
+        raise JournalUnavailable("log_failed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run.service.journal, "record_aside", unavailable)
+        with pytest.raises(NotRecorded, match="the policy stays as it is"):
+            run.ingest("one")
+    assert run.step() == "baseline-v1"
+    assert run.ingest("one").installed
+
+
+def test_telemetry_tells_of_each(run: Run) -> None:
+    from tamiyo.core.telemetry import TelemetryReader
+
+    run.ingest("one")
+    run.ingest("one")
+    run.service.roll_back_policy(operator="ada")
+    run.service.flush()
+    reader, told = TelemetryReader(), []
+    for entry in run.service.log.read():
+        made = reader.take(entry.lsn, decode(entry.kind, entry.payload))
+        told += [] if made is None else [event.description for event in made.events]
+    assert sorted(told) == ["policy_rolled_back", "policy_update_applied", "policy_update_rejected"]
