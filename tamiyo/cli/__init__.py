@@ -18,7 +18,8 @@ COMMANDS = MappingProxyType(
         "export": "decisions, steps and field reports as Parquet files",
         "conservative": "switch conservative mode on or off, beside a live service or without one",
         "retain": "take from a log what is older than its window, or say what would go",
-        "policy": "make and inspect policy checkpoints",
+        "policy": "make and inspect policy checkpoints, install one, go back to the last",
+        "registries": "take over the names that a learner numbered first",
     }
 )
 """Name and one line of help; `tamiyo.cli.<name>.command` is the command itself."""

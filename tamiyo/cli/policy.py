@@ -1,15 +1,22 @@
-"""`tamiyo policy init|show`: make a network from a seed, and say what a checkpoint holds."""
+"""`tamiyo policy`: make and look at checkpoints, let one speak in a directory, go back, list what was installed."""
 
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import click
+
+import wal
+from tamiyo.cli.conservative import operator_name
+from tamiyo.cli.desk import WAIT_S, asked, require_log
+from tamiyo.errors import TamiyoError
 
 __all__ = ["command"]
 
 
 @click.group(name="policy")
 def command() -> None:
-    """Make and inspect policy checkpoints."""
+    """Make, inspect and install policy checkpoints."""
 
 
 @command.command()
@@ -52,3 +59,86 @@ def show(path: Path) -> None:
     print(f"seed          {checkpoint.manifest.get('seed', 'none')}")
     print(f"weights       {weights:,} in {len(policy.network.state_dict())} tensors")
     print(f"sha256        {checkpoint.digest}")
+
+
+DIRECTORY = click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+REASON = click.option("--reason", default="", help="Why; it stands in the log.")
+OPERATOR = click.option("--operator", default=None, help="Who asks.  [default: the user this runs as]")
+WAIT = click.option(
+    "--wait", "wait_s", type=click.FloatRange(0), default=WAIT_S, show_default=True, help="Seconds for a live service."
+)
+
+
+@command.command()
+@DIRECTORY
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@REASON
+@OPERATOR
+@WAIT
+def install(directory: Path, path: Path, reason: str, operator: str | None, wait_s: float) -> None:
+    """Let the checkpoint at PATH decide for the controller in DIRECTORY, from the next step on.
+
+    It is loaded and tried out first, and refused where it does not fit. A live service goes on with its steps
+    meanwhile. Where it fails its first proposals the last good policy decides again by itself.
+    """
+    _ask(directory, "policy_install", reason, operator, wait_s, str(path.absolute()))
+
+
+@command.command()
+@DIRECTORY
+@REASON
+@OPERATOR
+@WAIT
+def rollback(directory: Path, reason: str, operator: str | None, wait_s: float) -> None:
+    """Let the last good policy decide again for the controller in DIRECTORY."""
+    _ask(directory, "policy_rollback", reason, operator, wait_s)
+
+
+@command.command(name="list")
+@DIRECTORY
+def list_policies(directory: Path) -> None:
+    """List what was installed, refused and rolled back in DIRECTORY, the oldest first, and who decides now."""
+    from tamiyo.core import journal_pb2 as journal
+    from tamiyo.core.events import KINDS
+    from tamiyo.stored import event_of
+
+    require_log(directory)
+    told = (journal.PolicyInstalled, journal.PolicyRejected, journal.PolicyRolledBack)
+    kinds = {KINDS[kind] for kind in (*told, journal.ServiceOpened)}
+    speaks = ""
+    try:
+        for entry in wal.read(directory / "wal"):
+            if entry.kind not in kinds:
+                continue
+            event = event_of(entry)
+            if isinstance(event, told):
+                print(f"{entry.lsn:>10}  {_line(event)}")
+            if not isinstance(event, journal.PolicyRejected):
+                speaks = getattr(event, "policy_version", "") or getattr(event, "version", "")
+    except (wal.LogError, TamiyoError) as error:
+        raise click.ClickException(str(error)) from error
+    print(f"decides: {speaks or 'nobody yet'}")
+
+
+def _line(event: Any) -> str:
+    kind = event.DESCRIPTOR.name
+    if kind == "PolicyInstalled":
+        by = f"by {event.operator}" if event.operator else f"update {event.policy_id}"
+        return f"installed    {event.version}  {by}  sha256 {event.checkpoint_digest}"
+    if kind == "PolicyRejected":
+        return f"rejected     {event.version or 'unnamed'}  {event.reason}: {event.detail}"
+    return f"rolled back  {event.from_version} to {event.version}  {event.cause} {event.operator}".rstrip()
+
+
+def _ask(
+    directory: Path, directive: str, reason: str, operator: str | None, wait_s: float, checkpoint: str = ""
+) -> None:
+    from tamiyo.errors import RequestRejected
+    from tamiyo.requests import Request
+
+    require_log(directory)
+    try:
+        request = Request(uuid4().hex, directive, operator or operator_name(), reason, checkpoint=checkpoint)
+    except RequestRejected as error:
+        raise click.UsageError(str(error)) from error
+    print(asked(directory, request, wait_s))

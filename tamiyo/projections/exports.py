@@ -14,10 +14,13 @@ from typing import BinaryIO
 
 from tamiyo.core.norms import NORM_INPUTS, Norm
 from tamiyo.core.registries import Registries
+from tamiyo.errors import RegistryConflict
 
-__all__ = ["NORMS_NAME", "export_norms", "export_registries", "registry_name", "replaced"]
+__all__ = ["NORMS_NAME", "export_norms", "export_registries", "import_registry", "registry_name", "replaced"]
 
 NORMS_NAME = "gnn_norms.json"
+REGISTRY_MAX_BYTES = 2**26
+"""Twice 4,096 keys of the longest text, as JSON writes each of its characters."""
 
 
 def registry_name(kind: str) -> str:
@@ -52,6 +55,38 @@ def export_registries(directory: Path | str, registries: Registries) -> tuple[Pa
         _replace(folder / registry_name(kind), {key: entries[key] for key in sorted(entries, key=entries.__getitem__)})
         for kind, entries in registries.items()
     )
+
+
+def import_registry(path: Path | str) -> dict[str, int]:
+    """What a `<kind>_registry.json` holds: one object {key: index}.
+
+    Raises:
+        RegistryConflict: it is no such file, or is longer than any registry could be.
+        OSError: it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        data = file.read(REGISTRY_MAX_BYTES + 1)
+    if len(data) > REGISTRY_MAX_BYTES:
+        raise RegistryConflict(f"{path} has more than {REGISTRY_MAX_BYTES} bytes; no registry is as long")
+    try:
+        found = json.loads(data, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise RegistryConflict(f"{path} is no registry: {error}") from error
+    if not isinstance(found, dict):
+        raise RegistryConflict(f"{path} holds a {type(found).__name__}; a registry is one object of key and index")
+    wrong = next((key for key, index in found.items() if isinstance(index, bool) or not isinstance(index, int)), None)
+    if wrong is not None:
+        raise RegistryConflict(f"{path} gives {wrong!r:.80} the index {found[wrong]!r:.80}; an index is a whole number")
+    return found
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object without a key that stands in it twice: which of the two would count?"""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        raise ValueError(f"{twice!r:.80} stands in it twice")
+    return found
 
 
 def _finite(value: float) -> float | None:

@@ -5,6 +5,7 @@ construction: it folds, and an audit finds nothing in it. No clock, no disk, no 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from google.protobuf.message import Message
@@ -32,7 +33,9 @@ from tamiyo.core.outbox import (
     retries_due,
     telemetry_drained,
 )
+from tamiyo.core.policies import failed_probation
 from tamiyo.core.proposal import PolicyIdentity, Proposal
+from tamiyo.core.registries import stamps
 from tamiyo.core.state import State
 from tamiyo.fingerprint import service_opened
 from tamiyo.leyline import leyline_pb2 as pb
@@ -75,11 +78,14 @@ class History:
         """The process ends, and another service takes up the log."""
         self._pause_ns, self._last = 0, None
         now_ns = max(self._now_ns(), EPOCH_NS)
-        self._fold(service_opened(self._settings, IDENTITY, now_ns, now_ns))
+        held = self.state.policies.current
+        identity = IDENTITY if held is None else replace(IDENTITY, version=held.version)
+        self._fold(service_opened(self._settings, identity, now_ns, now_ns))
 
     def step(self, packet: pb.SystemStatePacket, answer: Proposal | str) -> None:
         """A step that is decided: on a proposal, fitted to the packet, or on "timeout" or "failure" of the policy."""
         received, lsn, observation = self._receive(packet)
+        self._in_force = self.state.policy_version
         if not self._layout_lsn:
             self._fold(LAYOUT.event())
             self._layout_lsn = self.state.last_lsn
@@ -158,6 +164,46 @@ class History:
         """An operator asks for something."""
         self._fold(*operator_directed(self.state, directive, operator="ada", reason="why", now_ns=self._now_ns()))
 
+    def install(self) -> None:
+        """Another policy speaks from here on."""
+        number = len(self.events)
+        registries = [
+            journal.RegistryStamp(kind=kind, count=stamp.count, digest=stamp.digest)
+            for kind, stamp in stamps(self.state.registries).items()
+        ]
+        self._fold(
+            journal.PolicyInstalled(
+                version=f"history-{number}", architecture="fixed", checkpoint_digest=f"{number:064x}",
+                policy_id=f"update-{number}", issued_unix_ns=EPOCH_NS + number, registries=registries,
+                event_time_ns=self._now_ns(),
+            )
+        )  # fmt: skip
+
+    def reject(self) -> None:
+        """A policy update is refused."""
+        self._fold(journal.PolicyRejected(reason="stale_update", detail="late", event_time_ns=self._now_ns()))
+
+    def roll_back(self) -> None:
+        """The policy from before speaks again, for failing its probation or for an operator; nothing without one."""
+        held, back = self.state.policies.current, self.state.policies.previous
+        if held is None or held.version != self.state.policy_version:
+            return
+        self._fold(
+            journal.PolicyRolledBack(
+                from_version=held.version, version=IDENTITY.version if back is None else back.version,
+                checkpoint_digest="" if back is None else back.checkpoint_digest,
+                cause=failed_probation(self.state) or "operator", event_time_ns=self._now_ns(),
+            )
+        )  # fmt: skip
+
+    def import_names(self) -> None:
+        """An operator brings a name that nobody has numbered here."""
+        index = len(self.state.registries["layer_type"]) + 1
+        imported = journal.RegistryImported(
+            kind="layer_type", keys=[f"layer-{index}"], first_index=index, event_time_ns=self._now_ns()
+        )
+        self._fold(imported)
+
     def deliver(self, outcome: str) -> None:
         """Somebody says what became of the oldest command that nobody has spoken of; nothing where there is none."""
         command_id = next(iter(self.state.undelivered), None)
@@ -219,7 +265,8 @@ class History:
         self, received: journal.StepReceived, lsn: int, observation: Observation, answer: Proposal | str
     ) -> Inference:
         """What the policy said, where its breaker let it be asked and there was something to ask."""
-        identity = identity_message(IDENTITY)
+        speaker = replace(IDENTITY, version=self._in_force)
+        identity = identity_message(speaker)
         places = candidates(observation)
         if not admits(self.state.breakers["inference"], received.event_time_ns, self.state.thresholds):
             return journal.InferenceSkipped(step_lsn=lsn, identity=identity, cause="breaker_open")
@@ -231,7 +278,7 @@ class History:
             return journal.InferenceFailed(step_lsn=lsn, identity=identity, error="RuntimeError: no", attempted=True)
         uses = len(self._uses())
         proposal = fitted(answer, places, uses)
-        return inference_message(lsn, IDENTITY, proposal, observation=observation, blueprints=uses)
+        return inference_message(lsn, speaker, proposal, observation=observation, blueprints=uses)
 
     def _uses(self) -> list[journal.BlueprintUse]:
         """The versions that a graph shows now."""

@@ -1,0 +1,101 @@
+"""What `tamiyo policy` and `tamiyo registries` do to a directory, beside a live service or without one."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+import wal
+from tamiyo.errors import RequestRejected, TamiyoError
+
+if TYPE_CHECKING:
+    from tamiyo.journal import Journal
+    from tamiyo.requests import Request
+
+__all__ = ["WAIT_S", "asked", "journal_of", "require_log"]
+
+WAIT_S = 30.0
+"""A live service loads and tries out a network first."""
+LOOK_EVERY_S = 0.05
+
+
+def require_log(directory: Path) -> None:
+    """Refuse a directory without a log."""
+    if not any((directory / "wal").glob("*.wal")):
+        raise click.UsageError(f"{directory} has no log: {directory / 'wal'} holds no segment")
+
+
+@contextmanager
+def journal_of(directory: Path) -> Iterator["Journal"]:
+    """The journal of a directory that no service has open. Raises what opening raises."""
+    from tamiyo.clock import SystemClock
+    from tamiyo.fingerprint import code_fingerprint
+    from tamiyo.journal import Journal
+    from tamiyo.snapshots import Snapshots
+
+    log = directory / "wal"
+    segment_bytes = max(log.glob("*.wal")).stat().st_size  # as the service has it: another length begins a new segment
+    snapshots = Snapshots(directory, code_fingerprint())
+    journal = Journal(lambda: wal.Log.open(log, segment_bytes=segment_bytes), SystemClock(), snapshots)
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def asked(directory: Path, request: "Request", wait_s: float) -> str:
+    """Carry a request out here, or leave it for the live service and wait for what it says.
+
+    Raises:
+        click.ClickException: it was refused, or nobody could do it.
+    """
+    try:
+        return _here(directory, request)
+    except wal.LogLocked:
+        return _beside(directory, request, wait_s)
+    except (wal.LogError, TamiyoError, OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _here(directory: Path, request: "Request") -> str:
+    from tamiyo.clock import SystemClock
+    from tamiyo.policies import PolicyDesk, Speakers, opening_speaker
+    from tamiyo.policies import load_checkpoint as load
+    from tamiyo.policy.baseline import BaselinePolicy
+    from tamiyo.policy.store import PolicyStore
+    from tamiyo.policy_jobs import carry_out
+
+    with journal_of(directory) as journal:
+        store = PolicyStore(directory)
+        speaker, _ = opening_speaker(BaselinePolicy(), journal.state, store, load)
+        return carry_out(PolicyDesk(journal, store, Speakers(speaker), clock=SystemClock()), request)
+
+
+def _beside(directory: Path, request: "Request", wait_s: float) -> str:
+    from tamiyo.requests import RequestBox
+
+    box = RequestBox(directory)
+    try:
+        path = box.leave(replace(request))
+        _wait_for(lambda: not path.exists(), wait_s)
+        if path.exists():
+            return f"left in {path}: the service takes it up as soon as its log takes records"
+        aside = path.parent / "aside" / path.name
+        if aside.exists():
+            raise click.ClickException(aside.with_name(f"{path.name}.reason").read_text("utf-8").strip())
+        answer = box.take_answer(path)
+    except RequestRejected as error:
+        raise click.UsageError(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"a request cannot be left in {directory / 'requests'}: {error}") from error
+    return "taken up by the live service" if answer is None else answer.decode()
+
+
+def _wait_for(done: Callable[[], bool], wait_s: float) -> None:
+    deadline_s = time.monotonic() + wait_s
+    while not done() and time.monotonic() < deadline_s:
+        time.sleep(LOOK_EVERY_S)
