@@ -290,49 +290,21 @@ def _operator_directed(draft: Draft, lsn: int, event: journal.OperatorDirected) 
     )
 
 
-def _policy_installed(draft: Draft, lsn: int, event: journal.PolicyInstalled) -> None:
-    draft.add(
-        models.PolicyUpdateRow,
-        lsn=lsn,
-        what="installed",
-        version=event.version,
-        checkpoint_digest=event.checkpoint_digest,
-        policy_id=event.policy_id,
-        reason="",
-        detail=event.reason,
-        operator=event.operator,
-        event_time_ns=event.event_time_ns,
-    )
+_UPDATE = {"policy_id": "policy_id", "detail": "reason", "operator": "operator"}
+_REJECTION = {"policy_id": "policy_id", "reason": "reason", "detail": "detail"}
+_RETURN = {"reason": "cause", "detail": "reason", "operator": "operator"}
 
 
-def _policy_rejected(draft: Draft, lsn: int, event: journal.PolicyRejected) -> None:
-    draft.add(
-        models.PolicyUpdateRow,
-        lsn=lsn,
-        what="rejected",
-        version=event.version,
-        checkpoint_digest=event.payload_digest,
-        policy_id=event.policy_id,
-        reason=event.reason,
-        detail=event.detail,
-        operator="",
-        event_time_ns=event.event_time_ns,
-    )
+def _policy_update(what: str, **columns: str) -> Callable[[Draft, int, Any], None]:
+    """The row's columns and the fields of the event that they are; the other columns are empty."""
 
+    def project_update(draft: Draft, lsn: int, event: Any) -> None:
+        texts = dict.fromkeys(("checkpoint_digest", "policy_id", "reason", "detail", "operator"), "")
+        texts |= {column: getattr(event, name) for column, name in columns.items()}
+        at_ns = event.event_time_ns
+        draft.add(models.PolicyUpdateRow, lsn=lsn, what=what, version=event.version, event_time_ns=at_ns, **texts)
 
-def _policy_rolled_back(draft: Draft, lsn: int, event: journal.PolicyRolledBack) -> None:
-    draft.add(
-        models.PolicyUpdateRow,
-        lsn=lsn,
-        what="rolled_back",
-        version=event.version,
-        checkpoint_digest=event.checkpoint_digest,
-        policy_id="",
-        reason=event.cause,
-        detail=event.reason,
-        operator=event.operator,
-        event_time_ns=event.event_time_ns,
-    )
+    return project_update
 
 
 def _breaker_moved(draft: Draft, lsn: int, event: journal.BreakerMoved) -> None:
@@ -456,9 +428,9 @@ PROJECTORS: Mapping[type[Event], Callable[[Draft, int, Any], None]] = MappingPro
         journal.SnapshotTaken: _snapshot_taken,
         journal.RetentionPlanned: _retention_planned,
         journal.RetentionCompleted: _retention_completed,
-        journal.PolicyInstalled: _policy_installed,
-        journal.PolicyRejected: _policy_rejected,
-        journal.PolicyRolledBack: _policy_rolled_back,
+        journal.PolicyInstalled: _policy_update("installed", checkpoint_digest="checkpoint_digest", **_UPDATE),
+        journal.PolicyRejected: _policy_update("rejected", checkpoint_digest="payload_digest", **_REJECTION),
+        journal.PolicyRolledBack: _policy_update("rolled_back", checkpoint_digest="checkpoint_digest", **_RETURN),
     }
 )
 """The projector of each event that leaves rows of its own."""
