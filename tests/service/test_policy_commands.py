@@ -17,11 +17,14 @@ from tamiyo.audit import replay
 from tamiyo.cli import main
 from tamiyo.core.registries import digest
 from tamiyo.errors import RegistryConflict
+from tamiyo.policy.baseline import BaselinePolicy
 from tamiyo.policy.checkpoint import Checkpoint, checkpoint_bytes, init_checkpoint, load_policy
 from tamiyo.policy.store import STORE_MAX_BYTES, PolicyStore
 from tamiyo.policy.update import policy_update
 from tamiyo.projections.exports import import_registry
 from tamiyo.signing import sign_update
+
+BASELINE = BaselinePolicy().identity.version
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +52,12 @@ def test_install_rollback_and_list_without_a_service(checkpoint: Checkpoint, tmp
     assert (installed.exit_code, installed.output) == (0, f"policy {checkpoint.version} speaks from now on\n")
     assert stepped(tmp_path) == checkpoint.version
     back = run("policy", "rollback", tmp_path, "--operator", "ada")
-    assert (back.exit_code, back.output) == (0, "policy baseline-v1 speaks again\n")
-    assert stepped(tmp_path) == "baseline-v1"
+    assert (back.exit_code, back.output) == (0, f"policy {BASELINE} speaks again\n")
+    assert stepped(tmp_path) == BASELINE
     listed = run("policy", "list", tmp_path).output
     assert f"installed    {checkpoint.version}  by ada  sha256 {checkpoint.digest}" in listed
-    assert f"rolled back  {checkpoint.version} to baseline-v1  operator ada" in listed
-    assert listed.endswith("decides: baseline-v1\n")
+    assert f"rolled back  {checkpoint.version} to {BASELINE}  operator ada" in listed
+    assert listed.endswith(f"decides: {BASELINE}\n")
     assert replay(wal.read(tmp_path / "wal")).divergence is None
 
 
@@ -65,7 +68,7 @@ def test_install_and_rollback_beside_a_live_service(checkpoint: Checkpoint, tmp_
         assert service.evaluate_step(packet()).annotations["policy_version"] == checkpoint.version
         again = run("policy", "install", tmp_path, checkpoint.path)
         assert (again.exit_code, "speaks already" in again.output) == (1, True)
-        assert run("policy", "rollback", tmp_path).output == "policy baseline-v1 speaks again\n"
+        assert run("policy", "rollback", tmp_path).output == f"policy {BASELINE} speaks again\n"
         nothing = run("policy", "rollback", tmp_path)
         assert (nothing.exit_code, "none to go back to" in nothing.output) == (1, True)
 
@@ -126,7 +129,7 @@ def test_what_is_exported_is_imported_and_comes_back_the_same(tmp_path: Path) ->
         assert (other / path.name).read_bytes() == path.read_bytes()
     again = run("registries", "import", other, *exported)
     assert "seed_id: 0 new names, 1 in all" in again.output
-    assert stepped(other) == "baseline-v1"
+    assert stepped(other) == BASELINE
     found = replay(wal.read(other / "wal"))
     assert (found.divergence, found.state.registries["seed_id"]) == (None, {"seed-0": 1})
 

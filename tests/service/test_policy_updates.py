@@ -22,8 +22,11 @@ from tamiyo.errors import CheckpointRejected, NotRecorded, PolicyUnchanged
 from tamiyo.graph import Graph
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.policies import UPDATE_MAX_BYTES, UpdateVerdict
+from tamiyo.policy.baseline import BaselinePolicy
 from tamiyo.signing import sign_update
 from tamiyo.testing import FixedPolicy, ManualClock
+
+BASELINE = BaselinePolicy().identity.version
 
 
 @dataclass
@@ -113,7 +116,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 
 def test_an_update_speaks_from_the_next_step_on_and_the_log_says_so_first(run: Run) -> None:
-    assert run.step() == "baseline-v1"
+    assert run.step() == BASELINE
     verdict = run.ingest("one", training_run_id="run-7")
     assert verdict == UpdateVerdict(installed=True, version="one")
     assert run.step() == "one"
@@ -149,7 +152,7 @@ def refused(run: Run, verdict: UpdateVerdict, reason: str, words: str) -> None:
     *_, event = run.events(journal.PolicyRejected)
     assert (event.reason, event.detail) == (reason, verdict.detail)
     assert run.service.state.policies.current is None
-    assert run.step() == "baseline-v1"
+    assert run.step() == BASELINE
 
 
 def test_an_update_without_the_key_s_signature_is_refused(run: Run) -> None:
@@ -262,10 +265,10 @@ def test_a_first_policy_that_fails_on_probation_gives_way_to_the_baseline(run: R
     run.ingest("bad")
     run.loaded["bad"].failing = True
     run.step()
-    assert rolled_back(run).version == "baseline-v1"
-    assert run.step() == "baseline-v1"
+    assert rolled_back(run).version == BASELINE
+    assert run.step() == BASELINE
     run.reopen()
-    assert run.step() == "baseline-v1"
+    assert run.step() == BASELINE
 
 
 def test_a_proven_policy_that_fails_is_the_breakers_matter(run: Run) -> None:
@@ -284,8 +287,8 @@ def test_an_operator_goes_back_step_by_step(run: Run) -> None:
         run.prove()
     assert run.service.roll_back_policy(operator="ada", reason="a look") == "one"
     assert run.step() == "one"
-    assert run.service.roll_back_policy(operator="ada") == "baseline-v1"
-    assert run.step() == "baseline-v1"
+    assert run.service.roll_back_policy(operator="ada") == BASELINE
+    assert run.step() == BASELINE
     with pytest.raises(PolicyUnchanged, match="was not installed here"):
         run.service.roll_back_policy(operator="ada")
     first, _ = run.events(journal.PolicyRolledBack)
@@ -310,7 +313,7 @@ def test_a_checkpoint_that_is_gone_leaves_the_baseline_until_it_is_back(run: Run
     run.service.close()
     kept.rename(run.directory / "aside")
     run.service = run.open()
-    assert run.step() == "baseline-v1"
+    assert run.step() == BASELINE
     (event,) = run.events(journal.PolicyRejected)
     assert (event.reason, event.version) == ("checkpoint_missing", "one")
     run.service.close()
@@ -320,7 +323,7 @@ def test_a_checkpoint_that_is_gone_leaves_the_baseline_until_it_is_back(run: Run
     run.service.close()
     kept.write_bytes(b"two")
     run.service = run.open()
-    assert run.step() == "baseline-v1"
+    assert run.step() == BASELINE
     assert "not the one that was kept" in run.events(journal.PolicyRejected)[-1].detail
 
 
@@ -344,7 +347,7 @@ def test_a_log_that_takes_nothing_leaves_everything_as_it_was(run: Run, monkeypa
         patched.setattr(run.service.journal, "record_aside", unavailable)
         with pytest.raises(NotRecorded, match="the policy stays as it is"):
             run.ingest("one")
-    assert run.step() == "baseline-v1"
+    assert run.step() == BASELINE
     assert run.ingest("one").installed
 
 
