@@ -17,11 +17,13 @@ from tamiyo.core.state import State
 from tamiyo.errors import NotRecorded, RequestRejected, ServiceClosed
 from tamiyo.journal import Journal
 from tamiyo.records import JournalUnavailable, Recorded
-from tamiyo.requests import JOBS, PER_SCAN_MAX, Request, RequestBox
+from tamiyo.requests import JOBS, PER_SCAN_MAX, POLICY_INSTALL, POLICY_ROLLBACK, RETAIN, Request, RequestBox
 
 __all__ = ["Directives"]
 
 TOLD_MAX = 1_024
+METHODS = {RETAIN: "retain", POLICY_INSTALL: "ingest_policy_update", POLICY_ROLLBACK: "roll_back_policy"}
+"""What to call in place of asking for a job."""
 BeginJob = Callable[[Request], Future[bytes]]
 """Begins what a request asks for, on a thread of its own; the answer is what the asker is to read."""
 
@@ -49,7 +51,9 @@ class Directives:
             NotRecorded: the log takes no record at the moment.
         """
         if request.directive in JOBS:
-            raise RequestRejected(f"{request.directive} is no directive: call the method of TamiyoService for it")
+            raise RequestRejected(
+                f"{request.directive} is no directive: call TamiyoService.{METHODS[request.directive]}"
+            )
         try:
             return self._journal.record_aside(lambda state, now_ns: _directed(state, request, now_ns))
         except JournalUnavailable as unavailable:

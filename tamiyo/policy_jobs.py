@@ -21,7 +21,8 @@ def begin_policy_job(desk: PolicyDesk, request: Request) -> Future[bytes]:
         except Exception as error:  # noqa: BLE001  whatever it was, whoever waits for the job is to hear of it
             job.set_exception(error)
 
-    threading.Thread(target=run, name="tamiyo-policy-job", daemon=True).start()
+    # No daemon: a process that ends while the network is being loaded would take its libraries away under it.
+    threading.Thread(target=run, name="tamiyo-policy-job").start()
     return job
 
 

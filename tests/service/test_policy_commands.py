@@ -25,6 +25,7 @@ from tamiyo.projections.exports import import_registry
 from tamiyo.signing import sign_update
 
 BASELINE = BaselinePolicy().identity.version
+PATIENT_S = 600
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +64,13 @@ def test_install_rollback_and_list_without_a_service(checkpoint: Checkpoint, tmp
 
 def test_install_and_rollback_beside_a_live_service(checkpoint: Checkpoint, tmp_path: Path) -> None:
     with opened(tmp_path) as service:
-        installed = run("policy", "install", tmp_path, checkpoint.path)
+        installed = run("policy", "install", tmp_path, checkpoint.path, "--wait", PATIENT_S)
         assert (installed.exit_code, installed.output) == (0, f"policy {checkpoint.version} speaks from now on\n")
         assert service.evaluate_step(packet()).annotations["policy_version"] == checkpoint.version
-        again = run("policy", "install", tmp_path, checkpoint.path)
+        again = run("policy", "install", tmp_path, checkpoint.path, "--wait", PATIENT_S)
         assert (again.exit_code, "speaks already" in again.output) == (1, True)
-        assert run("policy", "rollback", tmp_path).output == f"policy {BASELINE} speaks again\n"
-        nothing = run("policy", "rollback", tmp_path)
+        assert run("policy", "rollback", tmp_path, "--wait", PATIENT_S).output == f"policy {BASELINE} speaks again\n"
+        nothing = run("policy", "rollback", tmp_path, "--wait", PATIENT_S)
         assert (nothing.exit_code, "none to go back to" in nothing.output) == (1, True)
 
 
