@@ -216,10 +216,12 @@ class Stages:
 
     def _ask(self, step: Step, speaker: Speaker, graph: Graph) -> journal.InferenceObserved | journal.InferenceFailed:
         """Ask the policy and judge its answer, on its own thread: whatever is in there is somebody else's code."""
+        proposal = speaker.policy.propose(graph)
+        now = speaker.policy.identity  # a compiled engine that fell back says so here
         return inference_message(
             step.lsn,
-            speaker.identity,
-            speaker.policy.propose(graph),
+            now if now.version == speaker.identity.version else speaker.identity,
+            proposal,
             observation=step.observation,
             blueprints=len(step.blueprints),
         )

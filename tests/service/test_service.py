@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from live import Live, library
-from rig import SECRET, packet
+from rig import SECRET, packet, proposal
 
 import tamiyo.probe as probe_module
 import wal
@@ -20,11 +21,12 @@ from tamiyo import Settings, TamiyoService
 from tamiyo.audit import audit
 from tamiyo.config import load_settings
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.proposal import PolicyIdentity
 from tamiyo.errors import InvariantViolation, PacketRejected, SecretMissing, ServiceClosed, SettingsInvalid
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.probe import sync_ms
 from tamiyo.signing import Verifier
-from tamiyo.testing import FixedPolicy
+from tamiyo.testing import FixedPolicy, ScriptedPolicy
 from tamiyo.testing.strategies import hostile_bytes, packets
 
 
@@ -54,6 +56,21 @@ def test_the_same_packet_twice_is_two_steps() -> None:
     one, other = live.step(packet()), live.step(packet())
     assert one.command_id != other.command_id
     assert live.service.state.decisions == 2
+    live.close()
+
+
+def test_a_policy_that_fell_back_says_so_from_then_on() -> None:
+    policy = ScriptedPolicy(proposal(), PolicyIdentity("gnn", "v1", "compiled", is_compiled=True))
+    live = Live(policy=policy)
+    live.step(packet())
+    policy.identity = replace(policy.identity, engine="eager", is_compiled=False, compile_fallbacks=1)
+    live.step(packet())
+    policy.identity = replace(policy.identity, version="another")
+    live.step(packet())
+    told = [event.identity for event in live.events(journal.InferenceObserved)]
+    assert [(each.engine, each.compile_fallbacks) for each in told] == [("compiled", 0), ("eager", 1), ("compiled", 0)]
+    assert {each.version for each in told} == {"gnn"}, "which policy it is does not change by itself"
+    live.check()
     live.close()
 
 
