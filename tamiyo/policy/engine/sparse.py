@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag, gelu, layer_norm, leaky_relu
 
-from tamiyo.graph.graph import Graph, IndexArray
-from tamiyo.graph.schema import NODE_TYPES, EdgeType
+from tamiyo.graph.graph import FloatArray, Graph, IndexArray
+from tamiyo.graph.schema import NODE_TYPES, RELATIONS, Relation
 from tamiyo.policy.engine.dense import node_inputs
 from tamiyo.policy.engine.fold import INTO, Attention, Folded, Product
 from tamiyo.policy.engine.kept import Kept
@@ -52,6 +52,8 @@ class Hop:
     bags: Tensor
     shares: Tensor
 
+
+FROM = {kind: tuple(relation for relation in RELATIONS if relation.source == kind) for kind in NODE_TYPES}
 
 Plan = Mapping[str, tuple[Hop, ...]]
 """By target type."""
@@ -116,6 +118,7 @@ class SparseForm:
         self._plans: Kept[bytes, Plan] = Kept(_PLANS_MAX)
         self._sage = tuple({kind: self._cut_sage(part) for kind, part in layer.items()} for layer in folded.sage)
         self._gat = tuple({kind: self._cut_gat(part) for kind, part in layer.items()} for layer in folded.gat)
+        self._vectors = tuple(_vectors(layer) for layer in folded.gat)
 
     def run(self, graph: Graph, key: bytes) -> Raw:
         """One graph; `key` stands for its topology."""
@@ -128,10 +131,11 @@ class SparseForm:
                     kind: _passed_on(states[kind], self._averaged(plan[kind], weights[kind], part, states, kind))
                     for kind, part in sage.items()
                 }
-            for products, gat in zip(self._gat, self._folded.gat, strict=True):
+            for weights_of, gat, vectors in zip(self._gat, self._folded.gat, self._vectors, strict=True):
+                logits = {kind: (states[kind] @ vectors[kind].to(self._dtype)).float() for kind in states}
                 states = {
                     kind: _passed_on(
-                        states[kind], self._attended(graph, plan[kind], products[kind], part, states, kind)
+                        states[kind], self._attended(graph, plan[kind], weights_of[kind], part, states, logits, kind)
                     )
                     for kind, part in gat.items()
                 }
@@ -163,13 +167,14 @@ class SparseForm:
         weights: tuple[tuple[Tensor, Tensor], ...],
         part: Attention,
         states: Mapping[str, Tensor],
+        logits: Mapping[str, Tensor],
         kind: str,
     ) -> Tensor:
         heads = self._folded.attention_heads
         total = torch.from_numpy(part.product.bias).to(self._dtype).repeat(len(states[kind]), 1)
         for hop in hops:
             sources = states[hop.source]
-            shares = self._shares(graph, hop, part, sources, states[kind], INTO[kind][hop.row].edge_type)
+            shares = self._shares(graph.edge_attr[INTO[kind][hop.row].edge_type], hop, part, logits, kind)
             near, far = weights[hop.row]
             if hop.is_near:
                 table = (_rows(sources, hop.sources) @ near).view(-1, far.shape[1])
@@ -183,16 +188,14 @@ class SparseForm:
         return total
 
     def _shares(
-        self, graph: Graph, hop: Hop, part: Attention, sources: Tensor, targets: Tensor, relation: EdgeType
+        self, attributes: FloatArray, hop: Hop, part: Attention, by_node: Mapping[str, Tensor], kind: str
     ) -> Tensor:
         """Return the attention, (E, H): a softmax over the edges of each target, in float32."""
         heads = self._folded.attention_heads
-        columns = slice(hop.row * heads, (hop.row + 1) * heads)
-        by_source = _rows(sources, hop.sources) @ torch.from_numpy(part.source[:, columns]).to(self._dtype)
-        by_target = _rows(targets, hop.targets) @ torch.from_numpy(part.target[:, columns]).to(self._dtype)
-        logits = torch.from_numpy(graph.edge_attr[relation][hop.order]) @ torch.from_numpy(part.edge[hop.row])
-        logits += by_source.float().index_select(0, hop.source_places)
-        logits += by_target.float().index_select(0, hop.target_places)
+        source, target = _columns(hop.source, INTO[kind][hop.row]), hop.row
+        logits = torch.from_numpy(attributes[hop.order]) @ torch.from_numpy(part.edge[hop.row])
+        for end, places, block in ((hop.source, hop.ends[0], source), (kind, hop.ends[1], target)):
+            logits += by_node[end][:, block * heads : (block + 1) * heads].contiguous().index_select(0, places)
         logits = leaky_relu(logits, self._folded.slope)
         most = torch.from_numpy(np.maximum.reduceat(logits.numpy(), hop.begins, axis=0))
         raised = torch.exp(logits.sub_(most.index_select(0, hop.target_places)))
@@ -238,6 +241,30 @@ def _add_rows(total: Tensor, places: Tensor | None, rows: Tensor) -> None:
         total += rows
     else:
         total[places] = total.index_select(0, places) + rows
+
+
+def _columns(kind: str, relation: Relation) -> int:
+    """The block of a node type's logits that a relation from it reads; those of relations into it come first."""
+    return len(INTO[kind]) + FROM[kind].index(relation)
+
+
+def _vectors(layer: Mapping[str, Attention]) -> dict[str, Tensor]:
+    """All vectors of a layer that one node type is multiplied with, (in, blocks * H), by `_columns`."""
+    inputs = len(next(iter(layer.values())).source)
+    heads = next(iter(layer.values())).edge.shape[2]
+    found = {}
+    for kind in NODE_TYPES:
+        into = [layer[kind].target] if kind in layer else [np.zeros((inputs, len(INTO[kind]) * heads), np.float32)]
+        out = [_source_vectors(layer, relation, inputs, heads) for relation in FROM[kind]]
+        found[kind] = torch.from_numpy(np.concatenate([*into, *out], axis=1))
+    return found
+
+
+def _source_vectors(layer: Mapping[str, Attention], relation: Relation, inputs: int, heads: int) -> FloatArray:
+    if relation.target not in layer:
+        return np.zeros((inputs, heads), np.float32)
+    row = INTO[relation.target].index(relation)
+    return layer[relation.target].source[:, row * heads : (row + 1) * heads]
 
 
 def _passed_on(before: Tensor, received: Tensor) -> Tensor:
