@@ -1,7 +1,9 @@
 """What a checkpoint was trained on, and files of torch.save."""
 
+import contextlib
 import io
 import json
+import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tamiyo.core.registries import digest, extended, initial, stamps
 from tamiyo.errors import CheckpointRejected
@@ -23,6 +27,7 @@ from tamiyo.policy.checkpoint import (
     policy_of,
 )
 from tamiyo.policy.gnn import GnnPolicy
+from tamiyo.policy.legacy import read_legacy
 from tamiyo.policy.network import NodeEncoder
 
 LIVE = extended(initial(), {"layer_type": ["conv", "linear"], "hazard_class": ["low"]})
@@ -166,6 +171,32 @@ def test_a_legacy_file_that_was_cut_off_is_refused(cuts: Iterator[bytes]) -> Non
     for cut in cuts:
         with pytest.raises(CheckpointRejected, match="is cut off or no file of torch"):
             parse_checkpoint(cut, Path("it"))
+
+
+SMALL = {"manifest": {"label": "x"}, "state_dict": {"a": torch.zeros(3, 4), "b": torch.ones(2)}}
+
+
+@settings(max_examples=400)
+@given(st.data())
+def test_whatever_was_damaged_in_a_legacy_file_it_is_read_or_refused(data: st.DataObject) -> None:
+    file = bytearray(saved(SMALL))
+    places = st.integers(0, len(file) - 1)
+    for place, byte in data.draw(st.dictionaries(places, st.integers(0, 255), min_size=1, max_size=16)).items():
+        file[place] = byte
+    with contextlib.suppress(CheckpointRejected):
+        read_legacy("it", bytes(file), CHECKPOINT_MAX_BYTES)
+
+
+@pytest.mark.parametrize("error", [struct.error("short"), AssertionError(), MemoryError()], ids=repr)
+def test_whatever_torch_raises_on_a_damaged_file_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def damaged(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", damaged)
+    with pytest.raises(CheckpointRejected, match="fetch it again"):
+        read_legacy("it", saved(SMALL), CHECKPOINT_MAX_BYTES)
 
 
 def test_a_legacy_file_without_its_parts_is_refused() -> None:
