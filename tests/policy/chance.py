@@ -11,7 +11,7 @@ from tamiyo.graph.schema import CATEGORIES, EDGE_ATTRIBUTES, FEATURES, NODE_TYPE
 from tamiyo.policy.network import TamiyoNetwork
 
 LARGE = {"global": 1, "seed": 32, "blueprint": 1, "layer": 4_000, "activation": 3_000, "parameter": 2_966}
-LARGE_EDGES_MAX = 3_800
+LARGE_EDGES_MAX = 3_505
 """Keeps the large graph at about 56,000 edges."""
 
 
