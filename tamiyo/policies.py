@@ -13,7 +13,7 @@ Rule 3: a policy that was replaced stays loaded, so that a record lost with a fa
 import hmac
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -30,7 +30,7 @@ from tamiyo.core.observation import read_packet
 from tamiyo.core.policies import UPDATE_VERSION, failed_probation
 from tamiyo.core.proposal import PolicyIdentity, malformation
 from tamiyo.core.registries import Registries, RegistryStamp, require_stamp
-from tamiyo.core.state import InstalledPolicy, State
+from tamiyo.core.state import InstalledPolicy, Policies, State
 from tamiyo.errors import CheckpointRejected, NotRecorded, PolicyUnchanged, RegistryConflict
 from tamiyo.graph import BlueprintInput, Graph, GraphBuilder
 from tamiyo.journal import Journal
@@ -62,6 +62,8 @@ class Speaker:
 
     policy: Policy
     identity: PolicyIdentity
+    is_kept: bool = False
+    """It was installed here before, and opens again only where the log says so."""
 
 
 class Speakers:
@@ -75,12 +77,13 @@ class Speakers:
         """The policy of that version, None where it is not loaded."""
         return self._held.get(version)
 
-    def add(self, speaker: Speaker) -> None:
-        """One more may speak; the oldest is let go where there are too many, the first never."""
-        held = {**self._held, speaker.identity.version: speaker}
-        first = self.first.identity.version
-        others = [version for version in held if version != first][-SPEAKERS_MAX:]
-        self._held = {version: held[version] for version in (first, *others)}
+    def add(self, speaker: Speaker, needed: Collection[str] = ()) -> None:
+        """One more may speak; the oldest is let go where there are too many, the first and those needed never."""
+        version = speaker.identity.version
+        held = {other: kept for other, kept in self._held.items() if other != version} | {version: speaker}
+        stays = {self.first.identity.version, version, *needed}
+        stays.update([other for other in held if other not in stays][-SPEAKERS_MAX:])
+        self._held = {other: kept for other, kept in held.items() if other in stays}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,7 @@ def opening_speaker(
             version=held.version,
             payload_digest=held.checkpoint_digest,
         )
-    return Speaker(policy, policy.identity), None
+    return Speaker(policy, policy.identity, is_kept=True), None
 
 
 def _require_stamps(policy: Policy, registries: Registries) -> None:
@@ -180,6 +183,7 @@ class PolicyDesk:
         self._clock = clock
         self._freshness_ns = int(freshness_s * 1e9)
         self._serving = threading.Lock()
+        self._unusable: str = ""  # a kept checkpoint that could not be loaded again: it is not tried again and again
 
     def ingest(self, update: object, signature: str) -> UpdateVerdict:
         """Take an update over, or refuse it; either is journaled. Raises NotRecorded: nothing was changed."""
@@ -221,44 +225,72 @@ class PolicyDesk:
             PolicyUnchanged: no installed policy speaks.
             NotRecorded: the log takes no record at the moment; nothing was changed.
         """
+        told = journal.PolicyRolledBack(
+            cause=cause, operator=printable(operator), reason=printable(reason), request_id=request_id
+        )
         with self._serving:
-            state = self._journal.state
-            if request_id and request_id in state.directives:
-                return state.policy_version
-            held = state.policies.current
-            if held is None or held.version != state.policy_version:
-                raise PolicyUnchanged(
-                    f"policy {state.policy_version!r} was not installed here, so there is none to go back to: open the "
-                    "controller with another one"
-                )
-            target, kept = self._before(state)
-            self._speakers.add(target)
-            event = journal.PolicyRolledBack(
-                from_version=state.policy_version,
-                version=target.identity.version,
-                checkpoint_digest="" if kept is None else kept.checkpoint_digest,
-                cause=cause,
-                operator=printable(operator),
-                reason=printable(reason),
-                request_id=request_id,
-            )
-            self._record(lambda _, now_ns: _timed(event, now_ns))
-            logger.warning("policy %s speaks in place of %s: %s", event.version, event.from_version, cause)
-            return event.version
+            return self._roll_back(told)
 
     def watch(self) -> None:
-        """Roll a policy back that failed its probation; costs nothing where none did."""
-        cause = failed_probation(self._journal.state)
-        if not cause:
+        """Roll a policy back that failed its probation; costs nothing where none did. Never waits for another call."""
+        state = self._journal.state
+        if not failed_probation(state) and self._speakers.of(state.policy_version) is not None:
             return
+        if not self._serving.acquire(blocking=False):
+            return  # whoever is served may take a while to load; this is looked at again
         try:
-            self.roll_back(cause)
+            self._load_again()
+            cause = failed_probation(self._journal.state)  # asked again: who was served may have changed it
+            if cause:
+                self._roll_back(journal.PolicyRolledBack(cause=cause))
         except (NotRecorded, PolicyUnchanged) as error:
             logger.info("not rolled back for now: %s", error)
+        finally:
+            self._serving.release()
 
-    def _require_signature(self, data: bytes, signature: str) -> None:
+    def _roll_back(self, event: journal.PolicyRolledBack) -> str:
+        state = self._journal.state
+        if event.request_id and event.request_id in state.directives:
+            return state.policy_version
+        held = state.policies.current
+        if held is None or held.version != state.policy_version:
+            raise PolicyUnchanged(
+                f"policy {state.policy_version!r} was not installed here, so there is none to go back to: open the "
+                "controller with another one"
+            )
+        target, kept = self._before(state)
+        event.from_version, event.version = state.policy_version, target.identity.version
+        event.checkpoint_digest = "" if kept is None else kept.checkpoint_digest
+        self._hold(target)
+        self._record(lambda now, now_ns: _rolled_back(now, state.policies, event, now_ns))
+        logger.warning("policy %s speaks in place of %s: %s", event.version, event.from_version, event.cause)
+        return event.version
+
+    def _hold(self, speaker: Speaker) -> None:
+        state = self._journal.state
+        previous = state.policies.previous
+        needed = (state.policy_version, "" if previous is None else previous.version)
+        self._speakers.add(speaker, needed)
+
+    def _load_again(self) -> None:
+        """Load who speaks: a log may come back without more records than there are policies kept loaded."""
+        state = self._journal.state
+        held = state.policies.current
+        if self._speakers.of(state.policy_version) is not None:
+            return
+        if state.policy_version == _baseline().identity.version:
+            self._hold(_baseline())
+        elif held is not None and held.version == state.policy_version and held.checkpoint_digest != self._unusable:
+            try:
+                self._hold(self._tried(self._store.read(held.checkpoint_digest), held.version))
+            except (_RefusedError, CheckpointRejected) as error:
+                self._unusable = held.checkpoint_digest
+                logger.error("policy %s cannot be loaded again: %s", held.version, error)  # noqa: TRY400  it says all
+
+    def _require_signature(self, data: bytes, signature: object) -> None:
+        given = signature.encode("utf-8", "replace") if isinstance(signature, str) else b""
         expected = signing.update_signature(data, self._key)
-        if not self._key or not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace")):
+        if not self._key or not hmac.compare_digest(expected.encode(), given):
             raise _RefusedError("invalid_signature", "it is not signed with the key of this controller")
 
     def _require_fresh(self, update: pb.PolicyUpdate) -> None:
@@ -283,6 +315,8 @@ class PolicyDesk:
             identity = policy.identity
         except CheckpointRejected as rejected:
             raise _RefusedError(rejected.reason, str(rejected)) from rejected
+        except Exception as error:  # a file that nobody foresaw is refused as well, and its caller is not to fall over
+            raise _RefusedError("invalid_payload", f"loading it raised {in_words(error)}") from error
         graph, packet = _example(self._journal.state.registries)
         for _ in range(TRIES):
             try:
@@ -306,15 +340,14 @@ class PolicyDesk:
         for kind, stamp in stamps.items():
             if stamp.count:
                 event.registries.add(kind=kind, count=stamp.count, digest=stamp.digest)
-        if self._speakers.of(identity.version) is not None and self._journal.state.policy_version == identity.version:
-            raise _RefusedError("stale_update", f"policy {identity.version} speaks already")
+        _require_other(self._journal.state, identity.version)
         try:
             event.checkpoint_digest = self._store.write(data)
         except OSError as error:
             raise NotRecorded(
                 f"the checkpoint cannot be kept in {self._store.path} ({error.strerror}), and was not installed"
             ) from error
-        self._speakers.add(speaker)
+        self._hold(speaker)
         self._record(lambda state, now_ns: _installed(state, event, now_ns))
         logger.info("policy %s speaks from now on", identity.version)
         self._tidy()
@@ -328,7 +361,7 @@ class PolicyDesk:
             logger.warning("old checkpoints in %s stay: %s", self._store.path, error)
 
     def _before(self, state: State) -> tuple[Speaker, InstalledPolicy | None]:
-        """Whom to go back to: the last good policy where it can be loaded, else who opened, else the baseline."""
+        """Whom to go back to: the last good policy where it can be loaded, else the host's own, else the baseline."""
         previous = state.policies.previous
         if previous is not None:
             loaded = self._speakers.of(previous.version)
@@ -339,7 +372,8 @@ class PolicyDesk:
             except (_RefusedError, CheckpointRejected) as error:
                 logger.warning("the last good policy %s cannot speak: %s", previous.version, error)
         first = self._speakers.first
-        return (first if first.identity.version != state.policy_version else _baseline()), None
+        is_host_s = not first.is_kept and first.identity.version != state.policy_version
+        return (first if is_host_s else _baseline()), None
 
     def _refuse(self, refused: _RefusedError, update: pb.PolicyUpdate) -> UpdateVerdict:
         event = journal.PolicyRejected(
@@ -366,6 +400,7 @@ class PolicyDesk:
 
 def _installed(state: State, event: journal.PolicyInstalled, now_ns: int) -> tuple[Event, ...]:
     """What the state says against it, asked again where it is folded: meanwhile the log went on."""
+    _require_other(state, event.version)
     if event.issued_unix_ns:
         _require_newer(state, event.issued_unix_ns)
     for stamp in event.registries:
@@ -374,6 +409,19 @@ def _installed(state: State, event: journal.PolicyInstalled, now_ns: int) -> tup
         except RegistryConflict as conflict:
             raise _RefusedError("registry_mismatch", str(conflict)) from conflict
     return _timed(event, now_ns)
+
+
+def _rolled_back(state: State, policies: Policies, event: journal.PolicyRolledBack, now_ns: int) -> tuple[Event, ...]:
+    """As above, against what was found when it was asked for."""
+    is_as_found = state.policy_version == event.from_version and state.policies.previous == policies.previous
+    if not is_as_found or event.cause not in ("operator", failed_probation(state)):
+        raise PolicyUnchanged(f"policy {state.policy_version!r} speaks by now, or has mended: ask again")
+    return _timed(event, now_ns)
+
+
+def _require_other(state: State, version: str) -> None:
+    if state.policy_version == version:
+        raise _RefusedError("stale_update", f"policy {version} speaks already")
 
 
 def _require_newer(state: State, issued_ns: int) -> None:

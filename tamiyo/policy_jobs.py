@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tamiyo.errors import RequestRejected, TamiyoError
 from tamiyo.policies import PolicyDesk
+from tamiyo.policy.store import read_bytes
 from tamiyo.requests import POLICY_INSTALL, Request
 
 __all__ = ["begin_policy_job", "carry_out"]
@@ -41,7 +42,7 @@ def carry_out(desk: PolicyDesk, request: Request) -> str:
         return f"policy {version} speaks again"
     path = Path(request.checkpoint)
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise RequestRejected(f"the checkpoint {path} cannot be read: {error.strerror}") from error
     verdict = desk.install(

@@ -199,7 +199,7 @@ class Stages:
         if skipped is not None:
             return journal.InferenceSkipped(step_lsn=step.lsn, identity=identity_message(identity), cause=skipped)
         if speaker is None:  # the log came back without the record that replaced it
-            error = f"policy {version} is not loaded: install it again, or open again"
+            error = f"policy {version} is not loaded yet: else roll back, or open again"
             return journal.InferenceFailed(step_lsn=step.lsn, identity=identity_message(identity), error=error)
         patience_s = self._clock.patience_s("policy", step.budget_ms / 1e3)
         outcome = self._inference.call(lambda: self._ask(step, speaker, graph), patience_s)

@@ -104,7 +104,7 @@ def list_policies(directory: Path) -> None:
 
     require_log(directory)
     told = (journal.PolicyInstalled, journal.PolicyRejected, journal.PolicyRolledBack)
-    kinds = {KINDS[kind] for kind in (*told, journal.ServiceOpened)}
+    kinds = {KINDS[kind] for kind in (*told, journal.ServiceOpened, journal.StateBase)}
     speaks = ""
     try:
         for entry in wal.read(directory / "wal"):
@@ -113,7 +113,9 @@ def list_policies(directory: Path) -> None:
             event = event_of(entry)
             if isinstance(event, told):
                 print(f"{entry.lsn:>10}  {_line(event)}")
-            if not isinstance(event, journal.PolicyRejected):
+            if isinstance(event, journal.StateBase):
+                speaks = speaks or event.state.policy_version  # retention may have dropped the record that said so
+            elif not isinstance(event, journal.PolicyRejected):
                 speaks = getattr(event, "policy_version", "") or getattr(event, "version", "")
     except (wal.LogError, TamiyoError) as error:
         raise click.ClickException(str(error)) from error

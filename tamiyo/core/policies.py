@@ -19,7 +19,7 @@ from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.breakers import OPEN
 from tamiyo.core.draft import Draft, Standing
 from tamiyo.core.registries import CAPACITIES, RegistryStamp, additions, extended, require_stamp
-from tamiyo.core.state import InstalledPolicy
+from tamiyo.core.state import InstalledPolicy, Policies
 from tamiyo.errors import RegistryConflict
 
 __all__ = [
@@ -73,10 +73,11 @@ def policy_installed(draft: Draft, lsn: int, event: journal.PolicyInstalled) -> 
     if event.request_id and event.request_id in draft.directives:
         raise draft.refusal(event, f"request {event.request_id} was taken up before")
     proven = held.current is not None and not held.proposals_left
+    before = held.current if proven else held.previous
     draft.policies = replace(
         held,
         current=InstalledPolicy(event.version, event.checkpoint_digest, event.policy_id, lsn),
-        previous=held.current if proven else held.previous,
+        previous=None if before is None or before.version == event.version else before,  # nobody goes back to itself
         issued_unix_ns=max(held.issued_unix_ns, event.issued_unix_ns),
         proposals_left=PROBATION_PROPOSALS,
         failures=0,
@@ -118,15 +119,20 @@ def policy_rolled_back(draft: Draft, _: int, event: journal.PolicyRolledBack) ->
 def inference_observed(draft: Draft, _: int, event: journal.InferenceObserved) -> None:
     """A policy on probation made a proposal."""
     held = draft.policies
-    if held.proposals_left and not held.failures and event.identity.version == draft.policy_version:
+    if _is_on_probation(held, event.identity.version) and not held.failures:
         draft.policies = replace(held, proposals_left=held.proposals_left - 1)
 
 
 def inference_failed(draft: Draft, _: int, event: journal.InferenceFailed) -> None:
     """A policy on probation raised, or answered what is no proposal."""
     held = draft.policies
-    if held.proposals_left and event.attempted and event.identity.version == draft.policy_version:
+    if _is_on_probation(held, event.identity.version) and event.attempted:
         draft.policies = replace(held, failures=held.failures + 1)
+
+
+def _is_on_probation(held: Policies, version: str) -> bool:
+    """Not so for a policy of the host's own, or the baseline, that speaks in an installed one's place."""
+    return bool(held.proposals_left) and held.current is not None and held.current.version == version
 
 
 def failed_probation(state: Standing) -> str:

@@ -34,7 +34,7 @@ from tamiyo.policy.manifest import (
 )
 from tamiyo.policy.network import ARCHITECTURE_VERSION, NetworkConfig, TamiyoNetwork
 from tamiyo.policy.pyg import PYG_VERSION
-from tamiyo.policy.store import CHECKPOINT_MAX_BYTES
+from tamiyo.policy.store import CHECKPOINT_MAX_BYTES, read_bytes
 
 __all__ = [
     "CHECKPOINT_MAX_BYTES",
@@ -135,8 +135,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         CheckpointRejected: there is no such file, it is too long, it is no checkpoint, or it has no manifest.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(CHECKPOINT_MAX_BYTES + 1)
+        data = read_bytes(path)
     except OSError as error:
         raise CheckpointRejected(
             f"the checkpoint {path} cannot be read: {error.strerror}; make one with `tamiyo policy init`",
@@ -183,8 +182,11 @@ def policy_of(
         require_registries(str(path), checkpoint.manifest, registries)
     try:
         tensors = load(checkpoint.data) if checkpoint.legacy is None else checkpoint.legacy
-    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype that torch does not have
-        raise CheckpointRejected(f"the tensors of {path} cannot be read: {error}; fetch the file again") from error
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        # What is no fault of the format may be one for torch: a dtype that it does not have, a size past int64.
+        raise CheckpointRejected(
+            f"the tensors of {path} cannot be read: {error!s:.200}; fetch the file again"
+        ) from error
     with torch.device("meta"):  # the weights come from the file: none are made up first
         network = TamiyoNetwork()
     _check_tensors(checkpoint, network.state_dict(), tensors)
@@ -247,7 +249,7 @@ def _check_architecture(checkpoint: Checkpoint) -> None:
     found = checkpoint.manifest.get("architecture_version")
     if found != ARCHITECTURE_VERSION:
         raise CheckpointRejected(
-            f"{checkpoint.path} holds the architecture {found!r}; this version runs {ARCHITECTURE_VERSION!r}",
+            f"{checkpoint.path} holds the architecture {found!r:.80}; this version runs {ARCHITECTURE_VERSION!r}",
             "version_mismatch",
         )
     ours, theirs = NetworkConfig().as_map(), checkpoint.manifest.get("config")
@@ -257,8 +259,8 @@ def _check_architecture(checkpoint: Checkpoint) -> None:
     if differing:
         name = differing[0]
         raise CheckpointRejected(
-            f"{checkpoint.path} was made with {name}={theirs.get(name)!r}, this version has {ours.get(name)!r}; "
-            f"make a new checkpoint or use the version that wrote it",
+            f"{checkpoint.path} was made with {name:.80}={theirs.get(name)!r:.80}, this version has "
+            f"{ours.get(name)!r}; make a new checkpoint or use the version that wrote it",
             "shape_mismatch",
         )
 

@@ -54,6 +54,7 @@ def read_legacy(name: str, data: bytes, most_bytes: int) -> tuple[dict[str, Any]
         raise CheckpointRejected(f"{name} has no Tamiyo manifest; it was not written by `tamiyo policy` or a learner")
     if not all(isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in tensors.items()):
         raise CheckpointRejected(f"{name} has a state_dict that holds more than tensors; write it as safetensors")
+    _require_plain(name, tensors, most_bytes)
     return manifest, {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
 
 
@@ -64,6 +65,15 @@ def _require_size(name: str, data: bytes, most_bytes: int) -> None:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise CheckpointRejected(f"{name} is cut off or no file of torch.save: {error}; fetch it again") from error
     if len(members) > MEMBERS_MAX or sum(member.file_size for member in members) > most_bytes:
+        raise CheckpointRejected(f"{name} comes to more than {most_bytes} bytes; it is no policy of this version")
+
+
+def _require_plain(name: str, tensors: dict[str, Tensor], most_bytes: int) -> None:
+    """Before anything is copied: a few bytes can stand for a tensor of any size, and some tensors have none at all."""
+    for key, tensor in tensors.items():
+        if tensor.is_nested or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            raise CheckpointRejected(f"{name} has a tensor {key!r:.80} that is not plain; write it as safetensors")
+    if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > most_bytes:
         raise CheckpointRejected(f"{name} comes to more than {most_bytes} bytes; it is no policy of this version")
 
 

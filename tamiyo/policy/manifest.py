@@ -129,4 +129,11 @@ def _entry(name: str, kind: str, entry: object) -> tuple[RegistryStamp, list[str
 
 def _is_norm(entry: object) -> bool:
     values = [entry.get("mean"), entry.get("variance")] if isinstance(entry, dict) else [None]
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    return all(isinstance(value, int | float) and _is_finite(value) for value in values)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # JSON has whole numbers of any length
+        return False

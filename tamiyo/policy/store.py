@@ -4,7 +4,9 @@ A file appears whole, by a rename, and is never written again. The last good pol
 of the others the newest, as long as all together are within `STORE_MAX_BYTES`.
 """
 
+import errno
 import os
+import stat
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +14,7 @@ from uuid import uuid4
 
 from tamiyo.errors import CheckpointRejected
 
-__all__ = ["CHECKPOINT_MAX_BYTES", "POLICIES", "STORE_MAX_BYTES", "PolicyStore"]
+__all__ = ["CHECKPOINT_MAX_BYTES", "POLICIES", "STORE_MAX_BYTES", "PolicyStore", "read_bytes"]
 
 POLICIES = "policies"
 CHECKPOINT_MAX_BYTES = 256 * 2**20
@@ -40,7 +42,7 @@ class PolicyStore:
             return digest
         self.path.mkdir(parents=True, exist_ok=True)
         place = self.place(digest)
-        if place.exists() and sha256(place.read_bytes()).hexdigest() == digest:
+        if place.exists() and sha256(read_bytes(place)).hexdigest() == digest:
             place.touch()
             return digest
         draft = self.path / f".{uuid4().hex}.tmp"
@@ -64,7 +66,7 @@ class PolicyStore:
         """
         place = self.place(digest)
         try:
-            data = self._memory[digest] if self._memory is not None else place.read_bytes()
+            data = self._memory[digest] if self._memory is not None else read_bytes(place)
         except (OSError, KeyError) as error:
             raise CheckpointRejected(
                 f"the checkpoint {place} is gone ({type(error).__name__}): put it back and open again, or install "
@@ -91,6 +93,18 @@ class PolicyStore:
                 path.unlink(missing_ok=True)
         for draft in self.path.glob(".*.tmp"):  # of a process that died while it wrote
             draft.unlink(missing_ok=True)
+
+
+def read_bytes(path: Path, most_bytes: int = CHECKPOINT_MAX_BYTES + 1) -> bytes:
+    """A regular file, up to `most_bytes` of it; a pipe is not waited for. Raises OSError."""
+    with open(path, "rb", opener=_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return file.read(most_bytes)
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _sync(folder: Path) -> None:

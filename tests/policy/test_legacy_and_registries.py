@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -113,7 +114,16 @@ def test_registries_that_say_nothing_are_an_invalid_payload(trained: bytes, regi
     assert rejected.value.reason == "invalid_payload"
 
 
-@pytest.mark.parametrize("norms", [3, {"loss": 1.0}, {"loss": {"mean": 1.0}}, {"loss": {"mean": "x", "variance": 1}}])
+NO_NORMS: list[object] = [
+    3,
+    {"loss": 1.0},
+    {"loss": {"mean": 1.0}},
+    {"loss": {"mean": "x", "variance": 1}},
+    {"loss": {"mean": 10**400, "variance": 1}},
+]
+
+
+@pytest.mark.parametrize("norms", NO_NORMS)
 def test_norms_that_are_no_numbers_are_refused(trained: bytes, norms: object) -> None:
     with pytest.raises(CheckpointRejected, match="norms that are no finite means and variances"):
         changed(trained, norms=norms)
@@ -215,6 +225,41 @@ def test_a_zip_that_grows_past_the_limit_is_refused_before_it_is_unpacked() -> N
     assert len(file.getvalue()) < 2 * 2**20
     with pytest.raises(CheckpointRejected, match="comes to more than"):
         parse_checkpoint(file.getvalue(), Path("it"))
+
+
+def test_a_tensor_that_repeats_a_few_bytes_past_the_limit_is_refused_before_it_is_copied() -> None:
+    vast = torch.zeros(1).expand(2**40)  # 4 TiB once it is copied
+    with pytest.raises(CheckpointRejected, match="comes to more than"):
+        parse_checkpoint(saved({"manifest": {}, "state_dict": {"a": vast}}), Path("it"))
+
+
+@pytest.mark.parametrize("tensor", [torch.empty(2, device="meta"), torch.ones(2).to_sparse()], ids=["meta", "sparse"])
+def test_a_tensor_that_is_not_plain_is_refused(tensor: torch.Tensor) -> None:
+    with pytest.raises(CheckpointRejected, match="'a' that is not plain"):
+        parse_checkpoint(saved({"manifest": {}, "state_dict": {"a": tensor}}), Path("it"))
+
+
+def test_a_tensor_without_values_and_a_size_past_all_measure_is_refused(trained: bytes) -> None:
+    manifest = json.dumps(dict(parse_checkpoint(trained, Path("it")).manifest))
+    entry = {"dtype": "F32", "shape": [0, 2**64 - 1], "data_offsets": [0, 0]}
+    header = json.dumps({"__metadata__": {MANIFEST_KEY: manifest}, "a": entry}).encode()
+    made = parse_checkpoint(len(header).to_bytes(8, "little") + header, Path("it"))
+    with pytest.raises(CheckpointRejected, match="the tensors of it cannot be read"):
+        policy_of(made, LIVE)
+
+
+def test_what_an_error_quotes_of_a_manifest_is_short(trained: bytes) -> None:
+    with pytest.raises(CheckpointRejected, match="holds the architecture") as rejected:
+        policy_of(changed(trained, architecture_version="x" * 10**6), LIVE)
+    assert len(str(rejected.value)) < 300
+
+
+def test_a_pipe_and_a_device_are_no_checkpoints(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero"), tmp_path):  # one would be waited for, one read for ever
+        with pytest.raises(CheckpointRejected, match="cannot be read"):
+            load_policy(path)
 
 
 def test_a_file_past_the_limit_is_refused_unread(tmp_path: Path) -> None:

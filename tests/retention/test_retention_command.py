@@ -23,6 +23,12 @@ def retain(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["retain", *map(str, arguments)])
 
 
+def policies(directory: Path) -> str:
+    """The last line of what `tamiyo policy list` says: who decides."""
+    said = CliRunner().invoke(main, ["policy", "list", str(directory)])
+    return said.output.splitlines()[-1]
+
+
 @pytest.fixture
 def aged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Aged:
     """A log of long ago: by the machine's clock all of it is older than any window."""
@@ -44,6 +50,8 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(tmp_path: Path, aged: 
 
 def test_a_run_takes_it_keeps_it_and_says_so(tmp_path: Path, aged: Aged) -> None:
     head = aged.heads[3]
+    decides = policies(tmp_path)
+    assert decides.startswith("decides: ")
     said = retain(tmp_path, "--archive", tmp_path / "kept", "--keep-head", head, "--json")
     assert said.exit_code == 0, said.output
     (run,) = json.loads(said.output)["runs"]
@@ -52,6 +60,7 @@ def test_a_run_takes_it_keeps_it_and_says_so(tmp_path: Path, aged: Aged) -> None
     assert len(list((tmp_path / "kept").iterdir())) == len(run["completed"]["segments"])
     assert wal.verify(tmp_path / "wal", head).expected == "confirmed"
     assert audit(tmp_path).passed
+    assert policies(tmp_path) == decides
     again = retain(tmp_path)
     assert (again.exit_code, again.output.splitlines()[0]) == (0, "nothing to take")
 

@@ -52,6 +52,9 @@ def test_install_rollback_and_list_without_a_service(checkpoint: Checkpoint, tmp
     installed = run("policy", "install", tmp_path, checkpoint.path, "--operator", "ada")
     assert (installed.exit_code, installed.output) == (0, f"policy {checkpoint.version} speaks from now on\n")
     assert stepped(tmp_path) == checkpoint.version
+    again = run("policy", "install", tmp_path, checkpoint.path)
+    assert (again.exit_code, "speaks already" in again.output) == (1, True)
+    assert "Invariant" not in again.output
     back = run("policy", "rollback", tmp_path, "--operator", "ada")
     assert (back.exit_code, back.output) == (0, f"policy {BASELINE} speaks again\n")
     assert stepped(tmp_path) == BASELINE
@@ -81,6 +84,8 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_words(tmp_path: Path) -> Non
     refused = run("policy", "install", tmp_path, path)
     assert (refused.exit_code, "invalid_payload" in refused.output) == (1, True)
     assert "rejected     unnamed  invalid_payload" in run("policy", "list", tmp_path).output
+    device = run("policy", "install", tmp_path, "/dev/zero")
+    assert (device.exit_code, "no regular file" in device.output) == (1, True)
     assert run("policy", "install", tmp_path / "nowhere", path).exit_code == 2
     assert run("policy", "install", tmp_path, tmp_path / "nothing").exit_code == 2
 

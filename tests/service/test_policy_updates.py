@@ -21,10 +21,10 @@ from tamiyo.core.registries import Registries, RegistryStamp, digest
 from tamiyo.errors import CheckpointRejected, NotRecorded, PolicyUnchanged
 from tamiyo.graph import Graph
 from tamiyo.leyline import leyline_pb2 as pb
-from tamiyo.policies import UPDATE_MAX_BYTES, UpdateVerdict
+from tamiyo.policies import SPEAKERS_MAX, UPDATE_MAX_BYTES, UpdateVerdict
 from tamiyo.policy.baseline import BaselinePolicy
 from tamiyo.signing import sign_update
-from tamiyo.testing import FixedPolicy, ManualClock
+from tamiyo.testing import FailingPolicy, FixedPolicy, ManualClock
 
 BASELINE = BaselinePolicy().identity.version
 
@@ -157,7 +157,8 @@ def refused(run: Run, verdict: UpdateVerdict, reason: str, words: str) -> None:
 
 def test_an_update_without_the_key_s_signature_is_refused(run: Run) -> None:
     made = run.update("one")
-    for signature in ("", "x", "\ud800", sign_update(made, b"0123456789abcdef-other")):
+    signatures: list[Any] = ["", "x", "\ud800", sign_update(made, b"0123456789abcdef-other"), None, b"x"]
+    for signature in signatures:
         verdict = run.service.ingest_policy_update(made, signature)
         refused(run, verdict, "invalid_signature", "not signed with the key")
 
@@ -349,6 +350,110 @@ def test_a_log_that_takes_nothing_leaves_everything_as_it_was(run: Run, monkeypa
             run.ingest("one")
     assert run.step() == BASELINE
     assert run.ingest("one").installed
+
+
+def install(run: Run, *names: str) -> None:
+    for name in names:
+        run.clock.advance(1)
+        assert run.ingest(name).installed
+
+
+def test_nobody_goes_back_to_itself(run: Run) -> None:
+    install(run, "good")
+    run.prove()
+    install(run, "doubtful", "good")
+    assert run.service.roll_back_policy(operator="ada") == BASELINE
+    assert run.step() == BASELINE
+
+
+def test_a_policy_that_spoke_before_the_host_s_own_gives_way_when_it_fails(run: Run) -> None:
+    install(run, "one")
+    run.prove()
+    run.reopen(FixedPolicy(2))
+    install(run, "one")
+    run.loaded["one"].failing = True
+    run.step()
+    assert rolled_back(run).version == "fixed-v1"
+
+
+def test_who_speaks_stays_loaded_whatever_else_is_tried(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tamiyo.records import JournalUnavailable
+
+    def unavailable(*_: object, **__: object) -> None:
+        raise JournalUnavailable("log_failed")
+
+    install(run, "one")
+    with monkeypatch.context() as patched:
+        patched.setattr(run.service.journal, "record_aside", unavailable)
+        for number in range(2 * SPEAKERS_MAX):
+            with pytest.raises(NotRecorded):
+                install(run, f"other-{number}")
+    run.prove()
+    assert run.events(journal.InferenceFailed) == []
+    assert len(run.events(journal.InferenceObserved)) == PROBATION_PROPOSALS
+
+
+def test_who_speaks_and_is_not_loaded_is_loaded_from_what_was_kept(run: Run) -> None:
+    install(run, "one")
+    speakers = run.service._desk._speakers
+    speakers._held = {BASELINE: speakers.first}
+    while speakers.of("one") is None:  # the upkeep does it
+        run.service._desk.watch()
+    assert run.step() == "one"
+    assert run.events(journal.InferenceFailed) == []
+
+
+@pytest.mark.parametrize("own", [FixedPolicy(2), FailingPolicy()])
+def test_what_another_policy_does_is_no_part_of_a_probation(run: Run, own: Any) -> None:
+    install(run, "one")
+    run.reopen(own)
+    run.prove()
+    held = run.service.state.policies
+    assert (held.proposals_left, held.failures) == (PROBATION_PROPOSALS, 0)
+    run.reopen()
+
+
+def test_a_policy_that_came_meanwhile_is_not_rolled_back_for_the_one_before(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(run, "bad")
+    desk, before = run.service._desk, run.service._desk._before
+    monkeypatch.setattr(desk, "watch", lambda: None)  # of the upkeep
+    run.loaded["bad"].failing = True
+    run.step()
+
+    def late(state: Any) -> Any:
+        found = before(state)
+        desk._serving.release()
+        install(run, "next")
+        desk._serving.acquire()
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(desk, "_before", late)
+        type(desk).watch(desk)
+    assert run.events(journal.PolicyRolledBack) == []
+    assert run.step() == "next"
+
+
+def test_what_speaks_after_going_back_speaks_after_a_restart(run: Run) -> None:
+    install(run, "one")
+    run.prove()
+    run.reopen()
+    for name in ("two", "three"):
+        install(run, name)
+        run.prove()
+    assert run.service.roll_back_policy(operator="ada") == "two"
+    spoke = run.service.roll_back_policy(operator="ada")
+    run.reopen()
+    assert run.step() == spoke == BASELINE
+
+
+def test_a_checkpoint_whose_loading_raises_anything_is_refused(run: Run) -> None:
+    made = run.update("one")
+    made.payload = b"\xff"
+    verdict = run.service.ingest_policy_update(made, sign_update(made, SECRET))
+    refused(run, verdict, "invalid_payload", "loading it raised UnicodeDecodeError")
 
 
 def test_telemetry_tells_of_each(run: Run) -> None:
