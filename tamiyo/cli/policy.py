@@ -107,7 +107,7 @@ def list_policies(directory: Path) -> None:
     kinds = {KINDS[kind] for kind in (*told, journal.ServiceOpened, journal.StateBase)}
     speaks = ""
     try:
-        for entry in wal.read(directory / "wal"):
+        for entry in wal.read(directory / "wal", after=None):
             if entry.kind not in kinds:
                 continue
             event = event_of(entry)
