@@ -13,7 +13,7 @@ Rule 3: a policy that was replaced stays loaded, so that a record lost with a fa
 import hmac
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -28,62 +28,27 @@ from tamiyo.core.limits import UNLIMITED
 from tamiyo.core.norms import PRIORS
 from tamiyo.core.observation import read_packet
 from tamiyo.core.policies import UPDATE_VERSION, failed_probation
-from tamiyo.core.proposal import PolicyIdentity, malformation
+from tamiyo.core.proposal import malformation
 from tamiyo.core.registries import Registries, RegistryStamp, require_stamp
 from tamiyo.core.state import InstalledPolicy, Policies, State
 from tamiyo.errors import CheckpointRejected, NotRecorded, PolicyUnchanged, RegistryConflict
 from tamiyo.graph import BlueprintInput, Graph, GraphBuilder
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
-from tamiyo.policy import Policy
-from tamiyo.policy.baseline import BaselinePolicy
 from tamiyo.policy.store import CHECKPOINT_MAX_BYTES, PolicyStore
 from tamiyo.records import JournalUnavailable
+from tamiyo.speakers import Load, Speaker, Speakers, baseline_speaker, load_checkpoint
 from tamiyo.words import printable
 from tamiyo.workers import in_words
 
-__all__ = ["Load", "PolicyDesk", "Speaker", "Speakers", "UpdateVerdict", "load_checkpoint", "opening_speaker"]
+__all__ = ["PolicyDesk", "UpdateVerdict"]
 
 logger = logging.getLogger(__name__)
 
-Load = Callable[[bytes, str, Registries], Policy]
-"""A policy from a checkpoint's bytes, what to call them, and the live registries. Raises CheckpointRejected."""
-
 UPDATE_MAX_BYTES = CHECKPOINT_MAX_BYTES + 2**16  # a checkpoint, and what the message adds
 FUTURE_TOLERANCE_NS = 5 * 10**9  # as a verifier of commands has it
-SPEAKERS_MAX = 4
 TRIES = 2
 """The second is as steps will see it: what a first call allocates or compiles is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Speaker:
-    """A policy with its identity, which is read once."""
-
-    policy: Policy
-    identity: PolicyIdentity
-    is_kept: bool = False
-    """It was installed here before, and opens again only where the log says so."""
-
-
-class Speakers:
-    """The loaded policies, by version: the one a service was opened with, and the last few since."""
-
-    def __init__(self, first: Speaker) -> None:
-        self.first = first
-        self._held: Mapping[str, Speaker] = {first.identity.version: first}  # replaced whole, so a step needs no lock
-
-    def of(self, version: str) -> Speaker | None:
-        """The policy of that version, None where it is not loaded."""
-        return self._held.get(version)
-
-    def add(self, speaker: Speaker, needed: Collection[str] = ()) -> None:
-        """One more may speak; the oldest is let go where there are too many, the first and those needed never."""
-        version = speaker.identity.version
-        held = {other: kept for other, kept in self._held.items() if other != version} | {version: speaker}
-        stays = {self.first.identity.version, version, *needed}
-        stays.update([other for other in held if other not in stays][-SPEAKERS_MAX:])
-        self._held = {other: kept for other, kept in held.items() if other in stays}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,61 +68,6 @@ class _RefusedError(Exception):
         super().__init__(detail)
         self.reason = reason
         self.detail = printable(detail)
-
-
-def load_checkpoint(data: bytes, name: str, registries: Registries) -> Policy:
-    """What a service loads with unless it is told otherwise."""
-    from pathlib import Path  # noqa: PLC0415
-
-    from tamiyo.policy.checkpoint import parse_checkpoint, policy_of  # noqa: PLC0415  torch: slow to import
-
-    return policy_of(parse_checkpoint(data, Path(name)), registries)
-
-
-def opening_speaker(
-    given: Policy | None, state: State, store: PolicyStore, load: Load
-) -> tuple[Speaker, journal.PolicyRejected | None]:
-    """Who speaks when a service opens: the policy that is given, else the installed one, else the baseline.
-
-    The second is why the installed one does not, where it should.
-
-    Raises:
-        CheckpointRejected: the policy that is given was trained on other registries.
-    """
-    if given is not None:
-        _require_stamps(given, state.registries)
-        return Speaker(given, given.identity), None
-    held = state.policies.current
-    if held is None:
-        return _baseline(), None
-    try:
-        policy = load(store.read(held.checkpoint_digest), str(store.place(held.checkpoint_digest)), state.registries)
-    except CheckpointRejected as rejected:
-        logger.error("policy %s cannot speak, and the baseline does in its place: %s", held.version, rejected)  # noqa: TRY400
-        return _baseline(), journal.PolicyRejected(
-            reason=rejected.reason,
-            detail=printable(f"the baseline speaks in its place: {rejected}"),
-            policy_id=held.policy_id,
-            version=held.version,
-            payload_digest=held.checkpoint_digest,
-        )
-    return Speaker(policy, policy.identity, is_kept=True), None
-
-
-def _require_stamps(policy: Policy, registries: Registries) -> None:
-    stamps: Mapping[str, RegistryStamp] = getattr(policy, "registry_stamps", {})
-    for kind, stamp in stamps.items():
-        try:
-            require_stamp(registries, kind, stamp)
-        except RegistryConflict as conflict:
-            raise CheckpointRejected(
-                f"policy {policy.identity.version} was trained on other registries: {conflict}", "registry_mismatch"
-            ) from conflict
-
-
-def _baseline() -> Speaker:
-    policy = BaselinePolicy()
-    return Speaker(policy, policy.identity)
 
 
 class PolicyDesk:
@@ -278,8 +188,8 @@ class PolicyDesk:
         held = state.policies.current
         if self._speakers.of(state.policy_version) is not None:
             return
-        if state.policy_version == _baseline().identity.version:
-            self._hold(_baseline())
+        if state.policy_version == baseline_speaker().identity.version:
+            self._hold(baseline_speaker())
         elif held is not None and held.version == state.policy_version and held.checkpoint_digest != self._unusable:
             try:
                 self._hold(self._tried(self._store.read(held.checkpoint_digest), held.version))
@@ -373,7 +283,7 @@ class PolicyDesk:
                 logger.warning("the last good policy %s cannot speak: %s", previous.version, error)
         first = self._speakers.first
         is_host_s = not first.is_kept and first.identity.version != state.policy_version
-        return (first if is_host_s else _baseline()), None
+        return (first if is_host_s else baseline_speaker()), None
 
     def _refuse(self, refused: _RefusedError, update: pb.PolicyUpdate) -> UpdateVerdict:
         event = journal.PolicyRejected(

@@ -42,7 +42,7 @@ from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.library import Library
 from tamiyo.outbox import Outbox
 from tamiyo.pace import Restful
-from tamiyo.policies import Load, PolicyDesk, Speakers, UpdateVerdict, load_checkpoint, opening_speaker
+from tamiyo.policies import PolicyDesk, UpdateVerdict
 from tamiyo.policy import Policy
 from tamiyo.policy.store import PolicyStore
 from tamiyo.policy_jobs import begin_policy_job
@@ -53,6 +53,7 @@ from tamiyo.retention import Order, Preview, Report
 from tamiyo.retention.beside import Retainer, answered
 from tamiyo.retention.preview import preview_of
 from tamiyo.snapshots import Snapshots
+from tamiyo.speakers import Load, Speakers, load_checkpoint, opening_speaker
 from tamiyo.stages import Stages, Step, StepTimings
 from tamiyo.upkeep import Upkeep
 

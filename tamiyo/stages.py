@@ -32,8 +32,8 @@ from tamiyo.graph import BlueprintInput, Graph, GraphBuilder
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.owed import ReleasedPause
-from tamiyo.policies import Speaker, Speakers
 from tamiyo.records import JournalUnavailable, Recorded
+from tamiyo.speakers import Speaker, Speakers
 from tamiyo.step import (
     Step,
     StepTimings,

@@ -63,11 +63,12 @@ def asked(directory: Path, request: "Request", wait_s: float) -> str:
 
 def _here(directory: Path, request: "Request") -> str:
     from tamiyo.clock import SystemClock
-    from tamiyo.policies import PolicyDesk, Speakers, opening_speaker
-    from tamiyo.policies import load_checkpoint as load
+    from tamiyo.policies import PolicyDesk
     from tamiyo.policy.baseline import BaselinePolicy
     from tamiyo.policy.store import PolicyStore
     from tamiyo.policy_jobs import carry_out
+    from tamiyo.speakers import Speakers, opening_speaker
+    from tamiyo.speakers import load_checkpoint as load
 
     with journal_of(directory) as journal:
         store = PolicyStore(directory)

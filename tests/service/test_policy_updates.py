@@ -21,9 +21,10 @@ from tamiyo.core.registries import Registries, RegistryStamp, digest
 from tamiyo.errors import CheckpointRejected, NotRecorded, PolicyUnchanged
 from tamiyo.graph import Graph
 from tamiyo.leyline import leyline_pb2 as pb
-from tamiyo.policies import SPEAKERS_MAX, UPDATE_MAX_BYTES, UpdateVerdict
+from tamiyo.policies import UPDATE_MAX_BYTES, UpdateVerdict
 from tamiyo.policy.baseline import BaselinePolicy
 from tamiyo.signing import sign_update
+from tamiyo.speakers import SPEAKERS_MAX
 from tamiyo.testing import FailingPolicy, FixedPolicy, ManualClock
 
 BASELINE = BaselinePolicy().identity.version
