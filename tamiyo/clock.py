@@ -20,7 +20,8 @@ class Clock(Protocol):
     def patience_s(self, call: str, budget_s: float) -> float:
         """How many seconds of the machine's time a caller waits when `budget_s` of its budget are left; from 0 on.
 
-        `call` is what is waited for: "policy", "library", "log" or "bus". A clock turned by hand says here when a
+        `call` is what is waited for: "policy", "library", "log", "outbox" (the thread that reads for the bus) or "bus".
+        A clock turned by hand says here when a
         deadline has passed, so that a test of deadlines depends on no machine's speed.
         """
         ...

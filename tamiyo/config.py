@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     """How long a step may wait for its records to be durable, staging of the packet included."""
     publish_timeout_ms: Milliseconds = 1_000
     """How long `publish_history` waits for the bus to take one message."""
+    upkeep_period_ms: Milliseconds = 100
+    """How long requests, and riders that no step takes along, wait for the upkeep's next turn at most."""
     update_freshness_sec: Annotated[float, Field(gt=0, le=1e9)] = 3_600.0
     """How old a policy update may be when it arrives."""
     segment_bytes: Annotated[int, Field(ge=2**16, multiple_of=512)] = 64 * 2**20

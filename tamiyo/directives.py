@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 class Directives:
     """The operators' way into one journal. Every method may be called from any thread but that of a step."""
 
-    def __init__(self, journal: Journal, directory: Path | None, begin_job: BeginJob | None = None) -> None:
-        """`directory` is where requests are left, None where there is none; `begin_job` begins what is no directive."""
+    def __init__(self, journal: Journal, box: RequestBox | None, begin_job: BeginJob | None = None) -> None:
+        """`box` is where requests are left, None where nobody does; `begin_job` begins what is no directive."""
         self._journal = journal
         self._begin_job = begin_job
         self._jobs: dict[Path, Future[bytes]] = {}
-        self._box = RequestBox(directory) if directory is not None else None
+        self._box = box
         self._taking = threading.Lock()
         self._queued: dict[Path, Recorded] = {}  # journaled, and not known to be durable
         self._told: frozenset[str] = frozenset()
@@ -117,6 +117,9 @@ class Directives:
             return False
         if self._begin_job is None:
             raise RequestRejected(f"{request.directive} is nothing that can be asked for here")
+        refusal = self._journal.refusal()
+        if refusal is not None:  # what it is about to do would come to nothing
+            raise NotRecorded(f"the log takes no record at the moment ({refusal})")
         self._jobs[path] = self._begin_job(request)
         logger.info("request %r was taken up: %s", path.name, request.directive)
         return True
@@ -127,11 +130,16 @@ class Directives:
         if not job.done():
             return True
         failure = job.exception()
-        if not isinstance(failure, ServiceClosed):
-            if failure is not None:
-                raise RequestRejected(f"{type(failure).__name__}: {failure}") from failure
-            box.answer(path, job.result())
-            box.done(path)
+        if isinstance(failure, ServiceClosed):
+            del self._jobs[path]
+            return True
+        if isinstance(failure, NotRecorded):  # as a directive, it waits for the log and is begun again
+            del self._jobs[path]
+            raise failure
+        if failure is not None:
+            raise RequestRejected(f"{type(failure).__name__}: {failure}") from failure
+        box.answer(path, job.result())
+        box.done(path)
         del self._jobs[path]
         return True
 

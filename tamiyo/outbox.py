@@ -46,8 +46,8 @@ class _Stopped(Exception):
 class Outbox:
     """Publishes one journal. One `publish` at a time; another that comes meanwhile has nothing to do."""
 
-    def __init__(self, journal: Journal, clock: Clock, before: Callable[[], object], *, budget_ms: int) -> None:
-        """`before` runs first, on a thread that may wait for the disk."""
+    def __init__(self, journal: Journal, clock: Clock, before: Callable[[float], object], *, budget_ms: int) -> None:
+        """`before` runs first, on a thread that may wait for the disk, so many seconds."""
         self._journal = journal
         self._clock = clock
         self._before = before
@@ -82,11 +82,12 @@ class Outbox:
 
     def _settle(self) -> None:
         """What waits to be said comes first: the state must know what went out before."""
-        self._before()
+        patience_s = self._clock.patience_s("log", DISK_TIMEOUT_S)
+        self._before(patience_s)
         self._journal.require()
         recorded = self._journal.flush()
         if recorded is not None:
-            recorded.result(DISK_TIMEOUT_S)
+            recorded.result(patience_s)
 
     async def _send(self, bus: Bus, portion: Portion) -> bool:
         """One portion; False where something was refused."""
@@ -220,7 +221,7 @@ class Outbox:
             self._on_disk.release()
             raise _Stopped(f"no thread to be had: {error}") from error
         try:
-            await asyncio.wait({answer}, timeout=self._clock.patience_s("log", DISK_TIMEOUT_S))
+            await asyncio.wait({answer}, timeout=self._clock.patience_s("outbox", DISK_TIMEOUT_S))
         finally:
             answer.cancel()  # without effect where it is there
         if answer.cancelled():

@@ -31,10 +31,10 @@ from tamiyo.config import Settings, load_settings
 from tamiyo.core import journal_pb2
 from tamiyo.core.state import State
 from tamiyo.delivery import delivery
-from tamiyo.derived import Derived
 from tamiyo.directives import Directives
 from tamiyo.errors import InvariantViolation, PacketRejected, RequestRejected, ServiceClosed
-from tamiyo.fingerprint import code_fingerprint, service_opened
+from tamiyo.files import Files
+from tamiyo.fingerprint import service_opened
 from tamiyo.graph import GraphBuilder
 from tamiyo.journal import Journal
 from tamiyo.keeper import Keeper
@@ -44,7 +44,6 @@ from tamiyo.outbox import Outbox
 from tamiyo.pace import Restful
 from tamiyo.policies import PolicyDesk, UpdateVerdict
 from tamiyo.policy import Policy
-from tamiyo.policy.store import PolicyStore
 from tamiyo.policy_jobs import begin_policy_job
 from tamiyo.probe import warn_of_a_slow_disk
 from tamiyo.records import JournalUnavailable
@@ -52,7 +51,6 @@ from tamiyo.requests import RETAIN, Request
 from tamiyo.retention import Order, Preview, Report
 from tamiyo.retention.beside import Retainer, answered
 from tamiyo.retention.preview import preview_of
-from tamiyo.snapshots import Snapshots
 from tamiyo.speakers import Load, Speakers, load_checkpoint, opening_speaker
 from tamiyo.stages import Stages, Step, StepTimings
 from tamiyo.upkeep import Upkeep
@@ -76,7 +74,7 @@ class TamiyoService:
         settings: Settings,
         clock: Clock,
         *,
-        snapshots: Snapshots | None,
+        files: Files,
         desk: PolicyDesk,
     ) -> None:
         """Assembled by `open`."""
@@ -86,14 +84,13 @@ class TamiyoService:
         self.timings: deque[StepTimings] = deque(maxlen=TIMINGS_KEPT)
         self._journal = journal
         self._stages = stages
-        folder = directory if snapshots is not None else None  # else nothing but the log is read or written
-        self._derived = Derived(folder)
-        self._keeper = Keeper(journal, snapshots)
+        self._derived = files.derived
+        self._keeper = Keeper(journal, files.snapshots)
         self._retainer = Retainer(journal, settings.windows())
         self._desk = desk
-        self._directives = Directives(journal, folder, partial(_begin_job, self._retainer, desk))
+        self._directives = Directives(journal, files.requests, partial(_begin_job, self._retainer, desk))
         self._outbox = Outbox(journal, clock, self._keep_up, budget_ms=settings.publish_timeout_ms)
-        self._upkeep = Upkeep(journal, self._directives, self._keeper, desk)
+        self._upkeep = Upkeep(journal, self._directives, self._keeper, desk, period_ms=settings.upkeep_period_ms)
         self._upkeep.start()
         # A service that is dropped without close() leaves no thread at work. Only the event is kept for that: the
         # upkeep leads to the log, and what is kept for ever must not lead back here.
@@ -115,6 +112,7 @@ class TamiyoService:
         settings: Settings | None = None,
         clock: Clock | None = None,
         disk: wal.Disk | None = None,
+        files: Files | None = None,
         load: Load = load_checkpoint,
     ) -> Self:
         """Open a directory and go on from its log; an empty one begins a new log.
@@ -127,7 +125,9 @@ class TamiyoService:
             secret: the signing key; `ESPER_LEYLINE_SECRET` when None.
             settings: budgets and thresholds; from the environment when None.
             clock: another clock than the machine's, for tests.
-            disk: another disk than the machine's, for tests; then nothing but the log is written.
+            disk: another disk than the machine's, for tests.
+            files: what lies beside the log, for tests; when None all of it in the directory, or where there is another
+                disk none of it.
             load: how a checkpoint becomes a policy, for tests.
 
         Raises:
@@ -142,12 +142,13 @@ class TamiyoService:
         clock = clock or SystemClock()
         _ = policy is None or policy.identity  # a policy without one is refused before anything is opened
         path = Path(directory) / "wal"
-        snapshots = Snapshots(Path(directory), code_fingerprint()) if disk is None else None
-        journal = Journal(lambda: wal.Log.open(path, segment_bytes=settings.segment_bytes, disk=disk), clock, snapshots)
+        files = files or (Files.of(Path(directory)) if disk is None else Files.none())
+        journal = Journal(
+            lambda: wal.Log.open(path, segment_bytes=settings.segment_bytes, disk=disk), clock, files.snapshots
+        )
         try:
             log_id = journal.log.head().log_id.hex()
-            store = PolicyStore(Path(directory) if disk is None else None)
-            speaker, unusable = opening_speaker(policy, journal.state, store, load)
+            speaker, unusable = opening_speaker(policy, journal.state, files.policies, load)
             identity = speaker.identity
             journal.begin(lambda _, now_ns: (service_opened(settings, identity, now_ns, clock.wall_ns(), log_id),))
             if unusable is not None:
@@ -159,9 +160,15 @@ class TamiyoService:
             speakers = Speakers(speaker)
             stages = Stages(journal, blueprints, builder, speakers, key, settings, clock)
             desk = PolicyDesk(
-                journal, store, speakers, load=load, key=key, clock=clock, freshness_s=settings.update_freshness_sec
+                journal,
+                files.policies,
+                speakers,
+                load=load,
+                key=key,
+                clock=clock,
+                freshness_s=settings.update_freshness_sec,
             )
-            return cls(Path(directory), journal, stages, settings, clock, snapshots=snapshots, desk=desk)
+            return cls(Path(directory), journal, stages, settings, clock, files=files, desk=desk)
         except BaseException:  # whatever it was, the log's lock must not stay behind
             journal.abandon()
             raise
@@ -381,8 +388,9 @@ class TamiyoService:
             return stages.pause(step, unavailable.cause)
         return stages.sign(step, commit)
 
-    def _keep_up(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
+    def _keep_up(self, timeout_s: float) -> bool:
         """What every flush does besides; it may wait for the disk."""
+        self._desk.watch()
         taken_up = self._directives.take_up(timeout_s)
         self._derived.export(self._journal.state)
         return taken_up

@@ -12,8 +12,6 @@ from tamiyo.records import JournalUnavailable
 
 __all__ = ["Upkeep"]
 
-PERIOD_S = 0.1
-
 logger = logging.getLogger(__name__)
 
 
@@ -27,13 +25,13 @@ class Upkeep:
         keeper: Keeper,
         desk: PolicyDesk,
         *,
-        period_s: float = PERIOD_S,
+        period_ms: int,
     ) -> None:
         self._journal = journal
         self._directives = directives
         self._keeper = keeper
         self._desk = desk
-        self._period_s = period_s
+        self._period_s = period_ms / 1e3
         self.ended = threading.Event()
         """Set, nothing more is begun."""
         self._thread = threading.Thread(target=self._run, name="tamiyo-upkeep", daemon=True)

@@ -72,6 +72,7 @@ def _take_up_here(directory: Path) -> int:
     from tamiyo.directives import Directives
     from tamiyo.fingerprint import code_fingerprint
     from tamiyo.journal import Journal
+    from tamiyo.requests import RequestBox
     from tamiyo.snapshots import Snapshots
 
     log = directory / "wal"
@@ -79,7 +80,7 @@ def _take_up_here(directory: Path) -> int:
     snapshots = Snapshots(directory, code_fingerprint())
     journal = Journal(lambda: wal.Log.open(log, segment_bytes=segment_bytes), SystemClock(), snapshots)
     try:
-        Directives(journal, directory).take_up()
+        Directives(journal, RequestBox(directory)).take_up()
         return journal.state.last_lsn
     finally:
         journal.close()

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from tamiyo.errors import CheckpointRejected
 
-__all__ = ["CHECKPOINT_MAX_BYTES", "POLICIES", "STORE_MAX_BYTES", "PolicyStore", "read_bytes"]
+__all__ = ["CHECKPOINT_MAX_BYTES", "POLICIES", "STORE_MAX_BYTES", "MemoryStore", "PolicyStore", "read_bytes"]
 
 POLICIES = "policies"
 CHECKPOINT_MAX_BYTES = 256 * 2**20
@@ -24,22 +24,27 @@ STORE_MAX_BYTES = 2**30
 
 
 class PolicyStore:
-    """The kept checkpoints of one directory; in memory alone where that is None."""
+    """The kept checkpoints of one directory."""
 
-    def __init__(self, directory: Path | None) -> None:
-        self.path = Path("memory") if directory is None else directory / POLICIES
-        self._memory: dict[str, bytes] | None = {} if directory is None else None
+    def __init__(self, directory: Path) -> None:
+        """`directory` is the service's; nothing is made before something is written."""
+        self.path = directory / POLICIES
 
     def place(self, digest: str) -> Path:
         """Where the checkpoint with this digest is kept."""
         return self.path / f"{digest}{SUFFIX}"
 
+    def holds(self, digest: str) -> bool:
+        """Whether this checkpoint is there, and is what was kept."""
+        try:
+            self.read(digest)
+        except CheckpointRejected:
+            return False
+        return True
+
     def write(self, data: bytes) -> str:
         """Keep a checkpoint, durably; its digest. Raises OSError."""
         digest = sha256(data).hexdigest()
-        if self._memory is not None:
-            self._memory[digest] = data
-            return digest
         self.path.mkdir(parents=True, exist_ok=True)
         place = self.place(digest)
         if place.exists() and sha256(read_bytes(place)).hexdigest() == digest:
@@ -66,7 +71,7 @@ class PolicyStore:
         """
         place = self.place(digest)
         try:
-            data = self._memory[digest] if self._memory is not None else read_bytes(place)
+            data = self._bytes(digest)
         except (OSError, KeyError) as error:
             raise CheckpointRejected(
                 f"the checkpoint {place} is gone ({type(error).__name__}): put it back and open again, or install "
@@ -80,9 +85,6 @@ class PolicyStore:
     def tidy(self, keep: Iterable[str]) -> None:
         """Drop what there is no room for, the oldest first, and never one of `keep`. Raises OSError."""
         kept = set(keep)
-        if self._memory is not None:
-            self._memory = {digest: data for digest, data in self._memory.items() if digest in kept}
-            return
         found = sorted(self.path.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         left = STORE_MAX_BYTES - sum(path.stat().st_size for path in found if path.stem in kept)
         for path in found:
@@ -93,6 +95,31 @@ class PolicyStore:
                 path.unlink(missing_ok=True)
         for draft in self.path.glob(".*.tmp"):  # of a process that died while it wrote
             draft.unlink(missing_ok=True)
+
+    def _bytes(self, digest: str) -> bytes:
+        return read_bytes(self.place(digest))
+
+
+class MemoryStore(PolicyStore):
+    """The same in memory: `kept` has the checkpoints by digest, none but those that must stay."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("memory"))
+        self.kept: dict[str, bytes] = {}
+
+    def write(self, data: bytes) -> str:
+        """Keep a checkpoint; its digest."""
+        digest = sha256(data).hexdigest()
+        self.kept[digest] = data
+        return digest
+
+    def tidy(self, keep: Iterable[str]) -> None:
+        """Drop what need not stay."""
+        stays = set(keep)
+        self.kept = {digest: data for digest, data in self.kept.items() if digest in stays}
+
+    def _bytes(self, digest: str) -> bytes:
+        return self.kept[digest]
 
 
 def read_bytes(path: Path, most_bytes: int = CHECKPOINT_MAX_BYTES + 1) -> bytes:

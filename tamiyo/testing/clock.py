@@ -7,7 +7,7 @@ from tamiyo.testing.faults import Faults
 
 __all__ = ["CALLS", "FaultClock", "ManualClock"]
 
-CALLS = ("policy", "library", "log", "bus")
+CALLS = ("policy", "library", "log", "outbox", "bus")
 """What a service waits for, as it names them to `Clock.patience_s`."""
 
 PATIENCE_S = 120.0

@@ -502,7 +502,7 @@ def test_what_goes_wrong_with_a_request_stands_beside_it(run: Run) -> None:
 
 def test_other_requests_are_taken_up_while_a_run_is_at_work(run: Run) -> None:
     job: Future[bytes] = Future()
-    directives = Directives(run.service.journal, run.directory, lambda _: job)
+    directives = Directives(run.service.journal, RequestBox(run.directory), lambda _: job)
     box = RequestBox(run.directory)
     asked = box.leave(Request("asked", RETAIN, "ada", ""))
     box.leave(Request("r-2", "conservative_on", "ada", "meanwhile"))
@@ -516,7 +516,7 @@ def test_other_requests_are_taken_up_while_a_run_is_at_work(run: Run) -> None:
 
 def test_a_request_that_a_closing_service_has_not_done_stays_for_the_next(run: Run) -> None:
     job: Future[bytes] = Future()
-    directives = Directives(run.service.journal, run.directory, lambda _: job)
+    directives = Directives(run.service.journal, RequestBox(run.directory), lambda _: job)
     path = RequestBox(run.directory).leave(Request("asked", RETAIN, "ada", ""))
     directives.take_up()
     job.set_exception(ServiceClosed("stopped"))

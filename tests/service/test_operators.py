@@ -180,7 +180,7 @@ def test_a_request_goes_only_once_its_record_is_durable(tmp_path: Path) -> None:
     live = Live()
     box = RequestBox(tmp_path)
     path = box.leave(request())
-    directives = Directives(live.service.journal, tmp_path)
+    directives = Directives(live.service.journal, RequestBox(tmp_path))
     live.disk.hang("fdatasync")
     assert not directives.take_up(0.001)
     assert not directives.take_up(0.001), "known to the state is not durable yet"
@@ -196,7 +196,7 @@ def test_a_request_goes_only_once_its_record_is_durable(tmp_path: Path) -> None:
 def test_a_request_whose_record_the_disk_lost_is_taken_up_again(tmp_path: Path) -> None:
     live = Live()
     path = RequestBox(tmp_path).leave(request())
-    directives = Directives(live.service.journal, tmp_path)
+    directives = Directives(live.service.journal, RequestBox(tmp_path))
     live.step(packet())
     live.disk.fail("pwrite", 5)
     assert not directives.take_up()
@@ -219,7 +219,7 @@ def test_requests_wait_in_their_place_while_the_log_takes_no_records(
 ) -> None:
     live = Live()
     path = RequestBox(tmp_path).leave(request())
-    directives = Directives(live.service.journal, tmp_path)
+    directives = Directives(live.service.journal, RequestBox(tmp_path))
     live.disk.fail("fdatasync", 5, forever=True)
     live.step(packet())
     for _ in range(5):

@@ -55,6 +55,10 @@ def test_install_rollback_and_list_without_a_service(checkpoint: Checkpoint, tmp
     again = run("policy", "install", tmp_path, checkpoint.path)
     assert (again.exit_code, "speaks already" in again.output) == (1, True)
     assert "Invariant" not in again.output
+    (tmp_path / "policies" / f"{checkpoint.digest}.checkpoint").unlink()
+    mended = run("policy", "install", tmp_path, checkpoint.path)
+    assert (mended.exit_code, "is back" in mended.output) == (0, True), mended.output
+    assert stepped(tmp_path) == checkpoint.version
     back = run("policy", "rollback", tmp_path, "--operator", "ada")
     assert (back.exit_code, back.output) == (0, f"policy {BASELINE} speaks again\n")
     assert stepped(tmp_path) == BASELINE

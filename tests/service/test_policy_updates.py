@@ -21,8 +21,9 @@ from tamiyo.core.registries import Registries, RegistryStamp, digest
 from tamiyo.errors import CheckpointRejected, NotRecorded, PolicyUnchanged
 from tamiyo.graph import Graph
 from tamiyo.leyline import leyline_pb2 as pb
-from tamiyo.policies import UPDATE_MAX_BYTES, UpdateVerdict
+from tamiyo.policies import UpdateVerdict
 from tamiyo.policy.baseline import BaselinePolicy
+from tamiyo.policy_updates import UPDATE_MAX_BYTES
 from tamiyo.signing import sign_update
 from tamiyo.speakers import SPEAKERS_MAX
 from tamiyo.testing import FailingPolicy, FixedPolicy, ManualClock
