@@ -24,7 +24,7 @@ from tamiyo.policy.engine import Engine, build
 from tamiyo.policy.engine.dense import dense_of, layout_of
 from tamiyo.policy.engine.eager import EagerForm
 from tamiyo.policy.engine.engine import DENSE_NODES_MAX, FINITE_MAX, INPUT_MAX
-from tamiyo.policy.engine.fold import Folded, bound, fold, live
+from tamiyo.policy.engine.fold import INTO, Folded, bound, fold, live
 from tamiyo.policy.engine.loading import compiled
 from tamiyo.policy.engine.probe import probe_graph
 from tamiyo.policy.engine.raw import output_of
@@ -44,6 +44,7 @@ class Forms:
     """One network in every form."""
 
     def __init__(self, seed: int, spread: float) -> None:
+        self.seed, self.spread = seed, spread
         self.network = random_network(seed, spread=spread)
         self.reference = GnnPolicy(self.network, IDENTITY)
         self.folded = fold(self.network)
@@ -164,9 +165,25 @@ def test_every_form_is_bit_equal_from_run_to_run(forms: Forms) -> None:
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(first, run(graph), strict=True))
 
 
+def test_sizes_that_change_and_come_back_leave_no_trace(forms: Forms) -> None:
+    graphs = [random_graph({**SMALL, "seed": seeds}, seeds) for seeds in (2, 4, 7, 12)]
+    fresh = Forms(forms.seed, forms.spread)
+    first = [fresh.forms["openvino"](graph) for graph in graphs]
+    for place in (3, 0, 2, 2, 1, 3, 0):
+        again = fresh.forms["openvino"](graphs[place])
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(again, first[place], strict=True))
+        assert_close(again, forms.reference.outputs(graphs[place]))
+
+
+def test_the_one_global_node_is_attended_with_one_head(forms: Forms) -> None:
+    for layer in forms.folded.gat:
+        for kind, part in layer.items():
+            assert part.heads == tuple(1 if relation.source == "global" else 4 for relation in INTO[kind])
+
+
 def test_calls_at_the_same_time_do_not_disturb_each_other(forms: Forms) -> None:
     engine = Engine(forms.folded, compiled)
-    graphs = [random_graph({**SMALL, "seed": 2 + place}, place) for place in range(4)]
+    graphs = [random_graph({**SMALL, "seed": 3 + place}, place) for place in range(4)]  # the usual size and past it
     expected = [engine.outputs(graph) for graph in graphs]
     wrong: list[int] = []
 

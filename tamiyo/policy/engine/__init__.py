@@ -1,6 +1,7 @@
 """The network's function, folded and laid out for speed; `tamiyo.policy.network` is the reference.
 
     fold     the weights, folded in float64: the same function, less than half of it left
+    sizes    how a small graph is filled up, and the rows that gives
     dense    a small graph as matrices
     vino     compiled by OpenVINO, on the dense form
     eager    plain torch, on the dense form

@@ -4,6 +4,7 @@
             matrices are summed, everything is divided by k
     GAT     what the attention reads of a node is one number for each relation and head, so its matrix is a vector,
             v_h = sum over c of W[h, c] a[h, c], for source, target and edge alike; a target matrix has no other use
+    single  a softmax over neighbours that are all the one global node is 1, whatever the logits: its heads are one
     heads   all that read the global node are one product
     dead    what no output can read is left out, found by walking back from the heads: `live`
 
@@ -20,11 +21,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tamiyo.graph.graph import FloatArray
-from tamiyo.graph.schema import EDGE_COLUMNS, NODE_TYPES, RELATIONS, Relation
+from tamiyo.graph.schema import NODE_TYPES, RELATIONS, Relation
 from tamiyo.policy.network import NodeEncoder, TamiyoNetwork
 from tamiyo.policy.pyg import GATConv, HeteroConv, SAGEConv
 
-__all__ = ["GLOBAL_HEADS", "INTO", "READ", "Attention", "Encoder", "Folded", "Product", "bound", "fold", "live"]
+__all__ = [
+    "GLOBAL_HEADS",
+    "INTO",
+    "READ",
+    "SINGLE",
+    "Attention",
+    "Encoder",
+    "Folded",
+    "Product",
+    "bound",
+    "fold",
+    "live",
+    "stacked",
+    "vectors",
+]
 
 Wide = NDArray[np.float64]
 
@@ -35,6 +50,9 @@ INTO: Mapping[str, tuple[Relation, ...]] = MappingProxyType(
 
 READ = ("global", "seed", "blueprint")
 """The node types that a head reads at the end."""
+
+SINGLE = "global"
+"""The node type that every graph has exactly one node of (`Graph.validate`)."""
 
 GLOBAL_HEADS = ("action", "param_deltas", "blending_method", "schedule", "risk", "value", "breaker_scores", "telemetry")
 """The heads of the global node, in the order of their columns; `param_deltas` and `schedule` are tanh of them."""
@@ -61,12 +79,14 @@ class Encoder:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """What one node type receives in a GAT layer of k relations and H heads.
+    """What one node type receives in a GAT layer.
 
-    Shapes: product.weight (k * H * in, out), rows by relation, head, input; source and target (in, k * H), the vectors
-    of the logits; edge (k, columns, H).
+    `heads` has a number for each relation: those of the layer, or 1 where there is nothing to choose from. `q` counts
+    the heads of the relations with several, by relation and head. Shapes: product.weight (sum of heads * in, out), rows
+    by relation, head, input; source and target (in, q), the vectors of the logits; edge (columns, q).
     """
 
+    heads: tuple[int, ...]
     product: Product
     source: FloatArray
     target: FloatArray
@@ -77,11 +97,14 @@ class Attention:
 class Folded:
     """All that is left of the network. `sage` and `gat` are layers by target; a dead target has no entry.
 
+    `embedded` is all encoders' tables below each other, by node type and place; theirs are views of it.
+
     Shapes: a SAGE product's weight ((k + 1) * hidden, hidden), rows by relation, its own state last; `heads`
     (attention, sum of the heads' widths); the scores (attention + hidden, 1).
     """
 
     encoders: Mapping[str, Encoder]
+    embedded: FloatArray
     sage: tuple[Mapping[str, Product], ...]
     gat: tuple[Mapping[str, Attention], ...]
     heads: Product
@@ -110,8 +133,16 @@ def fold(network: TamiyoNetwork) -> Folded:
     targets = live(len(sages) + len(gats))
     heads = [getattr(network, name) for name in GLOBAL_HEADS]
     first = gats[0].convs[RELATIONS[0].edge_type]
+    encoders = {kind: _module(network.encoders[f"{kind}_nodes"]) for kind in NODE_TYPES}
+    tables = [table for encoder in encoders.values() for table in _tables(encoder)]
+    embedded = np.concatenate(tables)
+    views = iter(np.split(embedded, np.cumsum([len(table) for table in tables])))
     return Folded(
-        encoders={kind: _encoder(network.encoders[f"{kind}_nodes"]) for kind in NODE_TYPES},
+        encoders={
+            kind: _encoder(encoder, tuple(next(views) for _ in encoder.embeddings))
+            for kind, encoder in encoders.items()
+        },
+        embedded=embedded,
         sage=tuple(
             {kind: _sage(layer, kind) for kind in kinds} for layer, kinds in zip(sages, targets[:2], strict=True)
         ),
@@ -128,6 +159,37 @@ def fold(network: TamiyoNetwork) -> Folded:
         attention_heads=config.heads,
         slope=float(first.negative_slope),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Encoders:
+    """All encoders as one product: of all types' inputs beside each other and a column for each type.
+
+    Shapes: weight (sum of the inputs + types, hidden), the last rows the biases; scale and shift (types, hidden).
+    """
+
+    weight: FloatArray
+    scale: FloatArray
+    shift: FloatArray
+    epsilon: float
+
+
+def stacked(folded: Folded) -> Encoders:
+    """Stack the encoders, which are alike but for their weights."""
+    encoders = [folded.encoders[kind] for kind in NODE_TYPES]
+    biases = np.stack([encoder.project.bias for encoder in encoders])
+    return Encoders(
+        weight=np.concatenate([*(encoder.project.weight for encoder in encoders), biases]),
+        scale=np.stack([encoder.scale for encoder in encoders]),
+        shift=np.stack([encoder.shift for encoder in encoders]),
+        epsilon=encoders[0].epsilon,
+    )
+
+
+def vectors(layer: Mapping[str, Attention]) -> FloatArray:
+    """What a layer's attention reads of all nodes, (in, 2q): of the sources, then of the targets, by target type."""
+    parts = layer.values()
+    return np.concatenate([*(part.source for part in parts), *(part.target for part in parts)], axis=1)
 
 
 def bound(folded: Folded, largest: float) -> float:
@@ -161,21 +223,29 @@ def _grown(product: Product, inputs: float) -> float:
 
 def _logit(part: Attention, state: float, largest: float) -> float:
     nodes = (np.abs(part.source).sum(axis=0) + np.abs(part.target).sum(axis=0)).max()
-    return float(nodes * state + np.abs(part.edge).sum(axis=1).max() * largest)
+    return float(nodes * state + np.abs(part.edge).sum(axis=0).max() * largest)
 
 
-def _encoder(encoder: torch.nn.Module) -> Encoder:
-    """Tables end with the last index that the network knows: what lies past the end reads as 0."""
+def _module(encoder: torch.nn.Module) -> NodeEncoder:
     assert isinstance(encoder, NodeEncoder)  # noqa: S101  it was made so
+    return encoder
+
+
+def _tables(encoder: NodeEncoder) -> list[FloatArray]:
+    """Each ends with the last index that the network knows: what lies past the end reads as 0."""
+    return [
+        _narrow(_wide(table.weight)[: last + 1])
+        for table, last in zip(encoder.embeddings, encoder.capacities, strict=True)
+    ]
+
+
+def _encoder(encoder: NodeEncoder, tables: tuple[FloatArray, ...]) -> Encoder:
     return Encoder(
         project=_linear(encoder.project),
         scale=_narrow(_wide(encoder.norm.weight)),
         shift=_narrow(_wide(encoder.norm.bias)),
         epsilon=float(encoder.norm.eps),
-        tables=tuple(
-            _narrow(_wide(table.weight)[: last + 1])
-            for table, last in zip(encoder.embeddings, encoder.capacities, strict=True)
-        ),
+        tables=tables,
     )
 
 
@@ -191,16 +261,23 @@ def _sage(layer: HeteroConv, kind: str) -> Product:
 def _gat(layer: HeteroConv, kind: str) -> Attention:
     convolutions: list[GATConv] = [layer.convs[relation.edge_type] for relation in INTO[kind]]
     share = 1 / len(convolutions)
-    blocks = [_by_head(one.lin_src.weight, one) for one in convolutions]  # each (H, in, C)
-    mixed = np.concatenate([block.reshape(-1, block.shape[2]) * (share / block.shape[0]) for block in blocks])
+    blocks = [_mixing(layer, relation) * share for relation in INTO[kind]]  # each (heads or 1, in, C)
     bias = sum((_wide(one.bias) for one in convolutions), np.zeros(())) * share
-    edges = [_logits(one.lin_edge.weight, one.att_edge, one) for one in convolutions]
+    chosen = [layer.convs[relation.edge_type] for relation in INTO[kind] if relation.source != SINGLE]
     return Attention(
-        product=_product(mixed, bias),
-        source=_narrow(np.concatenate([_logits(one.lin_src.weight, one.att_src, one) for one in convolutions], axis=1)),
-        target=_narrow(np.concatenate([_logits(one.lin_dst.weight, one.att_dst, one) for one in convolutions], axis=1)),
-        edge=_narrow(np.stack(edges).reshape(len(convolutions), EDGE_COLUMNS, -1)),
+        heads=tuple(len(block) for block in blocks),
+        product=_product(np.concatenate([block.reshape(-1, block.shape[2]) for block in blocks]), bias),
+        source=_narrow(np.concatenate([_logits(one.lin_src.weight, one.att_src, one) for one in chosen], axis=1)),
+        target=_narrow(np.concatenate([_logits(one.lin_dst.weight, one.att_dst, one) for one in chosen], axis=1)),
+        edge=_narrow(np.concatenate([_logits(one.lin_edge.weight, one.att_edge, one) for one in chosen], axis=1)),
     )
+
+
+def _mixing(layer: HeteroConv, relation: Relation) -> Wide:
+    """What a relation's sources are multiplied with, the mean over the heads included."""
+    convolution: GATConv = layer.convs[relation.edge_type]
+    by_head: Wide = _by_head(convolution.lin_src.weight, convolution) / convolution.heads
+    return np.sum(by_head, axis=0, keepdims=True) if relation.source == SINGLE else by_head
 
 
 def _by_head(weight: Tensor, convolution: GATConv) -> Wide:

@@ -4,24 +4,22 @@ import numpy as np
 
 from tamiyo.graph.graph import FloatArray, Graph, IndexArray
 from tamiyo.graph.schema import CATEGORIES, EDGE_COLUMNS, FEATURES, NODE_TYPES, RELATIONS
+from tamiyo.policy.engine.sizes import USUAL
 
 __all__ = ["probe_graph"]
-
-_COUNTS = {"global": 1, "seed": 4, "blueprint": 1, "layer": 8, "activation": 4, "parameter": 4}
-"""The size of a usual step."""
 
 
 def probe_graph() -> Graph:
     """All pairs of every relation; features and attributes are sines, so that no two are alike."""
-    features = {kind: _sines(count, 2 * len(FEATURES[kind])) for kind, count in _COUNTS.items()}
-    index = {one.edge_type: _all_pairs(_COUNTS[one.source], _COUNTS[one.target]) for one in RELATIONS}
+    features = {kind: _sines(count, 2 * len(FEATURES[kind])) for kind, count in USUAL.items()}
+    index = {one.edge_type: _all_pairs(USUAL[one.source], USUAL[one.target]) for one in RELATIONS}
     return Graph(
         features=features,
         raw={kind: features[kind][:, : len(FEATURES[kind])].astype(np.float64) for kind in NODE_TYPES},
-        categories={kind: np.ones((count, len(CATEGORIES[kind])), np.int64) for kind, count in _COUNTS.items()},
+        categories={kind: np.ones((count, len(CATEGORIES[kind])), np.int64) for kind, count in USUAL.items()},
         edge_index=index,
         edge_attr={edge_type: _sines(edges.shape[1], EDGE_COLUMNS) for edge_type, edges in index.items()},
-        seed_ids=tuple(str(place) for place in range(_COUNTS["seed"])),
+        seed_ids=tuple(str(place) for place in range(USUAL["seed"])),
         blueprint_ids=("0",),
         host_blueprint_index=0,
         candidates=(0,),

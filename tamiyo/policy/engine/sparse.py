@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag, gelu, layer_norm, leaky_relu
 
 from tamiyo.graph.graph import FloatArray, Graph, IndexArray
-from tamiyo.graph.schema import NODE_TYPES, RELATIONS, Relation
+from tamiyo.graph.schema import NODE_TYPES, EdgeType
 from tamiyo.policy.engine.dense import node_inputs
 from tamiyo.policy.engine.fold import INTO, Attention, Folded, Product
 from tamiyo.policy.engine.kept import Kept
@@ -53,7 +53,18 @@ class Hop:
     shares: Tensor
 
 
-FROM = {kind: tuple(relation for relation in RELATIONS if relation.source == kind) for kind in NODE_TYPES}
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What a layer's attention reads: by type a matrix (in, columns) for the nodes, by relation one for the edges.
+
+    `sources` and `targets` are a relation's columns of its source and target type's matrix. Shapes: edges (6, H).
+    """
+
+    matrices: Mapping[str, Tensor]
+    edges: Mapping[EdgeType, Tensor]
+    sources: Mapping[EdgeType, slice]
+    targets: Mapping[EdgeType, slice]
+
 
 Plan = Mapping[str, tuple[Hop, ...]]
 """By target type."""
@@ -118,7 +129,7 @@ class SparseForm:
         self._plans: Kept[bytes, Plan] = Kept(_PLANS_MAX)
         self._sage = tuple({kind: self._cut_sage(part) for kind, part in layer.items()} for layer in folded.sage)
         self._gat = tuple({kind: self._cut_gat(part) for kind, part in layer.items()} for layer in folded.gat)
-        self._vectors = tuple(_vectors(layer) for layer in folded.gat)
+        self._reads = tuple(_read_by(layer) for layer in folded.gat)
 
     def run(self, graph: Graph, key: bytes) -> Raw:
         """One graph; `key` stands for its topology."""
@@ -131,11 +142,11 @@ class SparseForm:
                     kind: _passed_on(states[kind], self._averaged(plan[kind], weights[kind], part, states, kind))
                     for kind, part in sage.items()
                 }
-            for weights_of, gat, vectors in zip(self._gat, self._folded.gat, self._vectors, strict=True):
-                logits = {kind: (states[kind] @ vectors[kind].to(self._dtype)).float() for kind in states}
+            for weights_of, gat, reads in zip(self._gat, self._folded.gat, self._reads, strict=True):
+                shares = self._shares(graph, plan, gat, reads, states)
                 states = {
                     kind: _passed_on(
-                        states[kind], self._attended(graph, plan[kind], weights_of[kind], part, states, logits, kind)
+                        states[kind], self._attended(plan[kind], weights_of[kind], part, states, shares, kind)
                     )
                     for kind, part in gat.items()
                 }
@@ -162,19 +173,17 @@ class SparseForm:
 
     def _attended(
         self,
-        graph: Graph,
         hops: tuple[Hop, ...],
         weights: tuple[tuple[Tensor, Tensor], ...],
         part: Attention,
         states: Mapping[str, Tensor],
-        logits: Mapping[str, Tensor],
+        shares_of: Mapping[EdgeType, Tensor],
         kind: str,
     ) -> Tensor:
-        heads = self._folded.attention_heads
         total = torch.from_numpy(part.product.bias).to(self._dtype).repeat(len(states[kind]), 1)
         for hop in hops:
-            sources = states[hop.source]
-            shares = self._shares(graph.edge_attr[INTO[kind][hop.row].edge_type], hop, part, logits, kind)
+            sources, heads = states[hop.source], part.heads[hop.row]
+            shares = shares_of[INTO[kind][hop.row].edge_type]
             near, far = weights[hop.row]
             if hop.is_near:
                 table = (_rows(sources, hop.sources) @ near).view(-1, far.shape[1])
@@ -188,19 +197,35 @@ class SparseForm:
         return total
 
     def _shares(
-        self, attributes: FloatArray, hop: Hop, part: Attention, by_node: Mapping[str, Tensor], kind: str
-    ) -> Tensor:
-        """Return the attention, (E, H): a softmax over the edges of each target, in float32."""
-        heads = self._folded.attention_heads
-        source, target = _columns(hop.source, INTO[kind][hop.row]), hop.row
-        logits = torch.from_numpy(attributes[hop.order]) @ torch.from_numpy(part.edge[hop.row])
-        for end, places, block in ((hop.source, hop.ends[0], source), (kind, hop.ends[1], target)):
-            logits += by_node[end][:, block * heads : (block + 1) * heads].contiguous().index_select(0, places)
+        self,
+        graph: Graph,
+        plan: Plan,
+        layer: Mapping[str, Attention],
+        reads: Reads,
+        states: Mapping[str, Tensor],
+    ) -> dict[EdgeType, Tensor]:
+        """By relation the attention, (E, heads): a softmax over the edges of each target, in float32."""
+        read = {kind: (states[kind] @ matrix.to(self._dtype)).float() for kind, matrix in reads.matrices.items()}
+        found = {}
+        for kind in layer:
+            for hop in plan[kind]:
+                edge_type = INTO[kind][hop.row].edge_type
+                if edge_type not in reads.edges:  # one source: all there is
+                    found[edge_type] = hop.shares[:, None].to(self._dtype)
+                    continue
+                logits = torch.from_numpy(graph.edge_attr[edge_type][hop.order]) @ reads.edges[edge_type]
+                ends = ((hop.source, reads.sources, hop.ends[0]), (kind, reads.targets, hop.ends[1]))
+                for end, columns, places in ends:
+                    logits += read[end][:, columns[edge_type]].contiguous().index_select(0, places)
+                found[edge_type] = self._softmax(hop, logits).to(self._dtype)
+        return found
+
+    def _softmax(self, hop: Hop, logits: Tensor) -> Tensor:
         logits = leaky_relu(logits, self._folded.slope)
         most = torch.from_numpy(np.maximum.reduceat(logits.numpy(), hop.begins, axis=0))
         raised = torch.exp(logits.sub_(most.index_select(0, hop.target_places)))
         sums = torch.from_numpy(np.add.reduceat(raised.numpy(), hop.begins, axis=0))
-        return raised.div_(sums.index_select(0, hop.target_places)).to(self._dtype)
+        return raised.div_(sums.index_select(0, hop.target_places))
 
     def _read(self, states: Mapping[str, Tensor], encoded: Mapping[str, Tensor]) -> Raw:
         seeds, blueprints = (
@@ -218,11 +243,12 @@ class SparseForm:
 
     def _cut_gat(self, part: Attention) -> tuple[tuple[Tensor, Tensor], ...]:
         """Return each relation's weights, for near (in, H * out) and for far (H * in, out)."""
-        inputs, heads = len(part.source), self._folded.attention_heads
+        inputs = len(part.source)
         weight = torch.from_numpy(part.product.weight).to(self._dtype)
+        blocks = torch.split(weight, [heads * inputs for heads in part.heads])
         return tuple(
             (far.view(heads, inputs, -1).permute(1, 0, 2).reshape(inputs, -1).contiguous(), far.contiguous())
-            for far in torch.split(weight, heads * inputs)
+            for far, heads in zip(blocks, part.heads, strict=True)
         )
 
 
@@ -243,28 +269,26 @@ def _add_rows(total: Tensor, places: Tensor | None, rows: Tensor) -> None:
         total[places] = total.index_select(0, places) + rows
 
 
-def _columns(kind: str, relation: Relation) -> int:
-    """The block of a node type's logits that a relation from it reads; those of relations into it come first."""
-    return len(INTO[kind]) + FROM[kind].index(relation)
-
-
-def _vectors(layer: Mapping[str, Attention]) -> dict[str, Tensor]:
-    """All vectors of a layer that one node type is multiplied with, (in, blocks * H), by `_columns`."""
-    inputs = len(next(iter(layer.values())).source)
-    heads = next(iter(layer.values())).edge.shape[2]
-    found = {}
-    for kind in NODE_TYPES:
-        into = [layer[kind].target] if kind in layer else [np.zeros((inputs, len(INTO[kind]) * heads), np.float32)]
-        out = [_source_vectors(layer, relation, inputs, heads) for relation in FROM[kind]]
-        found[kind] = torch.from_numpy(np.concatenate([*into, *out], axis=1))
-    return found
-
-
-def _source_vectors(layer: Mapping[str, Attention], relation: Relation, inputs: int, heads: int) -> FloatArray:
-    if relation.target not in layer:
-        return np.zeros((inputs, heads), np.float32)
-    row = INTO[relation.target].index(relation)
-    return layer[relation.target].source[:, row * heads : (row + 1) * heads]
+def _read_by(layer: Mapping[str, Attention]) -> Reads:
+    """Gather what a layer's attention reads of each node type."""
+    found: dict[str, list[FloatArray]] = {kind: [] for kind in NODE_TYPES}
+    width, edges = dict.fromkeys(NODE_TYPES, 0), {}
+    sources: dict[EdgeType, slice] = {}
+    targets: dict[EdgeType, slice] = {}
+    for kind, part in layer.items():
+        end = 0
+        for relation, heads in zip(INTO[kind], part.heads, strict=True):
+            if heads == 1:
+                continue
+            begin, end = end, end + heads
+            edges[relation.edge_type] = torch.from_numpy(part.edge[:, begin:end].copy())
+            ends = ((relation.source, part.source, sources), (kind, part.target, targets))
+            for read, vectors, columns in ends:
+                found[read].append(vectors[:, begin:end])
+                columns[relation.edge_type] = slice(width[read], width[read] + heads)
+                width[read] += heads
+    matrices = {kind: torch.from_numpy(np.concatenate(parts, axis=1)) for kind, parts in found.items() if parts}
+    return Reads(matrices, edges, sources, targets)
 
 
 def _passed_on(before: Tensor, received: Tensor) -> Tensor:

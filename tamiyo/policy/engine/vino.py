@@ -1,8 +1,10 @@
 """The folded network compiled by OpenVINO for the processor it runs on, for small graphs.
 
-One model takes every size: shapes are free, and the weights stay packed as they are whatever the size. It runs on the
-thread that calls it (one stream of one thread, not pinned to a core: the cores are the trainer's), in fp32 (left to
-itself OpenVINO computes in bf16 where the processor can), and with the interpreter lock released.
+Two models, of the same nodes: one made for USUAL, which is faster, and one whose shapes are free. Which of them takes a
+graph is a matter of its size alone, so that the same graph always gets the same bits.
+
+A model runs on the thread that calls it (one stream of one thread, not pinned to a core: the cores are the trainer's),
+in fp32 (left to itself OpenVINO computes in bf16 where the processor can), and with the interpreter lock released.
 """
 
 import threading
@@ -11,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from tamiyo.graph.graph import FloatArray
 from tamiyo.graph.schema import NODE_TYPES
 from tamiyo.policy.engine.dense import Dense
-from tamiyo.policy.engine.fold import INTO, Attention, Encoder, Folded, Product
+from tamiyo.policy.engine.fold import Attention, Folded, Product, stacked, vectors
 from tamiyo.policy.engine.raw import Raw
 from tamiyo.policy.engine.runtime import OPENVINO_VERSION, openvino, ops
+from tamiyo.policy.engine.sizes import USUAL, Sizes, sizes_of
 
 __all__ = ["ENGINE", "VinoForm"]
 
@@ -32,92 +36,170 @@ _PROPERTIES = {
 Node = Any
 """OpenVINO's graph nodes have no type to name."""
 
+Array = np.ndarray[Any, Any]
+
 
 class VinoForm:
-    """A compiled model. Each thread has a request of its own, so that a late call shares nothing with the next one."""
+    """Both models. Each thread has requests of its own, so that a late call shares nothing with the next one."""
 
     engine = ENGINE
 
     def __init__(self, folded: Folded) -> None:
-        self._compiled = openvino.Core().compile_model(_model(folded), "CPU", _PROPERTIES)
+        core = openvino.Core()
+        self._usual, self._any = (
+            core.compile_model(_Model(folded, sizes).built, "CPU", _PROPERTIES)
+            for sizes in (sizes_of(USUAL, folded), None)
+        )
         self._own = threading.local()
 
     def run(self, dense: Dense) -> Raw:
         """One graph."""
-        request = getattr(self._own, "request", None)
+        is_usual = dense.sizes.counts == USUAL
+        name = "usual" if is_usual else "any"
+        request: _Request | None = getattr(self._own, name, None)
         if request is None:
-            request = self._own.request = self._compiled.create_infer_request()
-        arrays = [
-            *dense.nodes.values(),
-            *dense.neighbours.values(),
-            *(array for layer in dense.logits for array in layer.values()),
+            request = _Request(self._usual) if is_usual else _Request(self._any, takes_sizes=True)
+            setattr(self._own, name, request)
+        return request.run(dense)
+
+
+class _Request:
+    """One thread's use of a model, and the arrays that it reads: written for each graph, new when the sizes change.
+
+    To hand a model its arrays once is a sixth of a usual graph's time less than handing them over each time.
+    """
+
+    def __init__(self, compiled: Any, *, takes_sizes: bool = False) -> None:
+        self._request = compiled.create_infer_request()
+        self._takes_sizes = takes_sizes
+        self._counts: Mapping[str, int] = {}
+        self._arrays: tuple[FloatArray, ...] = ()
+        self._fixed: list[Array] = []
+
+    def run(self, dense: Dense) -> Raw:
+        """One graph."""
+        if self._counts != dense.sizes.counts:
+            self._take(dense)
+        for ours, given in zip(self._arrays, _changing(dense), strict=True):
+            np.copyto(ours, given)
+        heads, seeds, blueprints = self._request.infer().to_tuple()  # copies
+        return Raw(heads.reshape(-1), seeds.reshape(-1), blueprints.reshape(-1))
+
+    def _take(self, dense: Dense) -> None:
+        self._arrays = tuple(np.empty_like(array) for array in _changing(dense))
+        self._fixed = [array.copy() for array in _fixed(dense.sizes)] if self._takes_sizes else []
+        for place, array in enumerate([*self._arrays, *self._fixed]):  # which the request reads, but does not keep
+            self._request.set_input_tensor(place, openvino.Tensor(array, shared_memory=True))
+        self._counts = dense.sizes.counts
+
+
+def _changing(dense: Dense) -> tuple[FloatArray, ...]:
+    """A model's inputs, the first ones."""
+    return (dense.nodes, dense.neighbours, *dense.logits)
+
+
+def _fixed(sizes: Sizes) -> list[Array]:
+    """A model's further inputs; constants of one that is made for these sizes."""
+    layers = [array for one in sizes.attended for array in (one.sources, one.targets, one.by_kind)]
+    return [sizes.kinds, sizes.nodes, sizes.aggregated, *layers]
+
+
+class _Model:
+    """Builds a model: for the sizes given, or, without any, one that takes them as inputs."""
+
+    def __init__(self, folded: Folded, sizes: Sizes | None) -> None:
+        self._folded = folded
+        encoders = stacked(folded)
+        layers = range(len(folded.gat))
+        if sizes is None:
+            self._nodes = _input([-1, len(encoders.weight)])
+            self._neighbours = _input([-1, -1])
+            self._logits = [_input([-1, -1]) for _ in layers]
+            lengths = [len(layer) for layer in folded.gat]
+            fixed = [
+                _input([-1], np.int32),
+                _input([len(NODE_TYPES)], np.int64),
+                _input([len(NODE_TYPES)], np.int64),
+                *(
+                    one
+                    for length in lengths
+                    for one in (_input([-1], np.int32), _input([-1], np.int32), _input([length], np.int64))
+                ),
+            ]
+        else:
+            total = len(sizes.kinds)
+            self._nodes = _input([total, len(encoders.weight)])
+            self._neighbours = _input([int(sizes.aggregated.sum()), total])
+            self._logits = [_input([len(one.sources), total + 1]) for one in sizes.attended]
+            fixed = [_constant(array) for array in _fixed(sizes)]
+        self._kinds, self._counts, self._aggregated, *rows = fixed
+        self._rows = [rows[3 * place : 3 * place + 3] for place in layers]
+        inputs = [self._nodes, self._neighbours, *self._logits, *(fixed if sizes is None else [])]
+        self.built = openvino.Model(self._outputs(), inputs, "tamiyo_gnn_v1")
+
+    def _outputs(self) -> list[Node]:
+        """Heads, seed and blueprint scores."""
+        folded = self._folded
+        encoded = states = self._encoded()
+        for sage in folded.sage:
+            mixed = _split(ops.matmul(self._neighbours, states, False, False), self._aggregated)
+            received = [_received(product, rows) for product, rows in zip(sage.values(), mixed, strict=True)]
+            states = ops.add(ops.concat(received, 0), states)
+        by_kind = dict(zip(NODE_TYPES, _split(states, self._counts), strict=True))
+        width = folded.hidden
+        for place, layer in enumerate(folded.gat):
+            by_kind = self._attention(layer, by_kind, width, place)
+            width = folded.attention
+        first = dict(zip(NODE_TYPES, _split(encoded, self._counts), strict=True))
+        seeds, blueprints = (ops.concat([by_kind[kind], first[kind]], 1) for kind in ("seed", "blueprint"))
+        return [
+            _product(folded.heads, by_kind["global"]),
+            _product(folded.seed_score, seeds),
+            _product(folded.blueprint_score, blueprints),
         ]
-        request.infer(dict(enumerate(arrays)), share_inputs=True)
-        heads, seeds, blueprints = (request.get_output_tensor(place).data.copy().reshape(-1) for place in range(3))
-        return Raw(heads, seeds, blueprints)
+
+    def _encoded(self) -> Node:
+        encoders = stacked(self._folded)
+        weight = np.ascontiguousarray(encoders.weight.T)
+        projected = ops.gelu(ops.matmul(self._nodes, _constant(weight), False, True), "erf")
+        normal = ops.mvn(projected, _constant(np.array([1], np.int64)), True, encoders.epsilon, "inside_sqrt")
+        scale, shift = (_rows(_constant(rows), self._kinds) for rows in (encoders.scale, encoders.shift))
+        return ops.add(ops.multiply(normal, scale), shift)
+
+    def _attention(
+        self, layer: Mapping[str, Attention], states: Mapping[str, Node], width: int, place: int
+    ) -> dict[str, Node]:
+        sources, targets, by_kind = self._rows[place]
+        joined = ops.concat(
+            [
+                *(states[kind] if kind in states else self._zeros(kind, width) for kind in NODE_TYPES),
+                _constant(np.zeros((1, width), np.float32)),
+            ],
+            0,
+        )
+        read = _constant(np.ascontiguousarray(vectors(layer).T))
+        by_node = ops.transpose(ops.matmul(joined, read, False, True), _constant(np.array([1, 0], np.int64)))
+        of_target = _rows(ops.reshape(by_node, _constant(np.array([-1], np.int64)), False), targets)
+        raw = ops.add(ops.add(self._logits[place], _rows(by_node, sources)), ops.unsqueeze(of_target, 1))
+        weights = ops.softmax(ops.prelu(raw, _constant(np.array([self._folded.slope], np.float32))), 1)
+        mixed = _split(ops.matmul(weights, joined, False, False), by_kind)
+        after = {}
+        for (kind, part), rows in zip(layer.items(), mixed, strict=True):
+            state = _received(part.product, rows)
+            after[kind] = ops.add(state, states[kind]) if width == part.product.weight.shape[1] else state
+        return after
+
+    def _zeros(self, kind: str, width: int) -> Node:
+        """Rows of zeros, as many as the node type has."""
+        rows = _rows(self._counts, _constant(np.array([NODE_TYPES.index(kind)], np.int64)))
+        shape = ops.concat([rows, _constant(np.array([width], np.int64))], 0)
+        return ops.broadcast(_constant(np.zeros((), np.float32)), shape)
 
 
-def _model(folded: Folded) -> Node:
-    """Inputs: nodes and neighbours by type, logits by layer and type. Outputs: heads, seed and blueprint scores."""
-    nodes = {kind: _input([-1, len(folded.encoders[kind].project.weight)]) for kind in NODE_TYPES}
-    neighbours = {kind: _input([-1, len(INTO[kind]) + 1, -1]) for kind in NODE_TYPES}
-    logits = [{kind: _input([-1, part.source.shape[1], -1]) for kind, part in layer.items()} for layer in folded.gat]
-    encoded = {kind: _encoded(folded.encoders[kind], nodes[kind]) for kind in NODE_TYPES}
-    states = encoded
-    for sage in folded.sage:
-        joined = ops.concat([states[kind] for kind in NODE_TYPES], 0)
-        states = {
-            kind: ops.add(
-                ops.gelu(_product(product, _flat(ops.matmul(neighbours[kind], joined, False, False), product)), "erf"),
-                states[kind],
-            )
-            for kind, product in sage.items()
-        }
-    width = folded.hidden
-    for layer, given in zip(folded.gat, logits, strict=True):
-        states = _attention(layer, states, given, width, folded.slope, nodes)
-        width = folded.attention
-    seeds, blueprints = (ops.concat([states[kind], encoded[kind]], 1) for kind in ("seed", "blueprint"))
-    outputs = [
-        _product(folded.heads, states["global"]),
-        _product(folded.seed_score, seeds),
-        _product(folded.blueprint_score, blueprints),
-    ]
-    inputs = [*nodes.values(), *neighbours.values(), *(one for layer in logits for one in layer.values())]
-    return openvino.Model(outputs, inputs, "tamiyo_gnn_v1")
-
-
-def _attention(
-    layer: Mapping[str, Attention],
-    states: Mapping[str, Node],
-    logits: Mapping[str, Node],
-    width: int,
-    slope: float,
-    nodes: Mapping[str, Node],
-) -> dict[str, Node]:
-    joined = ops.concat(
-        [
-            *(states[kind] if kind in states else _zeros(nodes[kind], width) for kind in NODE_TYPES),
-            _constant(np.zeros((1, width), np.float32)),
-        ],
-        0,
-    )
-    after = {}
-    for kind, part in layer.items():
-        sources = ops.matmul(_constant(part.source), joined, True, True)
-        targets = ops.unsqueeze(ops.matmul(states[kind], _constant(part.target), False, False), 2)
-        raw = ops.add(ops.add(logits[kind], sources), targets)
-        weights = ops.softmax(ops.prelu(raw, _constant(np.array([slope], np.float32))), 2)
-        mixed = _flat(ops.matmul(weights, joined, False, False), part.product)
-        state = ops.gelu(_product(part.product, mixed), "erf")
-        after[kind] = ops.add(state, states[kind]) if width == part.product.weight.shape[1] else state
-    return after
-
-
-def _encoded(encoder: Encoder, nodes: Node) -> Node:
-    projected = ops.gelu(_product(encoder.project, nodes), "erf")
-    normal = ops.mvn(projected, _constant(np.array([1], np.int64)), True, encoder.epsilon, "inside_sqrt")
-    return ops.add(ops.multiply(normal, _constant(encoder.scale)), _constant(encoder.shift))
+def _received(product: Product, rows: Node) -> Node:
+    """One type's rows, those of a target in one."""
+    flat = ops.reshape(rows, _constant(np.array([-1, len(product.weight)], np.int64)), False)
+    return ops.gelu(_product(product, flat), "erf")
 
 
 def _product(product: Product, inputs: Node) -> Node:
@@ -125,20 +207,18 @@ def _product(product: Product, inputs: Node) -> Node:
     return ops.add(ops.matmul(inputs, _constant(weight), False, True), _constant(product.bias[None]))
 
 
-def _flat(rows: Node, product: Product) -> Node:
-    return ops.reshape(rows, _constant(np.array([-1, len(product.weight)], np.int64)), False)
+def _rows(table: Node, places: Node) -> Node:
+    return ops.gather(table, places, _constant(np.array(0, np.int64)))
 
 
-def _zeros(like: Node, width: int) -> Node:
-    """Rows of zeros, as many as the node type has."""
-    rows = ops.gather(ops.shape_of(like), _constant(np.array([0], np.int64)), _constant(np.array(0, np.int64)))
-    shape = ops.concat([rows, _constant(np.array([width], np.int64))], 0)
-    return ops.broadcast(_constant(np.zeros((), np.float32)), shape)
+def _split(rows: Node, lengths: Node) -> list[Node]:
+    found: list[Node] = ops.variadic_split(rows, _constant(np.array(0, np.int64)), lengths).outputs()
+    return found
 
 
-def _input(shape: list[int]) -> Node:
-    return ops.parameter(openvino.PartialShape(shape), np.float32)
+def _input(shape: list[int], kind: type[np.generic] = np.float32) -> Node:
+    return ops.parameter(openvino.PartialShape(shape), kind)
 
 
-def _constant(array: np.ndarray[Any, Any]) -> Node:
+def _constant(array: Array) -> Node:
     return ops.constant(array)
