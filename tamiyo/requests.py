@@ -24,6 +24,7 @@ import orjson
 
 from tamiyo.core.directives import DIRECTIVES
 from tamiyo.errors import RequestRejected
+from tamiyo.whole import whole_file
 from tamiyo.words import WORDS_MAX, fault_of_text
 
 __all__ = ["JOBS", "PER_SCAN_MAX", "POLICY_INSTALL", "POLICY_ROLLBACK", "REQUESTS", "RETAIN", "Request", "RequestBox"]
@@ -101,33 +102,16 @@ class RequestBox:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         name = f"{time.time_ns():020d}-{request.request_id}.json"
-        draft = self.path / f".{uuid4().hex}.tmp"
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(
-                    orjson.dumps({"version": VERSION} | {k: v for k, v in asdict(request).items() if _says(k, v)})
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            draft.rename(self.path / name)
-        except BaseException:  # whatever stops the writing, an interrupt too, no half a request stays behind
-            draft.unlink(missing_ok=True)
-            raise
-        _sync_directory(self.path)
+        with whole_file(self.path / name, mode=0o600) as file:
+            file.write(orjson.dumps({"version": VERSION} | {k: v for k, v in asdict(request).items() if _says(k, v)}))
         return self.path / name
 
     def answer(self, path: Path, answer: bytes) -> None:
         """Leave what came of a request, for whoever asked; only the last ones are kept. Raises OSError."""
         answers = self.path / ANSWERS
         answers.mkdir(exist_ok=True)
-        draft = answers / f".{uuid4().hex}.tmp"
-        try:
-            draft.write_bytes(answer)
-            draft.rename(answers / path.name)
-        except BaseException:  # as above
-            draft.unlink(missing_ok=True)
-            raise
+        with whole_file(answers / path.name) as file:
+            file.write(answer)
         for old in sorted(answers.iterdir())[:-ANSWERS_KEPT]:
             old.unlink(missing_ok=True)
 
@@ -227,11 +211,3 @@ def _request(data: bytes) -> Request:
         raise RequestRejected(f"a request has the texts {', '.join(TEXTS)} and no more; see {wrong or strange!r:.200}")
     texts = {name: found[name] for name in TEXTS}
     return Request(**texts, archive=archive, keep_heads=tuple(heads), checkpoint=checkpoint)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

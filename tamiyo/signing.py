@@ -17,6 +17,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tamiyo.core import journal_pb2 as journal
 from tamiyo.errors import InvariantViolation, SecretMissing
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.stored import event_of
+from tamiyo.whole import whole_file
 
 __all__ = [
     "REASONS",
@@ -76,11 +78,8 @@ def secret_for(directory: Path | str, *, create: bool = False) -> bytes:
     path = Path(directory) / "secret"
     if create and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32))
-            file.flush()
-            os.fsync(file.fileno())
+        with suppress(FileExistsError), whole_file(path, mode=0o600, replace=False) as file:  # whoever is first
+            file.write(secrets.token_hex(32).encode("ascii"))
     return read_secret(path.read_bytes() if path.exists() else None)
 
 

@@ -8,12 +8,10 @@ reads as the state that its digest names; else it is discarded, a line says why,
 """
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from uuid import uuid4
 
 import orjson
 from google.protobuf.message import DecodeError
@@ -23,6 +21,7 @@ from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import contents_of, read_base
 from tamiyo.core.state import State
 from tamiyo.errors import JournalUnreadable
+from tamiyo.whole import whole_file
 
 __all__ = ["SNAPSHOTS", "Snapshot", "Snapshots", "record_digest"]
 
@@ -83,17 +82,10 @@ class Snapshots:
             FORMAT, self._fingerprint, log_id.hex(), base.at_lsn, record_digest(record), sha256(payload).hexdigest()
         )
         self.path.mkdir(parents=True, exist_ok=True)
-        target, draft = self.path / f"{base.at_lsn:020d}{SUFFIX}", self.path / f".{uuid4().hex}.tmp"
-        try:
-            with draft.open("xb") as file:
-                file.write(orjson.dumps(asdict(header)) + b"\n")
-                file.write(payload)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.rename(target)
-        except BaseException:  # whatever stops the writing, an interrupt too, no half a snapshot stays behind
-            draft.unlink(missing_ok=True)
-            raise
+        target = self.path / f"{base.at_lsn:020d}{SUFFIX}"
+        with whole_file(target) as file:
+            file.write(orjson.dumps(asdict(header)) + b"\n")
+            file.write(payload)
         for old in self._newest_first()[KEPT:]:
             old.unlink(missing_ok=True)
         return target

@@ -5,7 +5,6 @@ The manifest is JSON under `MANIFEST_KEY` in the file's metadata; `tamiyo.policy
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -35,6 +34,7 @@ from tamiyo.policy.manifest import (
 from tamiyo.policy.network import ARCHITECTURE_VERSION, NetworkConfig, TamiyoNetwork
 from tamiyo.policy.pyg import PYG_VERSION
 from tamiyo.policy.store import CHECKPOINT_MAX_BYTES, read_bytes
+from tamiyo.whole import whole_file
 
 __all__ = [
     "CHECKPOINT_MAX_BYTES",
@@ -90,7 +90,9 @@ def init_checkpoint(path: Path, seed: int) -> Checkpoint:
     """
     if not 0 <= seed <= SEED_MAX:
         raise ValueError(f"a network cannot be made from seed {seed}; choose one from 0 to {SEED_MAX}")
-    _write_whole(path, checkpoint_bytes(_seeded_network(seed), label=UNTRAINED, seed=seed))
+    data = checkpoint_bytes(_seeded_network(seed), label=UNTRAINED, seed=seed)
+    with whole_file(path) as file:
+        file.write(data)
     return read_checkpoint(path)
 
 
@@ -209,24 +211,6 @@ def _seeded_network(seed: int) -> TamiyoNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return TamiyoNetwork()
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Beside, then synced, then renamed, then the directory synced: a crash leaves the old file or the new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _manifest(path: Path, data: bytes) -> Mapping[str, Any]:

@@ -10,9 +10,9 @@ import stat
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
-from uuid import uuid4
 
 from tamiyo.errors import CheckpointRejected
+from tamiyo.whole import sync_folder, whole_file
 
 __all__ = ["CHECKPOINT_MAX_BYTES", "POLICIES", "STORE_MAX_BYTES", "MemoryStore", "PolicyStore", "read_bytes"]
 
@@ -50,17 +50,9 @@ class PolicyStore:
         if place.exists() and sha256(read_bytes(place)).hexdigest() == digest:
             place.touch()
             return digest
-        draft = self.path / f".{uuid4().hex}.tmp"
-        try:
-            with draft.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(place)
-        finally:
-            draft.unlink(missing_ok=True)
-        _sync(self.path)
-        _sync(self.path.parent)
+        with whole_file(place) as file:
+            file.write(data)
+        sync_folder(self.path.parent)
         return digest
 
     def read(self, digest: str) -> bytes:
@@ -93,8 +85,6 @@ class PolicyStore:
             left -= path.stat().st_size
             if left < 0:
                 path.unlink(missing_ok=True)
-        for draft in self.path.glob(".*.tmp"):  # of a process that died while it wrote
-            draft.unlink(missing_ok=True)
 
     def _bytes(self, digest: str) -> bytes:
         return read_bytes(self.place(digest))
@@ -132,11 +122,3 @@ def read_bytes(path: Path, most_bytes: int = CHECKPOINT_MAX_BYTES + 1) -> bytes:
 
 def _at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,22 +1,19 @@
 """Files that others read: the norms, and the registries that offline learners share.
 
-Each is replaced as a whole: written beside, synced, renamed, and the rename synced. A reader sees the old file or
-the new one, after a crash too.
+Each is replaced as a whole (`tamiyo.whole`): a reader sees the old file or the new one, after a crash too.
 """
 
 import json
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from tamiyo.core.norms import NORM_INPUTS, Norm
 from tamiyo.core.registries import Registries
 from tamiyo.errors import RegistryConflict
+from tamiyo.whole import whole_file
 
-__all__ = ["NORMS_NAME", "export_norms", "export_registries", "import_registry", "registry_name", "replaced"]
+__all__ = ["NORMS_NAME", "export_norms", "export_registries", "import_registry", "registry_name"]
 
 NORMS_NAME = "gnn_norms.json"
 REGISTRY_MAX_BYTES = 2**26
@@ -93,36 +90,8 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-@contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into, which takes the place of `path` as a whole once the block has ended well.
-
-    Raises:
-        OSError: it cannot be written; the one before it is as it was.
-    """
-    beside = path.with_name(f"{path.name}.tmp")
-    try:
-        with beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:  # whatever stops the writing, an interrupt too, no half a file stays behind
-        beside.unlink(missing_ok=True)
-        raise
-    beside.replace(path)
-    _sync_names(path.parent)
-
-
 def _replace(path: Path, content: Mapping[str, object]) -> Path:
     """ASCII only: a key with a lone surrogate, which UTF-8 cannot hold, comes back as it was."""
-    with replaced(path) as file:
+    with whole_file(path) as file:
         file.write(json.dumps(content, indent=2, allow_nan=False).encode("ascii") + b"\n")
     return path
-
-
-def _sync_names(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

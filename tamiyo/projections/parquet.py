@@ -20,11 +20,11 @@ from tamiyo.core.events import KINDS, decode
 from tamiyo.errors import HostError, JournalUnreadable
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.projections import database
-from tamiyo.projections.exports import replaced
 from tamiyo.projections.models import Decision, FieldReport, Policy
 from tamiyo.projections.parquet_schema import FILES, SCHEMA_VERSION, Column, enum_name
 from tamiyo.projections.projection import Projection, position_of
 from tamiyo.projections.tail import LogSource, Position, reader
+from tamiyo.whole import whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -136,7 +136,7 @@ def _write(
 
     schema = _schema(columns, position)
     written = 0
-    with replaced(path) as file, pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+    with whole_file(path) as file, pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         while rows := _group(schema, source.rows, rows_per_group):
             writer.write_table(rows, row_group_size=rows_per_group)
             written += rows.num_rows

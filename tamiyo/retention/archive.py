@@ -8,14 +8,14 @@ and else refused: nothing is written over. `zstd -d` gives the segment back, byt
 """
 
 import hashlib
-import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
-from uuid import uuid4
 
 from tamiyo.core.paced import Pace
 from tamiyo.errors import ArchiveUnusable
+from tamiyo.whole import sync_folder, whole_file
 
 __all__ = ["Archive"]
 
@@ -53,9 +53,8 @@ class Archive:
         """
         try:
             self._make_folder()
-            draft = self.folder / f".{uuid4().hex}.tmp"
-            draft.touch(exist_ok=False)
-            draft.unlink()
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
         except OSError as error:
             raise ArchiveUnusable(
                 f"nothing can be kept in {self.folder}: {error}. Nothing was changed; give another folder"
@@ -99,24 +98,15 @@ class Archive:
         missing = [place for place in (self.folder, *self.folder.parents) if not place.exists()]
         self.folder.mkdir(parents=True, exist_ok=True)
         for place in missing:
-            _sync_folder(place.parent)
+            sync_folder(place.parent)
 
     def _write(self, segment: Path, target: Path, pace: Pace) -> None:
-        draft = self.folder / f".{uuid4().hex}.tmp"
-        try:
-            with draft.open("xb") as file:
-                compressor = self._zstd.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
-                for chunk in _chunks_of(segment):
-                    file.write(compressor.compress(chunk))
-                    pace()
-                file.write(compressor.flush())
-                file.flush()
-                os.fsync(file.fileno())
-            draft.rename(target)
-            _sync_folder(self.folder)
-        except BaseException:  # whatever stops the writing, an interrupt too, no half a segment stays behind
-            draft.unlink(missing_ok=True)
-            raise
+        with whole_file(target) as file:
+            compressor = self._zstd.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
+            for chunk in _chunks_of(segment):
+                file.write(compressor.compress(chunk))
+                pace()
+            file.write(compressor.flush())
 
     def _require_same(self, segment: Path, target: Path, pace: Pace) -> None:
         """Read back what was kept: the segment is about to go."""
@@ -144,11 +134,3 @@ def _sha256(chunks: Iterator[bytes], pace: Pace) -> str:
         digest.update(chunk)
         pace()
     return digest.hexdigest()
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,6 @@
 import json
 import math
 import os
-from pathlib import Path
 
 import pytest
 
@@ -48,28 +47,9 @@ def test_odd_keys_come_back_as_they_were_in_the_order_of_their_indices(tmp_path)
 
 def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path):
     export_registries(tmp_path, {"seed_id": dict.fromkeys(map(str, range(100)), 1)})
-    (tmp_path / "seed_id_registry.json.tmp").write_text("left by a crash")
     export_registries(tmp_path, {"seed_id": {"s": 1}})
     assert [path.name for path in tmp_path.iterdir()] == ["seed_id_registry.json"]
     assert json.loads((tmp_path / "seed_id_registry.json").read_bytes()) == {"s": 1}
-
-
-def test_the_bytes_are_on_the_medium_before_the_name_and_the_name_before_the_return(tmp_path, monkeypatch):
-    seen = []
-    fsync, replace = os.fsync, Path.replace
-
-    def synced(descriptor):
-        seen.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
-        fsync(descriptor)
-
-    def replaced(path, target):
-        seen.append(("replace", target.name))
-        return replace(path, target)
-
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(Path, "replace", replaced)
-    export_norms(tmp_path, PRIORS)
-    assert seen == [("sync", "gnn_norms.json.tmp"), ("replace", "gnn_norms.json"), ("sync", tmp_path.name)]
 
 
 def test_a_failure_before_the_rename_keeps_the_earlier_file(tmp_path, monkeypatch):

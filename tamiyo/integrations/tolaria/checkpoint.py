@@ -1,12 +1,10 @@
 """Checkpoints of a training run: written whole or not at all, read without unpickling anything.
 
 A file holds a dictionary of tensors, numbers, strings, lists and dictionaries, as `torch.save` writes them and
-`torch.load(weights_only=True)` takes them. Writing goes to a temporary file beside it, which is synced and
-renamed over it, and then the directory is synced: after a crash the file is the old checkpoint or the new one.
+`torch.load(weights_only=True)` takes them. After a crash the file is the old checkpoint or the new one.
 """
 
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251  only the name of what torch raises; nothing is unpickled
@@ -16,6 +14,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 
 from tamiyo.errors import HostError
+from tamiyo.whole import whole_file
 
 __all__ = ["RunCheckpointRejected", "read_checkpoint", "write_checkpoint"]
 
@@ -31,13 +30,8 @@ def write_checkpoint(path: Path, content: Mapping[str, object]) -> None:
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
+    with whole_file(path) as file:
         file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_directory(path.parent)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -65,11 +59,3 @@ def _load(path: Path) -> object:
     if damaged is not None:
         raise BadZipFile(f"the checksum of {damaged} does not match")
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,5 +1,7 @@
 """The trainer: packets in, commands carried out, killed and continued."""
 
+import os
+
 import pytest
 import torch
 from tolaria_rig import Numbers, Scripted, new_trainer
@@ -169,7 +171,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     def full(_descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tamiyo.integrations.tolaria.checkpoint.os.fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_checkpoint(tmp_path / "c.pt", {"step": 4})
     assert read_checkpoint(tmp_path / "c.pt")["step"] == 3
