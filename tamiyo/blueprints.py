@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 
 from tamiyo.clock import Clock
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.blueprint import content_digest, read_blueprint
+from tamiyo.core.blueprint import content_digest, read_blueprint, unobserved
 from tamiyo.core.breakers import FAILURE, REQUEST, Breaker, admits, after, heeds_success
 from tamiyo.core.decide import blueprint_observed
 from tamiyo.core.limits import BLUEPRINT_CANDIDATES_MAX
@@ -71,10 +71,16 @@ class Blueprints:
         *,
         budget_ms: int,
         prepare: Callable[[BlueprintInput], None] = lambda _: None,
+        foresee: Callable[[int, Sequence[BlueprintInput]], None] = lambda _, __: None,
     ) -> None:
-        """`prepare` is given each version before it is journaled, off the step's path, and all known ones here."""
+        """`prepare` is given each version before it is journaled, off the step's path, and all known ones here.
+
+        `foresee` is given, at the same time, what the next step's graph will be made of: seeds, and blueprints.
+        """
         self._library = library
         self._prepare = prepare
+        self._foresee = foresee
+        self._last: Observation | None = None
         self._journal = journal_
         self._clock = clock
         self._budget_s = budget_ms / 1e3
@@ -102,6 +108,7 @@ class Blueprints:
         """Start the lookups that are due for this packet; returns at once."""
         if self._library is None:
             return
+        self._last = observation
         with self._changed:
             for blueprint_id in self._wanted(observation):
                 self._enqueue(blueprint_id)
@@ -293,11 +300,31 @@ class Blueprints:
             return {}  # a newer version took its place since the step looked; the next step sees that one
         return self._keep_metadata(digest, journal.BlueprintContent.FromString(stored))
 
-    def _prepare_known(self) -> None:
-        """What the log knows from before: a service that opens may take its time, and a step may not."""
+    def known(self) -> list[BlueprintInput]:
+        """What the log knows from before, as far as one graph takes them."""
         seen = [each.blueprint for each in self._journal.state.blueprints.values() if each.blueprint is not None]
-        for blueprint in seen[-BLUEPRINT_CANDIDATES_MAX:]:
-            self._prepare(BlueprintInput(blueprint, self.metadata(blueprint.digest)))
+        return [BlueprintInput(one, self.metadata(one.digest)) for one in seen[-BLUEPRINT_CANDIDATES_MAX:]]
+
+    def input_of(self, state: State, blueprint_id: str) -> BlueprintInput:
+        """A blueprint as a graph takes it; of an unknown one no more than its id."""
+        observed = state.blueprints.get(blueprint_id)
+        if observed is None or observed.blueprint is None:
+            return BlueprintInput(unobserved(blueprint_id), {})
+        return BlueprintInput(observed.blueprint, self.metadata(observed.blueprint.digest))
+
+    def _prepare_known(self) -> None:
+        """A service that opens may take its time, and a step may not."""
+        for given in self.known():
+            self._prepare(given)
+
+    def _look_ahead(self, coming: BlueprintInput) -> None:
+        """Say what the next step sees once this is journaled, if its packet is like the last one."""
+        if self._last is None:
+            return
+        state = self._journal.state
+        ids = [id_ for id_ in self._wanted(self._last)[1:] if _is_known(state, id_)]
+        inputs = {id_: self.input_of(state, id_) for id_ in ids} | {coming.blueprint.blueprint_id: coming}
+        self._foresee(len(self._last.seeds), list(inputs.values()))
 
     def _keep_metadata(self, digest: str, content: journal.BlueprintContent) -> Mapping[str, object]:
         parsed = parse_metadata(content.graph_metadata)
@@ -313,7 +340,9 @@ class Blueprints:
         digest = content_digest(content) if content is not None else ""
         if content is not None:
             blueprint = read_blueprint(blueprint_id, digest, content)  # what cannot be read back is the library's error
-            self._prepare(BlueprintInput(blueprint, self._keep_metadata(digest, content)))
+            coming = BlueprintInput(blueprint, self._keep_metadata(digest, content))
+            self._prepare(coming)
+            self._look_ahead(coming)
         self._journal.record_aside(
             lambda state, now_ns: _observation(state, lookup.blueprint_id, digest, content, now_ns, late=lookup.overdue)
         )

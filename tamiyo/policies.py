@@ -7,7 +7,8 @@ Rule 1: everything slow (reading, loading, trying out, keeping) is done on the c
         asked. A step never waits for it.
 Rule 2: what speaks in a step follows from the state its packet arrived in. A swap is therefore one event in the
         journal: before it the old policy answers, after it the new one, and no step sees both.
-Rule 3: a policy that was replaced stays loaded, so that a record lost with a failed log leads back to it.
+Rule 3: who speaks, who was just replaced and the last good one stay loaded; any other that a record lost with a failed
+        log leads back to is loaded again from what was kept.
 """
 
 import logging
@@ -181,8 +182,15 @@ class PolicyDesk:
         event.checkpoint_digest = "" if kept is None else kept.checkpoint_digest
         self._hold(target)
         recorded = self._record(lambda now, now_ns: _rolled_back(now, state.policies, event, now_ns))
+        self._let_go(state.policy_version)
         logger.warning("policy %s speaks in place of %s: %s", event.version, event.from_version, event.cause)
         return event.version, recorded
+
+    def _let_go(self, replaced: str) -> None:
+        """Once another speaks; a step under way may still ask who was replaced."""
+        state = self._journal.state
+        previous = state.policies.previous
+        self._speakers.keep({state.policy_version, replaced, "" if previous is None else previous.version})
 
     def _hold(self, speaker: Speaker) -> None:
         state = self._journal.state
@@ -222,8 +230,10 @@ class PolicyDesk:
                 event.registries.add(kind=kind, count=stamp.count, digest=stamp.digest)
         _require_other(self._journal.state, identity.version)
         event.checkpoint_digest = self._keep(data)
+        replaced = self._journal.state.policy_version
         self._hold(speaker)
         recorded = self._record(lambda state, now_ns: _installed(state, event, now_ns))
+        self._let_go(replaced)
         logger.info("policy %s speaks from now on", identity.version)
         self._tidy()
         return recorded
@@ -268,9 +278,8 @@ class PolicyDesk:
                 return self._tried(self._store.read(previous.checkpoint_digest), previous.version), previous
             except (Refused, CheckpointRejected) as error:
                 logger.warning("the last good policy %s cannot speak: %s", previous.version, error)
-        first = self._speakers.first
-        is_host_s = not first.is_kept and first.identity.version != state.policy_version
-        return (first if is_host_s else baseline_speaker()), None
+        own = self._speakers.own
+        return (baseline_speaker() if own is None or own.identity.version == state.policy_version else own), None
 
     def _refuse(self, refused: Refused, update: pb.PolicyUpdate) -> UpdateVerdict:
         event = journal.PolicyRejected(

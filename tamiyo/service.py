@@ -156,8 +156,14 @@ class TamiyoService:
             if disk is None:
                 warn_of_a_slow_disk(path, settings.commit_timeout_ms)
             builder, budget_ms = GraphBuilder(), settings.metadata_timeout_ms
-            blueprints = Blueprints(urza, journal, clock, budget_ms=budget_ms, prepare=builder.prepare)
             speakers = Speakers(speaker)
+            blueprints = Blueprints(
+                urza, journal, clock, budget_ms=budget_ms, prepare=builder.prepare,
+                foresee=lambda seeds, known: speakers.expect(
+                    journal.state.policy_version, builder.node_counts(seeds, known)
+                ),
+            )  # fmt: skip
+            speakers.warm_up(identity.version, partial(builder.node_counts, blueprints=blueprints.known()))
             stages = Stages(journal, blueprints, builder, speakers, key, settings, clock)
             desk = PolicyDesk(
                 journal,

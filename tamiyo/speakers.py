@@ -3,25 +3,28 @@
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from operator import methodcaller
 
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.proposal import PolicyIdentity
 from tamiyo.core.registries import Registries, RegistryStamp, require_stamp
 from tamiyo.core.state import State
 from tamiyo.errors import CheckpointRejected, RegistryConflict
-from tamiyo.policy import Policy
+from tamiyo.policy import Policy, WarmsUp
 from tamiyo.policy.baseline import BaselinePolicy
 from tamiyo.policy.store import PolicyStore
 from tamiyo.words import printable
+from tamiyo.workers import in_words
 
-__all__ = ["SPEAKERS_MAX", "Load", "Speaker", "Speakers", "baseline_speaker", "load_checkpoint", "opening_speaker"]
+__all__ = ["Load", "Speaker", "Speakers", "baseline_speaker", "load_checkpoint", "opening_speaker"]
 
 logger = logging.getLogger(__name__)
 
 Load = Callable[[bytes, str, Registries], Policy]
 """A policy from a checkpoint's bytes, what to call them, and the live registries. Raises CheckpointRejected."""
 
-SPEAKERS_MAX = 4
+SEEDS_AT_FIRST = (1, 2, 4, 8)
+"""Of graphs to be ready for when a log is opened: how many seeds there are only a packet says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,12 @@ class Speaker:
 
 
 class Speakers:
-    """The loaded policies, by version: the one a service was opened with, and the last few since."""
+    """The loaded policies, by version; a network takes 150 MB and more, so there are no more than may have to speak."""
 
     def __init__(self, first: Speaker) -> None:
-        self.first = first
+        self.own = None if first.is_kept else first
+        """What the host gave, or the baseline: nobody could load it again."""
+        self._told: tuple[str, Mapping[str, int]] = ("", {})
         self._held: Mapping[str, Speaker] = {first.identity.version: first}  # replaced whole, so a step needs no lock
 
     def of(self, version: str) -> Speaker | None:
@@ -46,12 +51,48 @@ class Speakers:
         return self._held.get(version)
 
     def add(self, speaker: Speaker, needed: Collection[str] = ()) -> None:
-        """One more may speak; the oldest is let go where there are too many, the first and those needed never."""
+        """One more may speak, ready for the graphs that there are; of the others those that are needed stay."""
+        _, coming = self._told
+        if coming:
+            _unharmed(speaker, methodcaller("warm_up", coming))
         version = speaker.identity.version
-        held = {other: kept for other, kept in self._held.items() if other != version} | {version: speaker}
-        stays = {self.first.identity.version, version, *needed}
-        stays.update([other for other in held if other not in stays][-SPEAKERS_MAX:])
-        self._held = {other: kept for other, kept in held.items() if other in stays}
+        self._held = {**self._held, version: speaker}
+        self.keep({version, *needed})
+
+    def keep(self, needed: Collection[str]) -> None:
+        """Let all go but those, and what the host gave."""
+        own = set() if self.own is None else {self.own.identity.version}
+        self._held = {version: speaker for version, speaker in self._held.items() if version in own | {*needed}}
+
+    def warm_up(self, version: str, node_counts: Callable[[int], Mapping[str, int]]) -> None:
+        """A run begins: graphs of these sizes, by seeds, are coming, and no step waits yet.
+
+        What a policy has to make for sizes that come later it begins with here.
+        """
+        for seeds in SEEDS_AT_FIRST:
+            self._tell(version, methodcaller("warm_up", node_counts(seeds)))
+        self.expect(version, node_counts(SEEDS_AT_FIRST[-1]))
+
+    def expect(self, version: str, counts: Mapping[str, int]) -> None:
+        """The policy of this version may meet graphs of this size; returns at once, and to repeat it costs nothing."""
+        if self._told != (version, counts):
+            self._told = (version, counts)
+            self._tell(version, methodcaller("expect", counts))
+
+    def _tell(self, version: str, word: Callable[[WarmsUp], None]) -> None:
+        speaker = self.of(version)
+        if speaker is not None:
+            _unharmed(speaker, word)
+
+
+def _unharmed(speaker: Speaker, word: Callable[[WarmsUp], None]) -> None:
+    """Tell a policy that listens; what it raises is its own matter, and neither a step's nor a lookup's."""
+    if not isinstance(speaker.policy, WarmsUp):
+        return
+    try:
+        word(speaker.policy)
+    except Exception as error:  # noqa: BLE001  it is somebody else's code, and nothing depends on it
+        logger.warning("policy %s cannot get ready for a size: %s", speaker.identity.version, in_words(error))
 
 
 def load_checkpoint(data: bytes, name: str, registries: Registries) -> Policy:

@@ -16,7 +16,6 @@ from tamiyo.blueprints import Blueprints
 from tamiyo.clock import Clock
 from tamiyo.config import Settings
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.blueprint import unobserved
 from tamiyo.core.breakers import admits
 from tamiyo.core.command import safe_pause
 from tamiyo.core.decide import decide
@@ -28,7 +27,7 @@ from tamiyo.core.proposal import PolicyIdentity
 from tamiyo.core.registries import assignments, extended
 from tamiyo.core.state import State
 from tamiyo.errors import PacketRejected
-from tamiyo.graph import BlueprintInput, Graph, GraphBuilder
+from tamiyo.graph import Graph, GraphBuilder
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.owed import ReleasedPause
@@ -109,7 +108,7 @@ class Stages:
             ids, faults = self._blueprints.candidates(step.observation)
             step.observed.extend(fault_event(step, fault, self._settings.metadata_timeout_ms) for fault in faults)
             state = self._journal.state
-            step.blueprints = [self._blueprint_input(state, blueprint_id) for blueprint_id in ids]
+            step.blueprints = [self._blueprints.input_of(state, blueprint_id) for blueprint_id in ids]
 
     def build_graph(self, step: Step) -> None:
         """Number what is new, then build the graph from the state the step arrived in."""
@@ -128,6 +127,7 @@ class Stages:
             host_id = self._blueprints.host_id(step.observation)
             step.layout, step.graph_event = graph_observed(step, step.graph, host_id)
             step.graph_event.registry_overflow = overflow
+            self._speakers.expect(step.state.policy_version, step.graph.node_counts())
 
     def propose(self, step: Step) -> None:
         """Run the policy under its deadline, unless its breaker is open or there is nothing to select."""
@@ -183,12 +183,6 @@ class Stages:
         except wal.LogError as error:
             raise JournalUnavailable("log_failed") from error
         step.commit_left_ns -= time.perf_counter_ns() - started_ns
-
-    def _blueprint_input(self, state: State, blueprint_id: str) -> BlueprintInput:
-        observed = state.blueprints.get(blueprint_id)
-        if observed is None or observed.blueprint is None:
-            return BlueprintInput(unobserved(blueprint_id), {})
-        return BlueprintInput(observed.blueprint, self._blueprints.metadata(observed.blueprint.digest))
 
     def _inference_event(self, step: Step) -> Event:
         graph, version = step.graph, step.state.policy_version  # whatever is installed meanwhile is for the next step

@@ -117,6 +117,12 @@ class GraphBuilder:
         """Make the plan of a blueprint ahead of its first graph: of a large one it takes longer than a step may."""
         self._plan(given)
 
+    def node_counts(self, seeds: int, blueprints: Sequence[BlueprintInput]) -> dict[str, int]:
+        """Nodes by type of a graph with so many seeds and these blueprints, from their plans; any thread may ask."""
+        plans = [self._plan(given) for given in blueprints]
+        inner = {kind: sum(plan.count(kind) for plan in plans) for kind in ("layer", "activation", "parameter")}
+        return {"global": 1, "seed": seeds, "blueprint": len(plans), **inner}
+
     def registry_keys(self, observation: Observation, blueprints: Sequence[BlueprintInput]) -> list[tuple[str, str]]:
         """Every (kind, key) that the graph will look up, each once: seeds, schedules, then the blueprints' names."""
         keys = [*seed_part.seed_keys(observation), *self._topology(blueprints).keys]

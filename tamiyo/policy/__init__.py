@@ -11,6 +11,6 @@
 Importing this package does not import torch; `network`, `hetero`, `engine`, `gnn` and `checkpoint` do.
 """
 
-from tamiyo.policy.protocol import Policy
+from tamiyo.policy.protocol import Policy, WarmsUp
 
-__all__ = ["Policy"]
+__all__ = ["Policy", "WarmsUp"]

@@ -74,6 +74,16 @@ class GnnPolicy:
             self.identity = engine_identity(self.identity, self.engine)
         return self.reference_outputs(graph) if output is None else output
 
+    def warm_up(self, counts: Mapping[str, int]) -> None:
+        """Meet the size of graphs with so many nodes of each type now; for a policy that no step waits for."""
+        if self.engine is not None:
+            self.engine.warm_up(counts)
+
+    def expect(self, counts: Mapping[str, int]) -> None:
+        """Graphs with so many nodes of each type will come: meet their size beside the steps; returns at once."""
+        if self.engine is not None:
+            self.engine.expect(counts)
+
     def reference_outputs(self, graph: Graph) -> NetworkOutput:
         """The raw outputs as PyTorch Geometric computes them."""
         data = to_hetero(graph)

@@ -1,11 +1,12 @@
 """What proposes: one call, from graph to proposal."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 from tamiyo.core.proposal import PolicyIdentity, Proposal
 from tamiyo.graph import Graph
 
-__all__ = ["Policy"]
+__all__ = ["Policy", "WarmsUp"]
 
 
 class Policy(Protocol):
@@ -23,3 +24,17 @@ class Policy(Protocol):
     def propose(self, graph: Graph) -> Proposal:
         """Propose for a graph with at least one candidate seed; final probabilities, no logits to interpret."""
         ...
+
+
+@runtime_checkable
+class WarmsUp(Protocol):
+    """What a policy has beside, if its first graph of a size costs more than the next ones.
+
+    A service says which sizes are coming: nodes by type, all six. Nothing that a policy answers may depend on it.
+    """
+
+    def warm_up(self, counts: Mapping[str, int]) -> None:
+        """Be ready for this size when this returns; the policy does not speak yet."""
+
+    def expect(self, counts: Mapping[str, int]) -> None:
+        """Be ready for this size soon, and return at once: a step may be waiting."""

@@ -25,6 +25,7 @@ from tamiyo.policy.engine.dense import dense_of, layout_of
 from tamiyo.policy.engine.eager import EagerForm
 from tamiyo.policy.engine.engine import DENSE_NODES_MAX, FINITE_MAX, INPUT_MAX
 from tamiyo.policy.engine.fold import INTO, Folded, bound, fold, live
+from tamiyo.policy.engine.form import Form
 from tamiyo.policy.engine.loading import compiled
 from tamiyo.policy.engine.probe import probe_graph
 from tamiyo.policy.engine.raw import output_of
@@ -50,12 +51,13 @@ class Forms:
         self.folded = fold(self.network)
         sparse = SparseForm(self.folded)
         self.forms: dict[str, Run] = {
-            "openvino": self._dense(VinoForm(self.folded)),
+            "openvino": self._dense(compiled(self.folded)),
+            "openvino, any shape": self._dense(VinoForm(self.folded)),
             "eager": self._dense(EagerForm(self.folded)),
             "sparse": lambda graph: output_of(sparse.run(graph, topology(graph)), graph, self.folded.widths),
         }
 
-    def _dense(self, form: VinoForm | EagerForm) -> Run:
+    def _dense(self, form: Form) -> Run:
         def run(graph: Graph) -> NetworkOutput:
             layout = layout_of(graph, self.folded)
             assert layout is not None

@@ -25,7 +25,6 @@ from tamiyo.policies import UpdateVerdict
 from tamiyo.policy.baseline import BaselinePolicy
 from tamiyo.policy_updates import UPDATE_MAX_BYTES
 from tamiyo.signing import sign_update
-from tamiyo.speakers import SPEAKERS_MAX
 from tamiyo.testing import FailingPolicy, FixedPolicy, ManualClock
 
 BASELINE = BaselinePolicy().identity.version
@@ -387,7 +386,7 @@ def test_who_speaks_stays_loaded_whatever_else_is_tried(run: Run, monkeypatch: p
     install(run, "one")
     with monkeypatch.context() as patched:
         patched.setattr(run.service.journal, "record_aside", unavailable)
-        for number in range(2 * SPEAKERS_MAX):
+        for number in range(8):
             with pytest.raises(NotRecorded):
                 install(run, f"other-{number}")
     run.prove()
@@ -398,7 +397,7 @@ def test_who_speaks_stays_loaded_whatever_else_is_tried(run: Run, monkeypatch: p
 def test_who_speaks_and_is_not_loaded_is_loaded_from_what_was_kept(run: Run) -> None:
     install(run, "one")
     speakers = run.service._desk._speakers
-    speakers._held = {BASELINE: speakers.first}
+    speakers._held = {BASELINE: speakers.own}
     while speakers.of("one") is None:  # the upkeep does it
         run.service._desk.watch()
     assert run.step() == "one"

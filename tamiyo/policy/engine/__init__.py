@@ -3,12 +3,14 @@
     fold     the weights, folded in float64: the same function, less than half of it left
     sizes    how a small graph is filled up, and the rows that gives
     dense    a small graph as matrices
+    form     what a form for small graphs is
+    warming  sizes met ahead of the graphs that have them
     vino     compiled by OpenVINO, on the dense form
     eager    plain torch, on the dense form
     sparse   plain torch on edge lists: large graphs
     raw      what a form returns
     kept     layouts and plans, by topology
-    probe    a graph to warm up on
+    probe    graphs to warm up on
     engine   which form takes a graph, and what happens when one fails
     loading  folds, compiles, warms up, compares with the reference
 

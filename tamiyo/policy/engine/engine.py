@@ -11,20 +11,21 @@ What is not finite is the reference's, which passes it on for the caller to refu
 """
 
 import logging
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 
 from tamiyo.graph.graph import Graph
 from tamiyo.graph.schema import NODE_TYPES, RELATIONS
-from tamiyo.policy.engine.dense import Dense, Layout, dense_of, layout_of
+from tamiyo.policy.engine.dense import Layout, dense_of, layout_of
 from tamiyo.policy.engine.eager import EagerForm
 from tamiyo.policy.engine.fold import Folded, bound
+from tamiyo.policy.engine.form import Form, grown, padded
 from tamiyo.policy.engine.kept import Kept
 from tamiyo.policy.engine.raw import Raw, output_of
 from tamiyo.policy.engine.sparse import SparseForm
+from tamiyo.policy.engine.warming import WarmedForm
 from tamiyo.policy.network import NetworkOutput
 
 __all__ = ["DENSE_NODES_MAX", "FINITE_MAX", "INPUT_MAX", "Engine"]
@@ -41,17 +42,6 @@ FINITE_MAX = 1e24
 _LAYOUTS_MAX = 64
 
 logger = logging.getLogger(__name__)
-
-
-class Form(Protocol):
-    """One way to compute a dense graph; any number of threads may call it at a time."""
-
-    @property
-    def engine(self) -> str:
-        """Its name and version."""
-
-    def run(self, dense: Dense) -> Raw:
-        """One graph."""
 
 
 class Engine:
@@ -94,6 +84,23 @@ class Engine:
             return None
         return output_of(self._raw(graph), graph, self._folded.widths)
 
+    def warm_up(self, counts: Mapping[str, int]) -> None:
+        """Meet the size of graphs with so many nodes of each type now, on this thread, before anybody waits for it."""
+        if isinstance(self._form, WarmedForm) and _is_small(counts):
+            try:
+                self._form.warm_up([padded(counts)])
+            except RuntimeError as error:
+                self._fall_back(error)
+
+    def expect(self, counts: Mapping[str, int]) -> None:
+        """Graphs with so many nodes of each type will come, and with more seeds: meet those sizes on another thread."""
+        if isinstance(self._form, WarmedForm) and _is_small(counts):
+            self._form.expect([grown(counts), padded(counts)])
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until every expected size is met; whether that came to be."""
+        return self._form.settle(timeout_s) if isinstance(self._form, WarmedForm) else True
+
     def _raw(self, graph: Graph) -> Raw:
         nodes = sum(len(features) for features in graph.features.values())
         key = _topology(graph)
@@ -117,6 +124,10 @@ class Engine:
         if self.fallbacks == 0:
             logger.warning("%s; further times are only counted", reason)
         self.fallbacks += 1
+
+
+def _is_small(counts: Mapping[str, int]) -> bool:
+    return sum(counts.values()) <= DENSE_NODES_MAX
 
 
 def _is_within(graph: Graph) -> bool:

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tamiyo.policy.engine.engine import Engine, Form
+from tamiyo.graph.graph import Graph
+from tamiyo.graph.schema import NODE_TYPES
+from tamiyo.policy.engine.dense import Dense, dense_of, layout_of
+from tamiyo.policy.engine.engine import Engine
 from tamiyo.policy.engine.fold import Folded, fold
-from tamiyo.policy.engine.probe import probe_graph
+from tamiyo.policy.engine.form import Form, Size, padded
+from tamiyo.policy.engine.probe import blank_graph, probe_graph
+from tamiyo.policy.engine.sizes import USUAL, sizes_of
+from tamiyo.policy.engine.warming import WarmedForm
 from tamiyo.policy.hetero import to_hetero
 from tamiyo.policy.network import NetworkOutput, TamiyoNetwork
 
@@ -19,6 +25,9 @@ PROBE_TOLERANCE = 1e-4
 """Of the largest output: a hundred times what fp32 in another order brings, and a tenth of what a mistake does."""
 
 WARM_UP_RUNS = 3
+
+MORE = {**USUAL, "seed": 2 * USUAL["seed"]}
+"""Past the usual size: what the form for all others is tried on."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +49,8 @@ def build(network: TamiyoNetwork, *, bf16: bool = False) -> Built:
     engine: Engine | None = None
     try:
         engine = Engine(fold(network), compiled, torch.bfloat16 if bf16 else torch.float32)
-        _compare(engine, network)
+        for counts in (USUAL, MORE):
+            _compare(engine, network, probe_graph(counts))
     except (ArithmeticError, ValueError) as error:
         logger.warning("the network runs as PyTorch Geometric has it, many times slower: %s", error)
         engine = None
@@ -56,12 +66,20 @@ def compiled(folded: Folded) -> Form:
     """
     from tamiyo.policy.engine.vino import VinoForm  # noqa: PLC0415  what cannot be imported is a fallback
 
-    return VinoForm(folded)
+    usual = VinoForm(folded, sizes_of(USUAL, folded))
+    return WarmedForm(lambda: VinoForm(folded), lambda size: sample(folded, size), {padded(USUAL): usual})
 
 
-def _compare(engine: Engine, network: TamiyoNetwork) -> None:
+def sample(folded: Folded, size: Size) -> Dense:
+    """A graph of a size, as the dense form takes it."""
+    graph = blank_graph(dict(zip(NODE_TYPES, size, strict=True)))
+    layout = layout_of(graph, folded)
+    assert layout is not None  # noqa: S101  without an edge none is there twice
+    return dense_of(graph, layout, folded)
+
+
+def _compare(engine: Engine, network: TamiyoNetwork, graph: Graph) -> None:
     """Raise ArithmeticError unless the engine says what the reference says."""
-    graph = probe_graph()
     found = [engine.outputs(graph) for _ in range(WARM_UP_RUNS)][-1]
     data = to_hetero(graph)
     with torch.inference_mode():

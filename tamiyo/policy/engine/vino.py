@@ -1,13 +1,13 @@
 """The folded network compiled by OpenVINO for the processor it runs on, for small graphs.
 
 Two models, of the same nodes: one made for USUAL, which is faster, and one whose shapes are free. Which of them takes a
-graph is a matter of its size alone, so that the same graph always gets the same bits.
+graph is a matter of its size alone (`tamiyo.policy.engine.loading`), so that the same graph always gets the same bits.
 
 A model runs on the thread that calls it (one stream of one thread, not pinned to a core: the cores are the trainer's),
 in fp32 (left to itself OpenVINO computes in bf16 where the processor can), and with the interpreter lock released.
 """
 
-import threading
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +19,7 @@ from tamiyo.policy.engine.dense import Dense
 from tamiyo.policy.engine.fold import Attention, Folded, Product, stacked, vectors
 from tamiyo.policy.engine.raw import Raw
 from tamiyo.policy.engine.runtime import OPENVINO_VERSION, openvino, ops
-from tamiyo.policy.engine.sizes import USUAL, Sizes, sizes_of
+from tamiyo.policy.engine.sizes import Sizes
 
 __all__ = ["ENGINE", "VinoForm"]
 
@@ -40,36 +40,38 @@ Array = np.ndarray[Any, Any]
 
 
 class VinoForm:
-    """Both models. Each thread has requests of its own, so that a late call shares nothing with the next one."""
+    """A model. Each call has a request of its own, so that a late call shares nothing with the next one.
+
+    Args:
+        folded: the weights.
+        sizes: what every graph has; without them it takes any graph.
+    """
 
     engine = ENGINE
 
-    def __init__(self, folded: Folded) -> None:
-        core = openvino.Core()
-        self._usual, self._any = (
-            core.compile_model(_Model(folded, sizes).built, "CPU", _PROPERTIES)
-            for sizes in (sizes_of(USUAL, folded), None)
-        )
-        self._own = threading.local()
+    def __init__(self, folded: Folded, sizes: Sizes | None = None) -> None:
+        self._compiled = openvino.Core().compile_model(_Model(folded, sizes).built, "CPU", _PROPERTIES)
+        self._takes_sizes = sizes is None
+        self._free: deque[_Request] = deque()  # that no call is in: making one takes as long as a call
 
     def run(self, dense: Dense) -> Raw:
         """One graph."""
-        is_usual = dense.sizes.counts == USUAL
-        name = "usual" if is_usual else "any"
-        request: _Request | None = getattr(self._own, name, None)
-        if request is None:
-            request = _Request(self._usual) if is_usual else _Request(self._any, takes_sizes=True)
-            setattr(self._own, name, request)
-        return request.run(dense)
+        try:
+            request = self._free.pop()
+        except IndexError:
+            request = _Request(self._compiled, takes_sizes=self._takes_sizes)
+        raw = request.run(dense)
+        self._free.append(request)  # after a call that failed it is let go
+        return raw
 
 
 class _Request:
-    """One thread's use of a model, and the arrays that it reads: written for each graph, new when the sizes change.
+    """One call's use of a model, and the arrays that it reads: written for each graph, new when the sizes change.
 
     To hand a model its arrays once is a sixth of a usual graph's time less than handing them over each time.
     """
 
-    def __init__(self, compiled: Any, *, takes_sizes: bool = False) -> None:
+    def __init__(self, compiled: Any, *, takes_sizes: bool) -> None:
         self._request = compiled.create_infer_request()
         self._takes_sizes = takes_sizes
         self._counts: Mapping[str, int] = {}
