@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -242,29 +242,3 @@ def _flushes(folder: Path) -> int | None:
     place = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
     fields = place.read_text().split() if place.exists() else []
     return int(fields[15]) if len(fields) > 15 else None
-
-
-def machine(folder: Path) -> Figures:
-    """Facts that the figures depend on."""
-    models = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    kind, options = max(_mounts(folder), default=(0, "unknown", ""))[1:]
-    return {
-        "cpu": models[0] if models else "unknown",
-        "cpus": os.cpu_count(),
-        "kernel": os.uname().release,
-        "python": sys.version.split()[0],
-        "file_system": kind,
-        "mount_options": options,
-    }
-
-
-def _mounts(folder: Path) -> Iterator[tuple[int, str, str]]:
-    for line in _lines("/proc/mounts"):
-        _, place, kind, options = line.split()[:4]
-        if folder.resolve().is_relative_to(place):
-            yield len(place), kind, options
-
-
-def _lines(path: str) -> list[str]:
-    place = Path(path)
-    return place.read_text().splitlines() if place.exists() else []

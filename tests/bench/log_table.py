@@ -18,13 +18,15 @@ from pathlib import Path
 import log_measures as measures
 from log_measures import Figures
 
+from tamiyo.bench.machine import facts
+
 RESULTS = Path(__file__).parent / "results" / "log-speed.json"
 
 
 def run(folder: Path, *, quick: bool) -> Figures:
     """Measure everything in a folder."""
     steps: dict[str, Callable[[Path], object]] = {
-        "machine": measures.machine,
+        "machine": facts,
         "sync": measures.syncs,
         "commits": measures.commits,
         "group_commit": measures.group_commit,
@@ -43,10 +45,10 @@ def run(folder: Path, *, quick: bool) -> Figures:
 
 def table(figures: Figures) -> str:
     """Return the figures as text."""
-    facts, sync, commits, group = (figures[name] for name in ("machine", "sync", "commits", "group_commit"))
+    host, sync, commits, group = (figures[name] for name in ("machine", "sync", "commits", "group_commit"))
     lines = [
-        f"{facts['cpu']}, {facts['cpus']} CPUs, Linux {facts['kernel']}, Python {facts['python']}",
-        f"{facts['file_system']} ({facts['mount_options']}); a sync sends {sync['flushes_sent_per_sync']} flushes",
+        f"{host['cpu']}, {host['cpus']} CPUs, Linux {host['kernel']}, Python {host['python']}",
+        f"{host['file_system']} ({host['mount_options']}); a sync sends {sync['flushes_sent_per_sync']} flushes",
         "",
         f"one durable append of {commits['payload_bytes']} bytes, us (interleaved, {commits['commits_each']} each)",
         f"  {'':26}{'p50':>9}{'p95':>9}{'p99':>9}{'p50 : bare':>12}",

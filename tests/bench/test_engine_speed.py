@@ -6,10 +6,18 @@ Never asserted. `engine_table.py` has all measures from one run, as a table and 
 from collections.abc import Callable
 from typing import Any
 
-import engine_measures as measures
 import engine_table
+import pytest
+
+from tamiyo.bench.network import Subject, from_seed, threads
+from tamiyo.bench.samples import small_graph
 
 Benchmark = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def subject() -> Subject:
+    return from_seed(1)
 
 
 def test_the_engine_and_pyg_in_turns(benchmark: Benchmark) -> None:
@@ -17,7 +25,6 @@ def test_the_engine_and_pyg_in_turns(benchmark: Benchmark) -> None:
     benchmark.extra_info.update(figures)
 
 
-def test_one_proposal_on_the_small_graph(benchmark: Benchmark) -> None:
-    measures.torch.set_num_threads(1)
-    policy, graph = measures.policy_of(measures.random_network(1)), measures.small_graph()
-    benchmark(policy.propose, graph)
+def test_one_proposal_on_the_small_graph(benchmark: Benchmark, subject: Subject) -> None:
+    with threads(1):
+        benchmark(subject.exact.propose, small_graph())

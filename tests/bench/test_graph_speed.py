@@ -5,47 +5,25 @@ The small graph: global 1, seed 4, blueprint 1, layer 8, activation 4, parameter
 is read of them (`read_packet`) is a part of the step and not of the graph.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import cycle
 from typing import Any
 
 import pytest
-from graph.sketch import INITIAL, LARGE, host, large_host, training_step
 
-from tamiyo.core import registries
-from tamiyo.core.norms import PRIORS, folded
+from tamiyo.bench.builder import HOSTS, Warm
+from tamiyo.bench.samples import LARGE_HOST, large_host, training_step
 from tamiyo.core.observation import Observation
-from tamiyo.graph import BlueprintInput, Graph, GraphBuilder
+from tamiyo.graph import BlueprintInput
 from tamiyo.graph.plan import make_plan
 from tamiyo.graph.topology import lay_out
 
 Benchmark = Callable[..., Any]
-STEPS = 256
-SMALL = (4, lambda: host(layers=8, activations=4, parameters=4))
-BIG = (32, large_host)
+SMALL, BIG = HOSTS.values()
 
 
-class Warm:
-    """A builder that has built before, its steps, and the norms as each finds them."""
-
-    def __init__(self, seeds: int, given: BlueprintInput) -> None:
-        self.given, self.builder = (given,), GraphBuilder()
-        self.steps = [training_step(seeds, step) for step in range(STEPS)]
-        keys = self.builder.registry_keys(self.steps[0], self.given)
-        self.registries = registries.extended(INITIAL, registries.assignments(INITIAL, keys)[0])
-        self.norms = PRIORS
-        self.following: Iterator[Observation] = cycle(self.steps)
-        self.graph = self.build(next(self.following))
-
-    def arguments(self) -> tuple[tuple[Observation], dict[str, Any]]:
-        self.norms = folded(self.norms, self.graph.norm_inputs)
-        return (next(self.following),), {}
-
-    def build(self, observation: Observation) -> Graph:
-        self.graph = self.builder.build(
-            observation, norms=self.norms, registries=self.registries, blueprints=self.given
-        )
-        return self.graph
+def following(warm: Warm) -> tuple[tuple[Observation], dict[str, Any]]:
+    return (warm.next_step(),), {}
 
 
 @pytest.mark.parametrize(("seeds", "given"), [SMALL, BIG], ids=("small", "large"))
@@ -56,7 +34,7 @@ def test_a_graph_of_a_known_blueprint(benchmark: Benchmark, seeds: int, given: C
         sum(counts.values()),
         sum(warm.graph.edge_counts().values()),
     )
-    benchmark.pedantic(warm.build, setup=warm.arguments, rounds=1_000)
+    benchmark.pedantic(warm.build, setup=lambda: following(warm), rounds=1_000)
 
 
 @pytest.mark.parametrize(("seeds", "given"), [SMALL, BIG], ids=("small", "large"))
@@ -68,7 +46,7 @@ def test_a_graph_in_whose_step_a_seed_has_moved_on(
     stages = cycle((3, 4))
 
     def arguments() -> tuple[tuple[Observation], dict[str, Any]]:
-        (observation,), _ = warm.arguments()
+        observation = warm.next_step()
         moved = training_step(seeds, observation.global_step)
         object.__setattr__(moved.seeds[0], "stage", next(stages))
         return (moved,), {}
@@ -85,7 +63,7 @@ def test_a_plan_of_a_new_blueprint(benchmark: Benchmark, given: Callable[[], Blu
 def test_the_topology_of_new_plans(benchmark: Benchmark) -> None:
     made = large_host()
     plan = make_plan(made)
-    assert plan.count("layer") == LARGE["layer"]
+    assert plan.count("layer") == LARGE_HOST["layer"]
     benchmark.pedantic(lay_out, ([made.blueprint], [plan]), rounds=50, warmup_rounds=2)
 
 

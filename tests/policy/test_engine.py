@@ -15,8 +15,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy.chance import graph_of, random_graph, random_network
 
+from tamiyo.bench.chance import graph_of, random_graph, random_network
 from tamiyo.core.proposal import PolicyIdentity
 from tamiyo.graph import Graph
 from tamiyo.graph.schema import EDGE_COLUMNS, NODE_TYPES, RELATIONS

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from policy.chance import random_graph, random_network
 
+from tamiyo.bench.chance import random_graph, random_network
 from tamiyo.core.proposal import PolicyIdentity
 from tamiyo.graph.schema import NODE_TYPES
 from tamiyo.policy import WarmsUp
