@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     """How long requests, and riders that no step takes along, wait for the upkeep's next turn at most."""
     update_freshness_sec: Annotated[float, Field(gt=0, le=1e9)] = 3_600.0
     """How old a policy update may be when it arrives."""
+    policy_device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = "auto"
+    """Where installed networks compute: `cpu`, `cuda`, `cuda:N`, or `auto`, which is the processor."""
     segment_bytes: Annotated[int, Field(ge=2**16, multiple_of=512)] = 64 * 2**20
     """The length of one log segment, preallocated."""
     fr_obs_window_epochs: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1

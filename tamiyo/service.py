@@ -113,7 +113,7 @@ class TamiyoService:
         clock: Clock | None = None,
         disk: wal.Disk | None = None,
         files: Files | None = None,
-        load: Load = load_checkpoint,
+        load: Load | None = None,
     ) -> Self:
         """Open a directory and go on from its log; an empty one begins a new log.
 
@@ -128,7 +128,7 @@ class TamiyoService:
             disk: another disk than the machine's, for tests.
             files: what lies beside the log, for tests; when None all of it in the directory, or where there is another
                 disk none of it.
-            load: how a checkpoint becomes a policy, for tests.
+            load: how a checkpoint becomes a policy, for tests; else on the device of the settings.
 
         Raises:
             SecretMissing: there is no key to sign with.
@@ -148,7 +148,9 @@ class TamiyoService:
         )
         try:
             log_id = journal.log.head().log_id.hex()
-            speaker, unusable = opening_speaker(policy, journal.state, files.policies, load)
+            speaker, unusable = opening_speaker(
+                policy, journal.state, files.policies, load or partial(load_checkpoint, device=settings.policy_device)
+            )
             identity = speaker.identity
             journal.begin(lambda _, now_ns: (service_opened(settings, identity, now_ns, clock.wall_ns(), log_id),))
             if unusable is not None:
@@ -169,7 +171,7 @@ class TamiyoService:
                 journal,
                 files.policies,
                 speakers,
-                load=load,
+                load=load or partial(load_checkpoint, device=settings.policy_device, may_capture=False),
                 key=key,
                 clock=clock,
                 freshness_s=settings.update_freshness_sec,

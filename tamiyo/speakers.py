@@ -95,13 +95,15 @@ def _unharmed(speaker: Speaker, word: Callable[[WarmsUp], None]) -> None:
         logger.warning("policy %s cannot get ready for a size: %s", speaker.identity.version, in_words(error))
 
 
-def load_checkpoint(data: bytes, name: str, registries: Registries) -> Policy:
-    """What a service loads with unless it is told otherwise."""
+def load_checkpoint(
+    data: bytes, name: str, registries: Registries, *, device: str = "auto", may_capture: bool = True
+) -> Policy:
+    """What a service loads with unless it is told otherwise; `device` and `may_capture` as `load_policy` has them."""
     from pathlib import Path  # noqa: PLC0415
 
     from tamiyo.policy.checkpoint import parse_checkpoint, policy_of  # noqa: PLC0415  torch: slow to import
 
-    return policy_of(parse_checkpoint(data, Path(name)), registries)
+    return policy_of(parse_checkpoint(data, Path(name)), registries, device=device, may_capture=may_capture)
 
 
 def opening_speaker(

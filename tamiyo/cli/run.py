@@ -187,7 +187,7 @@ def _policy(console: Console, plan: _Plan, library: UrzaLibrary) -> tuple[Policy
     from tamiyo.policy.checkpoint import load_policy
     from tamiyo.policy.gnn import measured_budget_ms
 
-    policy = load_policy(plan.policy)
+    policy = load_policy(plan.policy, device=settings.policy_device)
     needed_ms = measured_budget_ms(policy, example_graph(library, plan.seed))
     budget_ms = max(settings.step_timeout_ms, needed_ms)
     console.print(

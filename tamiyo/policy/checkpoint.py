@@ -21,6 +21,7 @@ from tamiyo.core.proposal import PolicyIdentity
 from tamiyo.core.registries import Registries
 from tamiyo.errors import CheckpointRejected
 from tamiyo.policy.engine import build
+from tamiyo.policy.engine.device import device_of
 from tamiyo.policy.gnn import GnnPolicy, engine_identity
 from tamiyo.policy.legacy import is_legacy, read_legacy
 from tamiyo.policy.manifest import (
@@ -157,7 +158,13 @@ def parse_checkpoint(data: bytes, path: Path) -> Checkpoint:
 
 
 def load_policy(
-    path: Path, registries: Registries | None = None, *, reference: bool = False, bf16: bool = False
+    path: Path,
+    registries: Registries | None = None,
+    *,
+    reference: bool = False,
+    bf16: bool = False,
+    device: str = "auto",
+    may_capture: bool = True,
 ) -> GnnPolicy:
     """A policy from a checkpoint, bit for bit the weights that were saved, compiled and warmed up.
 
@@ -166,16 +173,25 @@ def load_policy(
         registries: the live ones, which must begin with those that it was trained on; None asks nothing.
         reference: leave the engine out: PyTorch Geometric alone computes.
         bf16: compute large graphs in half precision; nearly all decisions are the same.
+        device: "auto", "cpu", "cuda" or "cuda:N"; docs/network.md says what they mean.
+        may_capture: nothing trains on that device yet, so that CUDA graphs may be captured.
 
     Raises:
         CheckpointRejected: the file is missing, damaged, of another architecture or other registries, or its tensors
             do not fit; `reason` says which.
     """
-    return policy_of(read_checkpoint(path), registries, reference=reference, bf16=bf16)
+    checkpoint = read_checkpoint(path)
+    return policy_of(checkpoint, registries, reference=reference, bf16=bf16, device=device, may_capture=may_capture)
 
 
 def policy_of(
-    checkpoint: Checkpoint, registries: Registries | None = None, *, reference: bool = False, bf16: bool = False
+    checkpoint: Checkpoint,
+    registries: Registries | None = None,
+    *,
+    reference: bool = False,
+    bf16: bool = False,
+    device: str = "auto",
+    may_capture: bool = True,
 ) -> GnnPolicy:
     """A policy from a checkpoint that was read. Takes and raises what `load_policy` does."""
     path = checkpoint.path
@@ -200,7 +216,7 @@ def policy_of(
     identity = PolicyIdentity(checkpoint.version, ARCHITECTURE_VERSION, REFERENCE_ENGINE, checkpoint.digest)
     if reference:
         return GnnPolicy(network, identity, known)
-    built = build(network.eval(), bf16=bf16)
+    built = build(network.eval(), bf16=bf16, device=device_of(device), may_capture=may_capture)
     identity = replace(identity, compile_warm_ms=built.warm_ms, compile_fallbacks=1)
     if built.engine is not None:
         identity = engine_identity(identity, built.engine)

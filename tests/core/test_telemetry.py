@@ -118,6 +118,23 @@ def test_the_policy_s_numbers_are_those_of_its_proposal() -> None:
     assert told["tamiyo.selection.seed_index"] == 0.0
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [None, timed_out(), failed(), skipped("no_seed_candidates")],
+    ids=["proposed", "late", "failed", "skipped"],
+)
+def test_what_a_policy_runs_on_is_told_whatever_came_of_it(answer: object) -> None:
+    message = Bench().inputs(packet(), answer).inference
+    message.identity.compiled, message.identity.compile_fallbacks = True, 2
+    message.identity.compile_warm_ms = 812.5
+    told = Teller().tell(packet(), message)
+    assert metrics(told)["tamiyo.gnn.compile_enabled"] == 1.0
+    assert metrics(told)["tamiyo.gnn.compile_fallback_total"] == 2.0
+    assert metrics(told)["tamiyo.gnn.compile_warm_ms"] == 812.5
+    assert told.system_health.indicators["policy_compile"] == "1"
+    assert Teller().tell(packet()).system_health.indicators["policy_compile"] == "0"
+
+
 def test_the_indicators_are_all_there_on_every_path() -> None:
     for answer in (None, timed_out(), failed(), skipped("breaker_open")):
         told = Teller().tell(packet(), answer).system_health.indicators

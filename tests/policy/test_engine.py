@@ -1,8 +1,4 @@
-"""The engine says what the reference says: on graphs and weights by chance, in every form.
-
-TOLERANCE is what fp32 brings when sums are taken in another order, of the largest output of its head; the largest seen
-over 1,000 graphs was 2e-6.
-"""
+"""The engine says what the reference says: on graphs and weights by chance, in every form."""
 
 import logging
 import subprocess
@@ -15,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policy.agreement import assert_close, decision
 
 from tamiyo.bench.chance import graph_of, random_graph, random_network
 from tamiyo.core.proposal import PolicyIdentity
@@ -31,10 +28,9 @@ from tamiyo.policy.engine.probe import probe_graph
 from tamiyo.policy.engine.raw import output_of
 from tamiyo.policy.engine.sparse import SparseForm
 from tamiyo.policy.engine.vino import VinoForm
-from tamiyo.policy.gnn import GnnPolicy, proposal_of
+from tamiyo.policy.gnn import GnnPolicy
 from tamiyo.policy.network import NetworkOutput, TamiyoNetwork
 
-TOLERANCE = 2e-5
 IDENTITY = PolicyIdentity("test", "tamiyo_gnn_v1", "pyg")
 SMALL = dict(zip(NODE_TYPES, (1, 4, 1, 8, 4, 4), strict=True))
 
@@ -73,20 +69,6 @@ def topology(graph: Graph) -> bytes:
 @pytest.fixture(scope="module", params=[(1, 1.0), (2, 20.0)], ids=["as drawn", "heads that disagree"])
 def forms(request: pytest.FixtureRequest) -> Forms:
     return Forms(*request.param)
-
-
-def assert_close(ours: NetworkOutput, theirs: NetworkOutput) -> None:
-    for name, found, expected in zip(NetworkOutput._fields, ours, theirs, strict=True):
-        assert found.shape == expected.shape, name
-        if expected.numel():
-            error = float((found - expected).abs().max())
-            assert error <= TOLERANCE * max(1.0, float(expected.abs().max())), name
-
-
-def decision(output: NetworkOutput, graph: Graph) -> tuple[int, ...]:
-    proposal = proposal_of(output, graph.candidates)
-    classes = (proposal.action, proposal.risk, proposal.blending_method)
-    return (*(one.index(max(one)) for one in classes), proposal.seed_index, proposal.blueprint_index)
 
 
 COUNTS = st.fixed_dictionaries(

@@ -8,6 +8,7 @@
     vino     compiled by OpenVINO, on the dense form
     eager    plain torch, on the dense form
     sparse   plain torch on edge lists: large graphs
+    device   what is needed of CUDA; dense_device and sparse_device are the forms on one
     raw      what a form returns
     kept     layouts and plans, by topology
     probe    graphs to warm up on

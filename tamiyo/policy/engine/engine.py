@@ -3,6 +3,7 @@
     compiled    dense, by OpenVINO: small graphs
     eager       dense, by torch: small graphs where OpenVINO cannot be loaded or has failed
     sparse      by torch: large graphs, and those with an edge that is there twice
+    on device   in place of all of them, where a device was asked for and as long as it does not fail
     None        the caller's reference: inputs past INPUT_MAX or not finite
 
 The compiled form may lose a NaN on its way (its GELU clamps), so none may arise: `bound` shows at load time that no
@@ -12,6 +13,8 @@ What is not finite is the reference's, which passes it on for the caller to refu
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,16 +22,16 @@ import torch
 from tamiyo.graph.graph import Graph
 from tamiyo.graph.schema import NODE_TYPES, RELATIONS
 from tamiyo.policy.engine.dense import Layout, dense_of, layout_of
+from tamiyo.policy.engine.dense_device import DeviceForm
 from tamiyo.policy.engine.eager import EagerForm
 from tamiyo.policy.engine.fold import Folded, bound
-from tamiyo.policy.engine.form import Form, grown, padded
+from tamiyo.policy.engine.form import Form, Warms, grown, padded
 from tamiyo.policy.engine.kept import Kept
 from tamiyo.policy.engine.raw import Raw, output_of
 from tamiyo.policy.engine.sparse import SparseForm
-from tamiyo.policy.engine.warming import WarmedForm
 from tamiyo.policy.network import NetworkOutput
 
-__all__ = ["DENSE_NODES_MAX", "FINITE_MAX", "INPUT_MAX", "Engine"]
+__all__ = ["DENSE_NODES_MAX", "FINITE_MAX", "INPUT_MAX", "Engine", "OnDevice"]
 
 DENSE_NODES_MAX = 128
 """The dense form takes time and memory with nodes times targets; beyond about this the sparse form is faster."""
@@ -44,6 +47,26 @@ _LAYOUTS_MAX = 64
 logger = logging.getLogger(__name__)
 
 
+class LargeForm(Protocol):
+    """One way to compute any graph."""
+
+    @property
+    def engine(self) -> str:
+        """Its name and version."""
+
+    def run(self, graph: Graph, key: bytes) -> Raw:
+        """One graph; `key` stands for its topology."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnDevice:
+    """Both forms on a device, which fail together; `is_exact` where it multiplies fp32 as fp32."""
+
+    small: DeviceForm
+    large: LargeForm
+    is_exact: bool
+
+
 class Engine:
     """The folded network. Threads share its weights and its layouts, and nothing that a call writes to.
 
@@ -52,7 +75,10 @@ class Engine:
     """
 
     def __init__(
-        self, folded: Folded, compile_form: Callable[[Folded], Form], large_dtype: torch.dtype = torch.float32
+        self,
+        folded: Folded,
+        compile_form: Callable[[Folded], Form],
+        large_dtype: torch.dtype = torch.float32,
     ) -> None:
         largest = bound(folded, INPUT_MAX)
         if not largest < FINITE_MAX:  # NaN too
@@ -66,16 +92,32 @@ class Engine:
             self._form = compile_form(folded)
         except (ImportError, OSError, RuntimeError) as error:  # not installed, not loadable, not for this processor
             self._fall_back(error)
+        self._told: Mapping[str, int] = {}
+        self._device: OnDevice | None = None
 
     @property
     def is_compiled(self) -> bool:
-        """Small graphs run compiled."""
-        return not isinstance(self._form, EagerForm)
+        """Small graphs run compiled: by OpenVINO, or captured as CUDA graphs."""
+        device = self._device
+        return not isinstance(self._form, EagerForm) if device is None else device.small.is_compiled
+
+    @property
+    def is_exact(self) -> bool:
+        """Small graphs are computed in fp32."""
+        device = self._device
+        return device is None or device.is_exact
+
+    @property
+    def is_on_device(self) -> bool:
+        """A device computes."""
+        return self._device is not None
 
     @property
     def engine(self) -> str:
         """What graphs run on, small and large."""
-        return f"{self._form.engine}; large {self._sparse.engine}"
+        device = self._device
+        small, large = (self._form, self._sparse) if device is None else (device.small, device.large)
+        return f"{small.engine}; large {large.engine}"
 
     def outputs(self, graph: Graph) -> NetworkOutput | None:
         """The network's outputs; None for a graph that only the reference may take."""
@@ -86,20 +128,43 @@ class Engine:
 
     def warm_up(self, counts: Mapping[str, int]) -> None:
         """Meet the size of graphs with so many nodes of each type now, on this thread, before anybody waits for it."""
-        if isinstance(self._form, WarmedForm) and _is_small(counts):
-            try:
-                self._form.warm_up([padded(counts)])
-            except RuntimeError as error:
-                self._fall_back(error)
+        device, form = self._device, self._warms()
+        if form is None or not _is_small(counts):
+            return
+        try:
+            form.warm_up([padded(counts)])
+        except RuntimeError as error:
+            self._fall_back(error) if device is None else self.leave_device(error)
 
     def expect(self, counts: Mapping[str, int]) -> None:
         """Graphs with so many nodes of each type will come, and with more seeds: meet those sizes on another thread."""
-        if isinstance(self._form, WarmedForm) and _is_small(counts):
-            self._form.expect([grown(counts), padded(counts)])
+        form = self._warms()
+        if form is not None and _is_small(counts):
+            self._told = counts
+            form.expect([grown(counts), padded(counts)])
 
     def settle(self, timeout_s: float) -> bool:
         """Wait until every expected size is met; whether that came to be."""
-        return self._form.settle(timeout_s) if isinstance(self._form, WarmedForm) else True
+        form = self._warms()
+        return form is None or form.settle(timeout_s)
+
+    def take_device(self, on_device: Callable[[Folded], OnDevice]) -> None:
+        """Let a device compute from now on, where there is one."""
+        try:
+            self._device = on_device(self._folded)
+        except (ImportError, OSError, RuntimeError) as error:  # no device, no driver, no memory
+            self.leave_device(error)
+
+    def leave_device(self, error: Exception) -> None:
+        """Go on without the device: counted, said once, and for good."""
+        self._count(f"the device cannot be used, the processor computes: {error}")
+        self._device = None
+        if self._told:  # which the device's form was told, and nobody tells again
+            self.expect(self._told)
+
+    def _warms(self) -> Warms | None:
+        form = self._form if self._device is None else self._device.small
+        return form if isinstance(form, Warms) else None
 
     def _raw(self, graph: Graph) -> Raw:
         nodes = sum(len(features) for features in graph.features.values())
@@ -107,9 +172,15 @@ class Engine:
         layout = None
         if nodes <= DENSE_NODES_MAX:
             layout = self._layouts.get(key, lambda: layout_of(graph, self._folded))
-        if layout is None:
+        dense = None if layout is None else dense_of(graph, layout, self._folded)
+        device = self._device
+        if device is not None:
+            try:
+                return device.large.run(graph, key) if dense is None else device.small.run(dense)
+            except RuntimeError as error:  # torch.OutOfMemoryError and torch.AcceleratorError are such
+                self.leave_device(error)
+        if dense is None:
             return self._sparse.run(graph, key)
-        dense = dense_of(graph, layout, self._folded)
         try:
             return self._form.run(dense)
         except RuntimeError as error:  # OpenVINO has no other

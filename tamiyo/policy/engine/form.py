@@ -1,14 +1,14 @@
 """What a form for small graphs is, and the sizes that it meets."""
 
-from collections.abc import Mapping
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from tamiyo.graph.schema import NODE_TYPES
 from tamiyo.policy.engine.dense import Dense
 from tamiyo.policy.engine.raw import Raw
 from tamiyo.policy.engine.sizes import SIZES, filled_up
 
-__all__ = ["Form", "Size", "grown", "padded", "size_of"]
+__all__ = ["Form", "Sample", "Size", "Warms", "grown", "padded", "size_of"]
 
 Size: TypeAlias = tuple[int, ...]
 """Nodes by type, in the order of NODE_TYPES, filled up as the dense form fills them."""
@@ -41,3 +41,21 @@ def grown(counts: Mapping[str, int]) -> Size:
     size = padded(counts)
     larger = (padded({**counts, "seed": each}) for each in SIZES if each > counts["seed"])
     return next((each for each in larger if each != size), size)
+
+
+Sample: TypeAlias = Callable[[Size], Dense]
+"""Any graph of a size."""
+
+
+@runtime_checkable
+class Warms(Protocol):
+    """What a form has beside, if a size may be met ahead of its graphs."""
+
+    def warm_up(self, sizes: Iterable[Size]) -> None:
+        """Meet these sizes now, on this thread. For a form that nobody waits for yet. Raises what running raises."""
+
+    def expect(self, sizes: Iterable[Size]) -> None:
+        """Meet these sizes soon, on another thread; returns at once."""
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until nothing is expected any more; whether that came to be."""

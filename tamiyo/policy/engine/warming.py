@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from tamiyo.policy.engine.dense import Dense
-from tamiyo.policy.engine.form import Form, Size, size_of
+from tamiyo.policy.engine.form import Form, Sample, Size, size_of
 from tamiyo.policy.engine.raw import Raw
 
 __all__ = ["SIZES_MAX", "WANTED_MAX", "WarmedForm"]
@@ -47,7 +47,7 @@ class WarmedForm:
     def __init__(
         self,
         make: Callable[[], Form],
-        sample: Callable[[Size], Dense],
+        sample: Sample,
         own: Mapping[Size, Form] = MappingProxyType({}),
     ) -> None:
         self._make = make

@@ -1,0 +1,134 @@
+"""What the engine needs of a CUDA device, and nothing else of CUDA anywhere: tests put another in its place.
+
+It shares the process, and often the device, with a trainer, so:
+
+    own stream      ours neither waits for the trainer's kernels nor holds them up, but for the device itself; of high
+                    priority, for there are few of them and a step waits
+    no settings     TF32 is a setting of the whole process, and other threads multiply meanwhile: it is read, not set
+    capture early   while a CUDA graph is captured, another thread that draws random numbers on the device (dropout) can
+                    be refused. Graphs are captured while nothing trains, and never once steps have begun
+    no waiting      `torch.cuda.graph` would wait for the whole device and empty its cache; a capture here does neither
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["CudaDevice", "Device", "device_of"]
+
+WARM_UP_RUNS = 3
+"""Before a capture: what a library allocates at its first call must not happen in it."""
+
+
+class Device(Protocol):
+    """Where tensors are and how work on them is queued. Any method may raise RuntimeError: it has failed for good."""
+
+    @property
+    def place(self) -> torch.device:
+        """As torch calls it."""
+
+    @property
+    def name(self) -> str:
+        """The device, its driver's version, and how it multiplies fp32, in words."""
+
+    @property
+    def is_exact(self) -> bool:
+        """It multiplies fp32 as fp32, not as TF32."""
+
+    def buffer(self, count: int) -> Tensor:
+        """So many float32 in the host's memory, from and to which copies need no waiting."""
+
+    @contextmanager
+    def calls(self) -> Iterator[None]:
+        """What is called within is queued for the device."""
+        yield
+
+    def finish(self) -> None:
+        """Wait for all that was queued."""
+
+    def captured(self, compute: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        """How to queue the work of a computation again, as one; and where its result then is."""
+
+
+class CudaDevice:
+    """One CUDA device.
+
+    Args:
+        index: which; the process's current one when None.
+
+    Raises:
+        RuntimeError: there is none, no driver, or not that many.
+    """
+
+    def __init__(self, index: int | None = None) -> None:
+        if not torch.cuda.is_available():
+            built = torch.version.cuda
+            why = "this torch is built without CUDA" if built is None else f"no device answers a torch of CUDA {built}"
+            raise RuntimeError(f"there is no CUDA device: {why}; TAMIYO_POLICY_DEVICE=cpu says so")
+        count = torch.cuda.device_count()
+        index = torch.cuda.current_device() if index is None else index
+        if index >= count:
+            raise RuntimeError(f"there is no CUDA device {index}, only {count}: correct TAMIYO_POLICY_DEVICE")
+        self.place = torch.device("cuda", index)
+        self._stream = torch.cuda.Stream(self.place, priority=-1)  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+        """Shared by all graphs: they run one after the other, and what one leaves in it no other reads."""
+
+    @property
+    def is_exact(self) -> bool:
+        """It multiplies fp32 as fp32, not as TF32: what the process has set."""
+        return str(torch.backends.cuda.matmul.fp32_precision) != "tf32"
+
+    @property
+    def name(self) -> str:
+        """The device, CUDA's version, and how it multiplies fp32."""
+        precision = "fp32" if self.is_exact else "tf32"
+        return f"{self.place} {torch.cuda.get_device_name(self.place)}, {precision}, CUDA {torch.version.cuda}"
+
+    def buffer(self, count: int) -> Tensor:
+        """Pinned memory."""
+        with torch.cuda.device(self.place):  # else another device might be woken for it
+            return torch.empty(count, dtype=torch.float32, pin_memory=True)
+
+    @contextmanager
+    def calls(self) -> Iterator[None]:
+        """On our stream, without gradients."""
+        with torch.inference_mode(), torch.cuda.stream(self._stream):
+            yield
+
+    def finish(self) -> None:
+        """Wait for our stream alone, with the interpreter lock released."""
+        self._stream.synchronize()
+
+    def captured(self, compute: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        """As a CUDA graph."""
+        with self.calls():
+            for _ in range(WARM_UP_RUNS):
+                compute()
+        self.finish()
+        graph = torch.cuda.CUDAGraph()
+        with self.calls():
+            # "thread_local": what other threads allocate meanwhile is no error of theirs or ours
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                result = compute()
+            finally:
+                graph.capture_end()
+        return graph.replay, result
+
+
+def device_of(name: str) -> Callable[[], Device] | None:
+    """What makes the device of this name; None for the processor, which "auto" is too.
+
+    Raises:
+        ValueError: it is no such name.
+    """
+    if name in {"auto", "cpu"}:
+        return None
+    kind, colon, index = name.partition(":")
+    if kind != "cuda" or (colon and not index.isdecimal()):
+        raise ValueError(f"a policy cannot run on {name!r}: choose auto, cpu, cuda or cuda:N")
+    return lambda: CudaDevice(int(index) if index else None)
