@@ -68,6 +68,7 @@ class Journal:
         self._contents: dict[str, bytes] = {}
         self._fault: TamiyoError | None = None
         self._pending: tuple[wal.Log, State, dict[str, bytes], Riders] | None = None
+        self._last: Recorded | None = None
         self._log = open_log()
         self._state = self._first_fold()
         self._owed = Owed(self._state.steps_received)
@@ -178,6 +179,11 @@ class Journal:
                 return False
             self._riders = self._riders.joined(make)
             return True
+
+    @property
+    def last_recorded(self) -> Recorded | None:
+        """The last batch that was queued: all is durable once it is. None where none was since the log was opened."""
+        return self._last
 
     @property
     def first_rider(self) -> Make | None:
@@ -317,7 +323,8 @@ class Journal:
         with self._adopting(events, after, ridden):
             records = [encode(event) for event in events]
             pending = translated(lambda: self._log.submit(records, emergency=emergency))
-        return Recorded(tuple(events), pending.first_lsn, pending)
+        self._last = Recorded(tuple(events), pending.first_lsn, pending)
+        return self._last
 
     @contextmanager
     def _adopting(self, events: Sequence[Event], after: State, riders: Riders) -> Iterator[None]:
@@ -403,7 +410,7 @@ class Journal:
             raise
         with self._lock:
             if not self._closed:
-                self._log, self._state, self._checkpoint = log, state, None
+                self._log, self._state, self._checkpoint, self._last = log, state, None, None
                 self._owed.reopened(state.last_lsn)
                 self._riders = self._riders.reopened(state.last_lsn)
                 return

@@ -279,7 +279,7 @@ class TamiyoService:
         self._require_open("flush")
         taken_up = self._keep_up(timeout_s)
         try:
-            recorded = self._journal.flush()
+            recorded = self._journal.flush() or self._journal.last_recorded
         except JournalUnavailable:
             return False
         return (recorded is None or recorded.is_durable(timeout_s)) and taken_up

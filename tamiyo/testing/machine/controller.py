@@ -21,9 +21,11 @@ from tamiyo.core.thresholds import Thresholds
 from tamiyo.errors import PacketRejected
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.policy import Policy
+from tamiyo.requests import POLICY_INSTALL, POLICY_ROLLBACK
 from tamiyo.service import TamiyoService
 from tamiyo.testing.library import MemoryLibrary, MemoryRecord
 from tamiyo.testing.machine.subject import Subject
+from tamiyo.testing.machine.updates import INSTALLS, UPDATES
 from tamiyo.testing.machine.world import World
 from tamiyo.testing.policies import ScriptedPolicy
 from tamiyo.testing.strategies import hostile_bytes, malformed_proposals, proposals, records, training_packets
@@ -32,6 +34,7 @@ from tamiyo.testing.strategies.proposals import CALM
 __all__ = ["SETTINGS", "ControllerMachine", "open_controller"]
 
 SETTINGS = Settings(
+    upkeep_period_ms=600_000,  # never by itself: a flush does the same, when a rule says so
     fr_obs_window_epochs=3,  # so that observation windows open and close
     segment_bytes=2**16,  # the least, so that runs of some length cross into another segment
     thresholds=Thresholds(feature_coverage_critical=-1.0, feature_coverage_low=-1.0),  # drawn packets say little
@@ -46,6 +49,9 @@ CALM_PACKET = pb.SystemStatePacket(
     validation_loss=0.5,
     seed_states=[pb.SeedState(seed_id="seed-calm", stage=pb.SEED_STAGE_TRAINING)],  # grown from nothing risky
 ).SerializeToString()
+REQUEST_OPS = ("waiting", "read", "done", "answer", "put_aside")
+FATES = st.none() | st.lists(st.integers(0, 3), max_size=12)
+"""Of the unsynced sectors when the power goes; None where the process alone dies."""
 OPENING_OPS = ("fdatasync", "pwrite", "pread", "open", "list_dir", "lock", "fallocate", "rename", "fsync_dir")
 
 
@@ -58,6 +64,8 @@ def open_controller(world: World) -> TamiyoService:
         secret=world.secret,
         clock=world.clock,
         disk=world.disk,
+        files=world.files,
+        load=world.load,
         settings=SETTINGS,
     )
 
@@ -78,11 +86,11 @@ class ControllerMachine(RuleBasedStateMachine):
         """Open the service under test on the world's collaborators; override it to open yours."""
         return TamiyoService.open(
             world.directory, policy=world.policy, urza=world.library, secret=world.secret, clock=world.clock,
-            disk=world.disk, settings=SETTINGS,
+            disk=world.disk, files=world.files, load=world.load, settings=SETTINGS,
         )  # fmt: skip
 
     def make_policy(self) -> Policy:
-        """The policy behind `world.policy`; override it to test yours. Only a `ScriptedPolicy` follows the scripts."""
+        """The host's own policy; override it to test yours. Only a `ScriptedPolicy` follows the scripts."""
         return ScriptedPolicy(CALM)
 
     @property
@@ -101,21 +109,20 @@ class ControllerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Close and audit, where nothing failed before."""
-        if self._subject is None:
-            return
-        if sys.exc_info()[0] is None:
-            self._subject.finish()
-        else:
-            self._subject.discard()
+        try:
+            if self._subject is not None and sys.exc_info()[0] is None:
+                self._subject.finish()
+            elif self._subject is not None:
+                self._subject.discard()
+        finally:
+            self.world.close()
 
     # What a trainer does.
 
     @rule(packet=PACKETS, script=proposals(), epoch=st.booleans())
     def step(self, packet: pb.SystemStatePacket, script: Proposal, epoch: bool) -> None:  # noqa: FBT001
         """A packet is answered, whatever the policy proposes."""
-        policy = self.world.policy.inner
-        if isinstance(policy, ScriptedPolicy):
-            policy.script = script
+        self.world.cast.follow(script)
         self.subject.answer(packet.SerializeToString(), epoch=epoch)
 
     @rule(steps=st.integers(1, 4), seconds=SECONDS)
@@ -142,10 +149,42 @@ class ControllerMachine(RuleBasedStateMachine):
         self.subject.direct(directive)
         self.subject.answer(packet.SerializeToString())
 
+    @rule(
+        directive=st.sampled_from((*DIRECTIVES, POLICY_INSTALL, POLICY_ROLLBACK)),
+        what=st.sampled_from(INSTALLS),
+        damage=st.none() | st.sampled_from((b"", b"{}", b'{"version": 1, "request_id": "r-')),
+        failing=st.sampled_from(("", *REQUEST_OPS)),
+    )
+    def request_is_left(self, directive: str, what: str, damage: bytes | None, failing: str) -> None:
+        """The command line leaves a request; the next access of the kind `failing` to the folder fails."""
+        if failing:
+            self._troubled = True
+            self.world.requests.faults.fail(op=failing, times=1)
+        self.subject.ask(directive, what=what, damage=damage)
+
+    @rule(what=st.sampled_from(UPDATES), packet=PACKETS)
+    def update_comes(self, what: str, packet: pb.SystemStatePacket) -> None:
+        """A learner sends a policy."""
+        self.subject.learner.send(self.subject.service, what)
+        self.subject.settle()
+        self.subject.answer(packet.SerializeToString())
+
+    @rule(packet=PACKETS)
+    def policy_is_rolled_back(self, packet: pb.SystemStatePacket) -> None:
+        """An operator wants the last good policy back."""
+        self.subject.learner.roll_back(self.subject.service)
+        self.subject.settle()
+        self.subject.answer(packet.SerializeToString())
+
     @rule()
     def history_is_published(self) -> None:
         """The host flushes: what the log holds goes to the bus."""
         self.subject.publish()
+
+    @rule(packet=PACKETS)
+    def step_while_publishing(self, packet: pb.SystemStatePacket) -> None:
+        """A packet comes while the bus has a message in its hands."""
+        self.subject.publish_meanwhile(packet.SerializeToString())
 
     # What time does.
 
@@ -177,7 +216,7 @@ class ControllerMachine(RuleBasedStateMachine):
     )
     def policy_trouble(self, kind: str, answer: object, packet: pb.SystemStatePacket) -> None:
         """The policy fails, hangs, is late once, talks nonsense, or comes back."""
-        policy = self.world.policy
+        policy = self.world.speaker(self.subject.service) or self.world.cast.host
         self._cause(
             {
                 "fail": policy.fail,
@@ -204,7 +243,9 @@ class ControllerMachine(RuleBasedStateMachine):
         )
 
     @rule(
-        kind=st.sampled_from(("fail_sync", "fail_write", "hang_sync", "hang_write", "full", "short", "dead", "heal")),
+        kind=st.sampled_from(
+            ("fail_sync", "fail_write", "hang_sync", "hang_write", "hang_read", "full", "short", "dead", "heal")
+        ),
         packet=PACKETS,
     )
     def disk_trouble(self, kind: str, packet: pb.SystemStatePacket) -> None:
@@ -216,6 +257,7 @@ class ControllerMachine(RuleBasedStateMachine):
                 "fail_write": lambda: disk.fail("pwrite", errno.EIO),
                 "hang_sync": lambda: disk.hang("fdatasync"),
                 "hang_write": lambda: disk.hang("pwrite"),
+                "hang_read": lambda: disk.hang("pread"),
                 "full": disk.no_space,
                 "short": lambda: disk.shorten(3),
                 "dead": lambda: disk.fail("fdatasync", errno.EIO, forever=True),
@@ -255,15 +297,19 @@ class ControllerMachine(RuleBasedStateMachine):
 
     # What ends a process.
 
-    @rule(failing=st.sampled_from(("", *OPENING_OPS)))
-    def restart(self, failing: str) -> None:
-        """An orderly end, and a new beginning, perhaps at the second attempt."""
-        self.subject.restart(failing=failing)
+    @rule(
+        failing=st.sampled_from(("", *OPENING_OPS)),
+        host_gives=st.booleans(),
+        kept=st.sampled_from(("whole", "gone", "damaged")),
+    )
+    def restart(self, failing: str, host_gives: bool, kept: str) -> None:  # noqa: FBT001
+        """An orderly end, and a new beginning, perhaps at the second attempt; the host's own policy speaks, or not."""
+        self.subject.restart(failing=failing, host_gives=host_gives, kept=kept)
 
     @rule(
         operations=st.integers(0, 8),
         packet=PACKETS,
-        fate=st.none() | st.lists(st.integers(0, 3), max_size=12),
+        fate=FATES,
     )
     def dies(self, operations: int, packet: pb.SystemStatePacket, fate: Sequence[int] | None) -> None:
         """The process dies within a step, after so many operations of the disk.
@@ -272,11 +318,34 @@ class ControllerMachine(RuleBasedStateMachine):
         garbage, as `fate` has it.
         """
         self._troubled = True
-        memory = self.world.memory
-        memory.power_off_after(operations)
+        self.world.memory.power_off_after(operations)
         self.subject.answer(packet.SerializeToString())
-        choices = chain(fate or (), repeat(0))
-        self.subject.die(memory.kill() if fate is None else memory.crash(lambda count: next(choices) % count))
+        self._die(fate)
+
+    @rule(
+        deed=st.sampled_from(("publish", *DIRECTIVES, POLICY_INSTALL, POLICY_ROLLBACK, "update")),
+        operations=st.integers(0, 8),
+        stays=st.booleans(),
+        fate=FATES,
+    )
+    def dies_beside_the_steps(self, deed: str, operations: int, stays: bool, fate: Sequence[int] | None) -> None:  # noqa: FBT001
+        """The process dies while it publishes, takes up a request, whose file is there or not by then, or an update."""
+        self._troubled = True
+        self.world.memory.power_off_after(operations)
+        if deed == "publish":
+            self.subject.publish()
+        elif deed == "update":
+            self.subject.learner.send(self.subject.service, "")
+        else:
+            if stays:
+                self.world.requests.faults.fail(op="done")
+            self.subject.ask(deed, what="")
+        self._die(fate)
+
+    def _die(self, fate: Sequence[int] | None) -> None:
+        memory, choices = self.world.memory, chain(fate or (), repeat(0))
+        image = memory.kill() if fate is None else memory.crash(lambda count: next(choices) % count)
+        self.subject.die(image, lost_power=fate is not None)
 
     def _cause(self, trouble: Callable[[], object], packet: pb.SystemStatePacket) -> None:
         """Something changes for the worse or better, and a step meets it."""

@@ -1,8 +1,8 @@
 """A second controller, which knows nothing but what the log says is durable.
 
 After every step it reads on and must come to the state of the first controller, and so must one that folds the whole
-log from its first record; the auditor decides every step again; and two bookkeepers hold what they read
-against the requirements.
+log from its first record; the auditor decides every step again; and bookkeepers hold what they read against the
+requirements: of breakers, decisions, policies, requests and publishing.
 """
 
 from dataclasses import dataclass, field, fields
@@ -22,6 +22,9 @@ from tamiyo.testing.machine.bounds import check_bounds
 from tamiyo.testing.machine.breakers import BreakerBook
 from tamiyo.testing.machine.decisions import DecisionBook
 from tamiyo.testing.machine.law import LawBroken, require
+from tamiyo.testing.machine.policies import PolicyBook
+from tamiyo.testing.machine.publishing import BusBook
+from tamiyo.testing.machine.requests import RequestBook
 from tamiyo.testing.machine.world import World
 
 __all__ = ["RecordedStep", "Shadow"]
@@ -46,6 +49,9 @@ class Shadow:
         self._entries: list[wal.Entry] = []  # the same, as the log has them
         self.breakers = BreakerBook()
         self.decisions = DecisionBook(self.breakers)
+        self.policies = PolicyBook(self.breakers)
+        self.requests = RequestBook(world.requests)
+        self.bus = BusBook(world.bus, world.published_at)
         self.last_step: RecordedStep | None = None
         self._world = world
         self._auditor = Auditor()
@@ -118,6 +124,9 @@ class Shadow:
         self._gather(lsn, event, before)
         self.breakers.take(event)
         self.decisions.take(lsn, event)
+        self.policies.take(lsn, event)
+        self.requests.take(event)
+        self.bus.take(lsn, event)
 
     def _gather(self, lsn: int, event: Event, before: State) -> None:
         """Keep what the next decision is made from: its state is the one after the last observation."""

@@ -5,14 +5,17 @@ from contextlib import suppress
 
 import wal
 from tamiyo.audit import replay
-from tamiyo.bus import NORMAL
 from tamiyo.errors import NotRecorded, PacketRejected
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.requests import POLICY_INSTALL
 from tamiyo.signing import signature_of
+from tamiyo.speakers import baseline_speaker
 from tamiyo.testing.machine.commands import check_command, is_bare, unsigned
 from tamiyo.testing.machine.law import LawBroken, require
 from tamiyo.testing.machine.monotone import CHAINS, check_monotone
+from tamiyo.testing.machine.policies import IN_FORCE
 from tamiyo.testing.machine.shadow import Shadow
+from tamiyo.testing.machine.updates import Learner
 from tamiyo.testing.machine.world import Factory, World
 from wal.testing import MemoryDisk
 
@@ -49,10 +52,9 @@ class Subject:
         self._told: set[tuple[str, str]] = set()  # and perhaps not durable yet
         self._asked = 0
         self._signal = 0  # of SIGNALS
-        self._checked = 0  # messages of the bus
-        self._payloads: dict[str, bytes] = {}
         self._factory = factory
         self.shadow = Shadow(world)
+        self.learner = Learner(world, {})
         self._open()
         self.settle()
 
@@ -63,6 +65,7 @@ class Subject:
         except wal.LogError as error:
             raise LawBroken("a log opens again after its process or machine died", str(error)) from error
         self._opened_lsn = self.service.state.last_lsn
+        self._require_speaker()
 
     # What happens to it.
 
@@ -74,7 +77,8 @@ class Subject:
 
     def _answer(self, data: bytes, *, epoch: bool = False) -> pb.AdaptationCommand:
         """One step. Raises `PacketRejected` as the service does; it must then have left no trace."""
-        asked = self.world.policy.calls["propose"], sum(self.world.library.calls.values())
+        speaks, spoken = self.service.state.policy_version, self.world.cast.asked()
+        asked = sum(self.world.library.calls.values())
         may_ask = [self._may_ask(name) for name in ("inference", "metadata")]
         try:
             command = self.world.answer(self.service, data, epoch=epoch)
@@ -85,10 +89,11 @@ class Subject:
         self._take(command)
         self.settle()
         law = "while a breaker is open its call is not attempted"
-        proposals = self.world.policy.calls["propose"] - asked[0]
+        proposals = self.world.cast.asked() - spoken
         require(may_ask[0] or not proposals, law, "the policy was asked")
-        require(may_ask[1] or sum(self.world.library.calls.values()) == asked[1], law, "the library was asked")
-        require(proposals <= 1, "a step asks its policy once", proposals)
+        require(may_ask[1] or sum(self.world.library.calls.values()) == asked, law, "the library was asked")
+        require(proposals.keys() <= {speaks}, IN_FORCE, f"{dict(proposals)}, and {speaks!r} is in force")
+        require(proposals[speaks] <= 1, "a step asks its policy once", proposals)
         if command.command_id in self.acknowledged:
             self._require_told()
         self._check_monotone()
@@ -104,7 +109,8 @@ class Subject:
         require(told <= self.released, "the log tells of no PAUSE that was not released", told - self.released)
         late = self.shadow.decisions.superseded & self.acknowledged.keys()
         require(not late, "a command that was given out is superseded by nothing", late)
-        self._check_messages()
+        self.shadow.bus.check(self.shadow.decisions.superseded)
+        self.shadow.requests.check()
 
     def _check_monotone(self) -> None:
         """Decide the step just recorded again, with more and more of one signal: another one each time.
@@ -140,7 +146,7 @@ class Subject:
         Of a log that was well and lives on, all that it took is there afterwards, and it is told what it refused.
         """
         log, book = self.service.log, self.shadow.decisions
-        well = self.service.journal.refusal() is None and not self.world.disk.hanging
+        well = self._is_well and not self.world.disk.hanging
         well = well and self.service.state.steps_received == self.answered
         unrecorded, timed_out = book.unrecorded, book.timed_out
         self.world.disk.hang("pwrite")
@@ -176,15 +182,63 @@ class Subject:
         command_id = next(reversed(self.acknowledged), "of nobody")
         if self.service.record_delivery(command_id, outcome):
             self._told.add((command_id, outcome))
-        if flush and self.service.flush(self._patience_s):
+        if flush and self.keep_up():
             self.delivered |= self._told
             self._told = set()
         self.settle()
 
+    def keep_up(self) -> bool:
+        """A flush, as a host's worker has it: whether all is durable."""
+        well, log = self._is_well, self.service.log
+        durable = self.service.flush(self._patience_s)
+        if durable:
+            lost = log is self.service.log and log.failure is None and self._last_lsn > log.durable_lsn
+            require(not lost, "a flush that says so has made all durable", f"{self._last_lsn} of {log.durable_lsn}")
+        self.settle()
+        if well and self._is_well and self.service.log is log:
+            book = self.shadow.policies
+            require(not book.gives_way, "a policy that fails on probation gives way", book.speaks)
+        return durable
+
+    @property
+    def _is_well(self) -> bool:
+        """Whether the log takes records now."""
+        return self.service.journal.refusal() is None and not self.world.commits_hang
+
+    @property
+    def _last_lsn(self) -> int:
+        """The last record that waits for nothing: a packet alone becomes durable with what follows it."""
+        state = self.service.state
+        last_lsn, staged = state.last_lsn, frozenset(state.undecided)
+        while last_lsn in staged:
+            last_lsn -= 1
+        return last_lsn
+
+    def ask(self, directive: str, *, what: str = "", damage: bytes | None = None) -> None:
+        """Somebody leaves a request, of an installation for `what`, or what looks like one."""
+        checkpoint, data = "", b""
+        if directive == POLICY_INSTALL:
+            data = self.learner.wanted(self.service, what)
+            path = self.world.requests.path.parent / f"{len(self.learner.made)}.checkpoint"
+            path.write_bytes(data)
+            checkpoint = str(path)
+        self._asked += 1
+        book = self.shadow.requests
+        request_id = book.leave(directive, reason=f"reason {self._asked}", checkpoint=checkpoint, damage=damage)
+        for _ in range(2):  # a job is answered in the flush after it has ended
+            self.keep_up()
+        held = self.service.state.policies.current
+        if request_id not in book.left and held is not None and self.learner.made.get(held.version) == data:
+            there = self.world.checkpoints.holds(held.checkpoint_digest)
+            require(there, "installing who speaks puts a lost checkpoint back", held)
+
+    def publish_meanwhile(self, data: bytes) -> None:
+        """A step is answered while the bus takes its time."""
+        self.world.publish_meanwhile(self.service, lambda: self._answer(data))
+        self.settle()
+
     def publish(self) -> bool:
-        """Hand over to the bus what is due; not while the disk hangs, which is up to the machine's speed."""
-        if self.world.disk.hanging:
-            return False
+        """Hand over to the bus what is due."""
         asked, may_ask = self.world.bus.calls["publish"], self._may_ask("publishing")
         complete = self.world.publish(self.service)
         law = "while a breaker is open its call is not attempted"
@@ -195,7 +249,7 @@ class Subject:
     @property
     def _patience_s(self) -> float:
         """How long to wait for the disk, in the machine's time: not at all where it hangs."""
-        return 0.0 if self.world.disk.hanging else 60.0
+        return 0.0 if self.world.commits_hang else 60.0
 
     def be_calm(self, data: bytes, *, steps: int, seconds: float) -> None:
         """Several steps of the same kind, so much time apart."""
@@ -210,6 +264,7 @@ class Subject:
         self.world.calm()
         self.settle()
         for _ in range(RECOVERY_STEPS):
+            self.keep_up()
             self.world.clock.advance(RECOVERY_PAUSE_S)
             last = self._answer(data)
         self.shadow.rebuild(self.service)
@@ -220,6 +275,10 @@ class Subject:
         require(set(closed.values()) == {pb.CIRCUIT_STATE_CLOSED}, law, closed)
         by_operator = bool(state.conservative.operator)
         require(state.conservative.active == by_operator, law, state.conservative)
+        for _ in range(RECOVERY_STEPS):
+            self.keep_up()
+        left = self.shadow.requests.left
+        require(not left, "every request is taken up once the log takes records", left)
         self._publish_everything()
 
     def _require_told(self) -> None:
@@ -242,18 +301,26 @@ class Subject:
         state, book = self.service.state, self.shadow.decisions
         law = "what is issued is published in the end, at least once"
         require(not state.outbox.retries, law, state.outbox)
+        untold = self.shadow.bus.unpublished(self.service.state.outbox.telemetry_lsn)
+        require(not untold, law, untold)
         taken = set(self.world.bus.ids())
         late = {f"fr-{command_id}" for command_id in book.superseded}
         missing = book.reports.keys() - taken - book.dropped - late
         require(not missing, law, missing)
 
-    def restart(self, *, failing: str = "") -> None:
-        """Close, and open again; the first attempt meets an error in the disk operation `failing`, if one is named."""
+    def restart(self, *, failing: str = "", host_gives: bool = True, kept: str = "whole") -> None:
+        """Close, and open again; the first attempt meets an error in the disk operation `failing`, if one is named.
+
+        `host_gives` is whether the host brings its own policy then, `kept` what becomes of the installed one's
+        checkpoint meanwhile: it is "whole", "gone" or "damaged".
+        """
         self.world.release_disk()
         self.settle()
         with suppress(wal.LogFailed):
             self.service.close()
         self.world.release_calls()
+        self.world.host_gives = host_gives
+        self._befall(kept)
         if failing:
             self.world.disk.fail(failing, errno.EIO)
             with suppress(wal.LogError):
@@ -261,10 +328,22 @@ class Subject:
             self.world.disk.heal()
         self._reopened()
 
-    def die(self, image: MemoryDisk) -> None:
+    def die(self, image: MemoryDisk, *, lost_power: bool) -> None:
         """The process is gone; `image` is what its disk holds when it comes up again."""
         self.world.abandon(self.service, image)
+        self.shadow.requests.check()
+        if lost_power:
+            self.shadow.requests.lose_power()
         self._reopened()
+
+    def _befall(self, kept: str) -> None:
+        """Something happens to the checkpoint of the installed policy."""
+        held = self.service.state.policies.current
+        if held is None or kept == "whole":
+            return
+        self.world.checkpoints.kept.pop(held.checkpoint_digest, None)
+        if kept == "damaged":
+            self.world.checkpoints.kept[held.checkpoint_digest] = b"something else"
 
     def finish(self) -> None:
         """Close in peace, and audit the log from its first byte."""
@@ -298,6 +377,18 @@ class Subject:
         require(recorded == unsigned(command), "what is signed is what is durable", command)
         self.acknowledged[command.command_id] = recorded
 
+    def _require_speaker(self) -> None:
+        """Who speaks in the service just opened: the host's own, else the installed one, else the baseline."""
+        state = self.service.state
+        held = state.policies.current
+        expected = baseline_speaker().identity.version
+        if self.world.policy is not None:
+            expected = self.world.policy.identity.version
+        elif held is not None and self.world.checkpoints.holds(held.checkpoint_digest):
+            expected = held.version
+        law = "who speaks is the host's own policy, else the one installed last, else the baseline"
+        require(state.policy_version == expected, law, f"{state.policy_version!r}, not {expected!r}")
+
     def _may_ask(self, breaker: str) -> bool:
         return self.shadow.breakers.admits(breaker, self.service.journal.now_ns() + TICK_SLACK_NS)
 
@@ -315,14 +406,3 @@ class Subject:
         require(self.directed <= book.directives, SURVIVES, self.directed - book.directives)
         require(self.delivered <= book.deliveries, SURVIVES, self.delivered - book.deliveries)
         self._told = set()
-
-    def _check_messages(self) -> None:
-        """What went out stands in the log, and comes again in the same words only."""
-        reports = self.shadow.decisions.reports
-        for message in self.world.bus.messages[self._checked :]:
-            known = self._payloads.setdefault(message.message_id, message.payload)
-            require(known == message.payload, "a message that comes again is the same", message.message_id)
-            if message.stream == NORMAL:
-                law = "nothing is published that is not durable"
-                require(reports.get(message.message_id) == message.payload, law, message.message_id)
-        self._checked = len(self.world.bus.messages)

@@ -1,27 +1,34 @@
-"""What one controller lives in: a disk, a clock, a policy and a library, in memory, all of which can go wrong.
+"""What one controller lives in: a disk, a clock, policies, a library, a bus and files, all of which can go wrong.
 
 Rule: whatever runs in the background is waited for, except what hangs by order. So a step's outcome does not depend on
 how fast this machine's threads are, and what failed once fails again.
 """
 
 import asyncio
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 import wal
 from tamiyo.errors import TamiyoError
+from tamiyo.files import Files
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.policy import Policy
+from tamiyo.policy.store import MemoryStore
 from tamiyo.service import TamiyoService
+from tamiyo.speakers import Load
 from tamiyo.testing.bus import MemoryBus
 from tamiyo.testing.clock import FaultClock
 from tamiyo.testing.library import FaultLibrary, MemoryLibrary
+from tamiyo.testing.machine.cast import Cast
 from tamiyo.testing.machine.law import require
-from tamiyo.testing.policies import FaultPolicy, ScriptedPolicy
+from tamiyo.testing.policies import FaultPolicy
+from tamiyo.testing.requests import FaultRequests
 from tamiyo.testing.strategies.proposals import CALM
 from wal.testing import FaultDisk, MemoryDisk
 
@@ -29,7 +36,9 @@ __all__ = ["Factory", "World"]
 
 COMMIT_OPS = frozenset({"pwrite", "fdatasync"})
 """Operations of the disk that stand between a batch and its durability."""
-BACKGROUND = ("tamiyo-lookups", "tamiyo-log-trial")
+READ_OPS = frozenset({"pread", "open"})
+"""Those that reading the log takes."""
+BACKGROUND = ("tamiyo-lookups", "tamiyo-log-trial", "tamiyo-outbox", "tamiyo-policy-job")
 ABANDONED_MAX = 4
 """With so many calls out that nobody waits for, a service does not ask again."""
 GIVE_UP_S = 60.0
@@ -39,8 +48,8 @@ GLANCE_S = 0.0005
 class World:
     """The collaborators of one controller, and what happens to it between steps.
 
-    A factory opens a service on them: `directory`, `disk`, `clock`, `policy`, `library`, `secret`. What the service
-    publishes goes to `bus`, which outlives every process.
+    A factory opens a service on them: `directory`, `disk`, `files`, `clock`, `policy`, `load`, `library`, `secret`.
+    What it publishes goes to `bus`, which outlives every process, as the requests and checkpoints in `files` do.
     """
 
     def __init__(self, policy: Policy, library: MemoryLibrary) -> None:
@@ -48,11 +57,42 @@ class World:
         self.memory = MemoryDisk()
         self.disk = FaultDisk(self.memory)
         self.clock = FaultClock()
-        self.policy = FaultPolicy(policy)
+        self.cast = Cast(policy)
+        self.host_gives = True
+        """Whether the host gives its own policy when it opens the service."""
+        self.checkpoints = MemoryStore()
+        self._folder = tempfile.TemporaryDirectory(prefix="tamiyo-machine-")
+        self.requests = FaultRequests(Path(self._folder.name))
         self.known = library
         self.library = FaultLibrary(library)
         self.bus = MemoryBus()
+        self.published_at: list[int] = []
+        """How far the log was durable when each message of the bus was handed over."""
         self.secret = b"a secret for machines and nobody else"
+
+    @property
+    def policy(self) -> Policy | None:
+        """What the host gives when it opens the service, None where it leaves that to the log."""
+        return self.cast.host if self.host_gives else None
+
+    @property
+    def load(self) -> Load:
+        """What makes a policy of a checkpoint."""
+        return self.cast.load
+
+    @property
+    def files(self) -> Files:
+        """What lies beside the log."""
+        return Files(policies=self.checkpoints, requests=self.requests)
+
+    @property
+    def commits_hang(self) -> bool:
+        """Whether the disk keeps batches from being durable."""
+        return bool(self.disk.hanging & COMMIT_OPS)
+
+    def close(self) -> None:
+        """Remove what lies on the real disk."""
+        self._folder.cleanup()
 
     @property
     def log_path(self) -> Path:
@@ -69,27 +109,38 @@ class World:
 
         Lookups that the step itself does not wait for are held until it is over: they count from the next one on.
         """
-        self.clock.expire(*self._overdue())
+        self.clock.expire(*self._overdue(service))
         held = not self.library.is_stuck() and self._is_known(service, data)
         if held:
             self.library.hang()
         try:
-            with self._policy_settled():
+            with self._policy_settled(self.speaker(service)):
                 return service.evaluate_epoch(data) if epoch else service.evaluate_step(data)
         finally:
             if held:
                 self.library.release()
 
+    def speaker(self, service: TamiyoService) -> FaultPolicy | None:
+        """Who speaks now, where that is one of the cast."""
+        return self.cast.speaking(service.state.policy_version)
+
     @contextmanager
-    def _policy_settled(self) -> Iterator[None]:
+    def _policy_settled(self, policy: FaultPolicy | None) -> Iterator[None]:
         """A call that nobody waited for has at least begun in the end, and one that was let go has ended."""
-        calls, waits, out = self.policy.calls["propose"], self.clock.waits["policy"], self.policy.waiting
+        if policy is None:
+            yield
+            return
+        calls, waits, out = policy.calls["propose"], self.clock.waits["policy"], self._out()
         yield
         if len(out) < ABANDONED_MAX:
             calls += self.clock.waits["policy"] - waits
-            self._await(lambda: self.policy.calls["propose"] >= calls, "a call of the policy")
-        for thread in set(out) - set(self.policy.waiting):
+            self._await(lambda: policy.calls["propose"] >= calls, "a call of the policy")
+        for thread in out - self._out():
             self._await(lambda: not thread.is_alive(), thread.name)  # noqa: B023  at once
+
+    def _out(self) -> set[threading.Thread]:
+        """The threads that wait for a policy."""
+        return {thread for policy in self.cast.all() for thread in policy.waiting}
 
     def _is_known(self, service: TamiyoService, data: bytes) -> bool:
         """Whether the log has an answer for each blueprint that this step may use."""
@@ -104,14 +155,45 @@ class World:
 
     def publish(self, service: TamiyoService) -> bool:
         """Let the service publish; a bus that hangs misses its deadline, and its calls end with the event loop."""
-        self.clock.expire(*self._overdue())
-        return asyncio.run(service.publish_history(self.bus))
+        self.clock.expire(*self._overdue(service))
+        return self._publish(service)
 
-    def _overdue(self) -> list[str]:
+    def publish_meanwhile(self, service: TamiyoService, deed: Callable[[], object]) -> None:
+        """Let the service publish, and do something while the bus holds on to the first message."""
+        self.clock.expire(*(call for call in self._overdue(service) if call != "bus"))
+        was_stuck, stalled = self.bus.is_stuck(), threading.Event()
+        self.bus.hang()
+        thread = threading.Thread(target=self._publish, args=(service,), daemon=True)
+        thread.start()
+        self._await(lambda: bool(self.bus.waiting) or not thread.is_alive(), "what is published")
+
+        def give_up() -> None:
+            stalled.set()
+            self.bus.release()
+
+        watchdog = threading.Timer(GIVE_UP_S, give_up)
+        watchdog.start()
+        try:
+            deed()
+        finally:
+            watchdog.cancel()
+            self.bus.release()
+            self.clock.expire(*self._overdue(service))
+            thread.join(GIVE_UP_S)
+        require(not stalled.is_set() and not thread.is_alive(), "publishing holds up no step")
+        if was_stuck:
+            self.bus.hang()
+
+    def _publish(self, service: TamiyoService) -> bool:
+        return asyncio.run(service.publish_history(_Witness(self.bus, service, self.published_at)))
+
+    def _overdue(self, service: TamiyoService) -> list[str]:
+        policy = self.speaker(service)
         found = {
-            "policy": self.policy.is_stuck(),
+            "policy": policy is not None and policy.is_stuck(),
             "library": self.library.is_stuck(),
-            "log": bool(self.disk.hanging & COMMIT_OPS),
+            "log": self.commits_hang,
+            "outbox": bool(self.disk.hanging & READ_OPS),
             "bus": self.bus.is_stuck(),
         }
         return [call for call, stuck in found.items() if stuck]
@@ -131,9 +213,10 @@ class World:
 
     def release_policy(self) -> None:
         """Let the policy's calls go; their threads end, since nobody waits for them any more."""
-        self.policy.heal()
-        while (thread := self.policy.release_one()) is not None:
-            self._await(lambda: not thread.is_alive(), thread.name)
+        for policy in self.cast.all():
+            policy.heal()
+            while (thread := policy.release_one()) is not None:
+                self._await(lambda: not thread.is_alive(), thread.name)
 
     def release_bus(self) -> None:
         """Let the bus take messages again."""
@@ -148,7 +231,7 @@ class World:
 
     def release_calls(self) -> None:
         """Let the calls of a process go that is no more; new ones find the faults that there are."""
-        for collaborator in (self.policy, self.library):
+        for collaborator in (*self.cast.all(), self.library):
             while (thread := collaborator.release_one()) is not None:
                 self._await(lambda: not thread.is_alive(), thread.name)
 
@@ -158,11 +241,11 @@ class World:
         self.release_policy()
         self.release_library()
         self.release_bus()
+        self.requests.faults.heal()
 
     def calm(self) -> None:
-        """A scripted policy proposes nothing risky from now on."""
-        if isinstance(self.policy.inner, ScriptedPolicy):
-            self.policy.inner.script = CALM
+        """Scripted policies propose nothing risky from now on."""
+        self.cast.follow(CALM)
 
     def abandon(self, service: TamiyoService, image: MemoryDisk) -> None:
         """The process is dead and `image` is its disk; let its threads end, which change nothing any more."""
@@ -171,6 +254,7 @@ class World:
         with suppress(wal.LogError, TamiyoError):
             service.close()
         self.release_calls()
+        self.requests.faults.heal()
         self.memory = image
         self.disk = FaultDisk(image)
 
@@ -182,7 +266,7 @@ class World:
         last_lsn, staged = state.last_lsn, frozenset(state.undecided)
         while last_lsn in staged:  # a packet alone becomes durable with what follows it
             last_lsn -= 1
-        return log.failure is not None or bool(self.disk.hanging) or log.durable_lsn >= last_lsn
+        return log.failure is not None or self.commits_hang or log.durable_lsn >= last_lsn
 
     def _await(self, holds: Callable[[], bool], what: str) -> None:
         glance, left = threading.Event(), int(GIVE_UP_S / GLANCE_S)
@@ -190,6 +274,20 @@ class World:
             left -= 1
             require(left > 0, "what runs in the background comes to an end", f"{what} did not within {GIVE_UP_S:g} s")
             glance.wait(GLANCE_S)
+
+
+@dataclass(slots=True)
+class _Witness:
+    """The bus as a service sees it; of each message that is taken it puts down how far the log was durable before."""
+
+    bus: MemoryBus
+    service: TamiyoService
+    published_at: list[int] = field(default_factory=list)
+
+    async def publish(self, stream: str, message_id: str, payload: bytes, attributes: Mapping[str, str]) -> None:
+        durable_lsn = self.service.log.durable_lsn
+        await self.bus.publish(stream, message_id, payload, attributes)
+        self.published_at.append(durable_lsn)
 
 
 Factory = Callable[[World], TamiyoService]
