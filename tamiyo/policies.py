@@ -20,6 +20,7 @@ from hashlib import sha256
 import wal
 from tamiyo.clock import Clock
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.breakers import OPEN
 from tamiyo.core.events import Event
 from tamiyo.core.policies import failed_probation
 from tamiyo.core.registries import RegistryStamp, require_stamp
@@ -86,6 +87,7 @@ class PolicyDesk:
         self._clock = clock
         self._freshness_ns = int(freshness_s * 1e9)
         self._serving = threading.Lock()
+        self._opened_before_ns = _opened_ns(journal_.state)
         self._unusable: str = ""  # a kept checkpoint that could not be loaded again: it is not tried again and again
 
     def ingest(self, update: object, signature: str) -> UpdateVerdict:
@@ -151,19 +153,25 @@ class PolicyDesk:
     def watch(self) -> None:
         """Roll a policy back that failed its probation; costs nothing where none did. Never waits for another call."""
         state = self._journal.state
-        if not failed_probation(state) and self._speakers.of(state.policy_version) is not None:
+        if not self._failing(state) and self._speakers.of(state.policy_version) is not None:
             return
         if not self._serving.acquire(blocking=False):
             return  # whoever is served may take a while to load; this is looked at again
         try:
             self._load_again()
-            cause = failed_probation(self._journal.state)  # asked again: who was served may have changed it
+            cause = self._failing(self._journal.state)  # asked again: who was served may have changed it
             if cause:
                 self._roll_back(journal.PolicyRolledBack(cause=cause))
         except (NotRecorded, PolicyUnchanged) as error:
             logger.info("not rolled back for now: %s", error)
         finally:
             self._serving.release()
+
+    def _failing(self, state: State) -> str:
+        """Why who speaks is to be rolled back, "" where it is not. A breaker that it found open is not its doing."""
+        cause = failed_probation(state)
+        found_open = cause == "breaker_open" and _opened_ns(state) == self._opened_before_ns
+        return "" if found_open else cause
 
     def _roll_back(self, event: journal.PolicyRolledBack) -> tuple[str, Recorded | None]:
         """Who speaks then, and the record of it; None where the request was taken up before."""
@@ -232,11 +240,15 @@ class PolicyDesk:
         event.checkpoint_digest = self._keep(data)
         replaced = self._journal.state.policy_version
         self._hold(speaker)
-        recorded = self._record(lambda state, now_ns: _installed(state, event, now_ns))
+        recorded = self._record(lambda state, now_ns: self._installed(state, event, now_ns))
         self._let_go(replaced)
         logger.info("policy %s speaks from now on", identity.version)
         self._tidy()
         return recorded
+
+    def _installed(self, state: State, event: journal.PolicyInstalled, now_ns: int) -> tuple[Event, ...]:
+        self._opened_before_ns = _opened_ns(state)
+        return _installed(state, event, now_ns)
 
     def _put_back(self, data: bytes) -> bool:
         """Whether these bytes are the checkpoint of who speaks, and were missing from the directory."""
@@ -323,6 +335,12 @@ def _require_durable(recorded: Recorded) -> None:
         recorded.result()
     except wal.LogError as error:
         raise NotRecorded(f"whether it is recorded is not known ({error}): this may be asked for again") from error
+
+
+def _opened_ns(state: State) -> int:
+    """Since when the inference breaker is open, 0 where it is not."""
+    breaker = state.breakers["inference"]
+    return breaker.moved_at_ns if breaker.state == OPEN else 0
 
 
 def _installed(state: State, event: journal.PolicyInstalled, now_ns: int) -> tuple[Event, ...]:

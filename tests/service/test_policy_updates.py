@@ -283,6 +283,26 @@ def test_a_proven_policy_that_fails_is_the_breakers_matter(run: Run) -> None:
     assert run.service.state.policy_version == "good"
 
 
+def test_a_policy_that_comes_for_a_failing_one_is_not_blamed_for_the_breaker_that_it_found_open(run: Run) -> None:
+    run.ingest("first")
+    run.prove()
+    run.loaded["first"].failing = True
+    for _ in range(4):
+        run.step()
+    assert run.ingest("second").installed
+    run.service.flush()
+    run.service.flush()
+    assert run.service.state.policy_version == "second"
+    run.reopen()
+    run.service.flush()
+    assert run.service.state.policy_version == "second", "and a restart makes it no worse"
+    run.loaded["second"].failing = True
+    run.clock.advance(1.5)
+    run.step()
+    run.service.flush()
+    assert [event.cause for event in run.events(journal.PolicyRolledBack)] == ["inference_failed"]
+
+
 def test_an_operator_goes_back_step_by_step(run: Run) -> None:
     for name in ("one", "two"):
         run.ingest(name)

@@ -24,6 +24,7 @@ from tamiyo.policy import Policy
 from tamiyo.requests import POLICY_INSTALL, POLICY_ROLLBACK
 from tamiyo.service import TamiyoService
 from tamiyo.testing.library import MemoryLibrary, MemoryRecord
+from tamiyo.testing.machine.policies import PROBATION
 from tamiyo.testing.machine.subject import Subject
 from tamiyo.testing.machine.updates import INSTALLS, UPDATES
 from tamiyo.testing.machine.world import World
@@ -168,6 +169,25 @@ class ControllerMachine(RuleBasedStateMachine):
         self.subject.learner.send(self.subject.service, what)
         self.subject.settle()
         self.subject.answer(packet.SerializeToString())
+
+    @rule(proves_itself=st.booleans(), fails=st.booleans())
+    def policy_on_probation(self, proves_itself: bool, fails: bool) -> None:  # noqa: FBT001
+        """A good policy is sent; it proposes until it is trusted, or not, and then it fails, or not."""
+        self.subject.learner.send(self.subject.service, "")
+        self.subject.settle()
+        if proves_itself:
+            self.subject.be_calm(CALM_PACKET, steps=PROBATION, seconds=0.4)
+        speaker = self.world.speaker(self.subject.service)
+        if fails and speaker is not None:
+            speaker.fail(times=1)
+        self.subject.answer(CALM_PACKET)
+        self.subject.keep_up()
+
+    @rule(kept=st.sampled_from(("gone", "damaged")))
+    def checkpoint_is_lost(self, kept: str) -> None:
+        """The checkpoint of who speaks is lost, and an operator installs it once more."""
+        self.subject.befall_checkpoint(kept)
+        self.subject.ask(POLICY_INSTALL, what="again")
 
     @rule(packet=PACKETS)
     def policy_is_rolled_back(self, packet: pb.SystemStatePacket) -> None:

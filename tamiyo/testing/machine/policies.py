@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import Event
-from tamiyo.testing.machine.breakers import OPEN, BreakerBook
+from tamiyo.testing.machine.breakers import OPEN
 from tamiyo.testing.machine.law import require
 
-__all__ = ["PolicyBook"]
+__all__ = ["IN_FORCE", "PROBATION", "PolicyBook"]
 
 PROBATION = 3
 """Proposals that a new policy makes without a fault before it counts as good."""
@@ -37,25 +37,27 @@ class PolicyBook:
     `speaks` is the version in force, `installed` how many installations there were.
     """
 
-    def __init__(self, breakers: BreakerBook) -> None:
+    def __init__(self) -> None:
         self.speaks = ""
         self.installed = 0
-        self._breakers = breakers
         self._held: _Installed | None = None
         self._good: _Installed | None = None
         self._proposals = PROBATION
         self._failed = False
+        self._opened = False  # the inference breaker, under who speaks
         self._in_force: dict[int, str] = {}
 
     def take(self, lsn: int, event: Event) -> None:
-        """One more event; the breakers' book has it already."""
+        """One more event."""
         if isinstance(event, journal.ServiceOpened):
-            self.speaks = event.policy_version
+            self.speaks, self._opened = event.policy_version, False
             self._in_force.clear()
         elif isinstance(event, journal.StepReceived):
             self._in_force[lsn] = self.speaks
         elif isinstance(event, _INFERENCE):
             self._asked(event)
+        elif isinstance(event, journal.BreakerMoved) and event.breaker == "inference":
+            self._opened = event.to_state == OPEN
         elif isinstance(event, journal.PolicyInstalled):
             self._install(event)
         elif isinstance(event, journal.PolicyRolledBack):
@@ -69,7 +71,7 @@ class PolicyBook:
         held = self._held
         if held is None or held.version != self.speaks or not self._proposals:
             return False
-        return self._failed or self._breakers.state_of("inference") == OPEN
+        return self._failed or self._opened
 
     def _asked(self, event: Event) -> None:
         version = event.identity.version  # type: ignore[attr-defined]  # each of `_INFERENCE` has one
@@ -88,7 +90,7 @@ class PolicyBook:
         before = self._held if not self._proposals else self._good
         self._good = None if before is None or before.version == event.version else before
         self._held = _Installed(event.version, event.checkpoint_digest)
-        self._proposals, self._failed = PROBATION, False
+        self._proposals, self._failed, self._opened = PROBATION, False, False
         self.speaks = event.version
         self.installed += 1
 

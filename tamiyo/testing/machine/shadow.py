@@ -49,7 +49,7 @@ class Shadow:
         self._entries: list[wal.Entry] = []  # the same, as the log has them
         self.breakers = BreakerBook()
         self.decisions = DecisionBook(self.breakers)
-        self.policies = PolicyBook(self.breakers)
+        self.policies = PolicyBook()
         self.requests = RequestBook(world.requests)
         self.bus = BusBook(world.bus, world.published_at)
         self.last_step: RecordedStep | None = None

@@ -189,15 +189,15 @@ class Subject:
 
     def keep_up(self) -> bool:
         """A flush, as a host's worker has it: whether all is durable."""
-        well, log = self._is_well, self.service.log
+        well, log, book = self._is_well, self.service.log, self.shadow.policies
+        failing = book.speaks if book.gives_way else ""
         durable = self.service.flush(self._patience_s)
         if durable:
             lost = log is self.service.log and log.failure is None and self._last_lsn > log.durable_lsn
             require(not lost, "a flush that says so has made all durable", f"{self._last_lsn} of {log.durable_lsn}")
         self.settle()
         if well and self._is_well and self.service.log is log:
-            book = self.shadow.policies
-            require(not book.gives_way, "a policy that fails on probation gives way", book.speaks)
+            require(book.speaks != failing, "a policy that fails on probation gives way", failing)
         return durable
 
     @property
@@ -320,7 +320,7 @@ class Subject:
             self.service.close()
         self.world.release_calls()
         self.world.host_gives = host_gives
-        self._befall(kept)
+        self.befall_checkpoint(kept)
         if failing:
             self.world.disk.fail(failing, errno.EIO)
             with suppress(wal.LogError):
@@ -336,8 +336,8 @@ class Subject:
             self.shadow.requests.lose_power()
         self._reopened()
 
-    def _befall(self, kept: str) -> None:
-        """Something happens to the checkpoint of the installed policy."""
+    def befall_checkpoint(self, kept: str) -> None:
+        """The checkpoint of the installed policy is "gone" or "damaged" from now on, or "whole" as it was."""
         held = self.service.state.policies.current
         if held is None or kept == "whole":
             return
