@@ -8,22 +8,29 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from hashlib import sha256
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 import wal
-from tamiyo import beginning, outbox, signing, stages
+from tamiyo import beginning, directives, outbox, policies, signing, stages
 from tamiyo.core import breakers, decide, evolve, risk, state
 from tamiyo.core import journal_pb2 as pb_journal
+from tamiyo.core.draft import Draft
 from tamiyo.core.events import KINDS
+from tamiyo.core.outbox import DueReport, FreshReports
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.owed import Owed
 from tamiyo.records import JournalUnavailable
+from tamiyo.requests import RequestBox
+from tamiyo.speakers import Speaker
 from tamiyo.stages import Stages
+from tamiyo.testing.machine import world
 from wal.reader import Reader
 from wal.tail import Tail
 
@@ -278,7 +285,116 @@ def blame_nobody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Owed, "unrecorded", lenient)
 
 
+def take_up_again(patch: pytest.MonkeyPatch) -> None:
+    """Nobody remembers which requests were taken up."""
+    patch.setattr(Draft, "note_request", lambda *_: None)
+
+
+def let_a_request_go_early(patch: pytest.MonkeyPatch) -> None:
+    """A request's file goes as soon as its record is queued."""
+
+    def hasty(self: directives.Directives, box: RequestBox, path: Path, _: float | None) -> None:
+        self.direct(box.read(path))
+
+    patch.setattr(directives.Directives, "_journal_request", hasty)
+
+
+def let_a_policy_request_go_early(patch: pytest.MonkeyPatch) -> None:
+    """The same with a request for a policy."""
+    patch.setattr(policies, "_require_durable", lambda _: None)
+
+
+def publish_what_is_written(patch: pytest.MonkeyPatch) -> None:
+    """What is written goes to the bus before it is durable."""
+
+    def hasty(log: wal.Log, after: int | None = 0) -> Reader:
+        return Reader(log.path, after, durable_lsn=lambda: log.next_lsn - 1, disk=log._disk)
+
+    patch.setattr(wal.Log, "reader", hasty)
+    patch.setattr(Journal, "certain_lsn", lambda self: self.log.next_lsn - 1)
+
+
+def publish_before_it_is_certain(patch: pytest.MonkeyPatch) -> None:
+    """The report of a command goes out although a PAUSE was released in its place."""
+    patch.setattr(Journal, "certain_lsn", lambda self: self.log.durable_lsn)
+    patch.setattr(FreshReports, "take", keep_every_report)
+
+
+def keep_every_report(self: FreshReports, lsn: int, event: Any, report_id: str = "") -> None:
+    """As `FreshReports.take`, and deaf to late commits."""
+    if isinstance(event, pb_journal.FieldReportIssued):
+        self._found.append((DueReport(lsn, report_id), 0))
+        self._certain = len(self._found)
+
+
+def move_the_cursor_first(patch: pytest.MonkeyPatch) -> None:
+    """Telemetry is said to be drained, then handed over."""
+    original = outbox.Outbox._send_telemetry
+
+    async def early(self: outbox.Outbox, bus: Any, pieces: Any) -> bool:
+        say, self._say_drained = self._say_drained, lambda _: None
+        try:
+            say(pieces)
+            return await original(self, bus, pieces)
+        finally:
+            del self._say_drained
+
+    patch.setattr(outbox.Outbox, "_send_telemetry", early)
+
+
+def publish_under_the_lock(patch: pytest.MonkeyPatch) -> None:
+    """The journal waits for the bus."""
+    original = outbox.Outbox._deliver
+
+    async def holding(self: outbox.Outbox, *arguments: Any) -> str:
+        with self._journal._lock:
+            return await original(self, *arguments)
+
+    patch.setattr(outbox.Outbox, "_deliver", holding)
+    patch.setattr(world, "GIVE_UP_S", 0.5)
+
+
+def check_no_signature(patch: pytest.MonkeyPatch) -> None:
+    """Anybody's update is taken."""
+    patch.setattr(policies, "require_signature", lambda *_: None)
+
+
+def trust_a_stranger(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint is installed without a look at what it does."""
+    patch.setattr(policies, "tried_out", lambda load, data, name, registries: _untried(load(data, name, registries)))
+
+
+def _untried(policy: Any) -> Speaker:
+    return Speaker(policy, policy.identity)
+
+
+def keep_no_checkpoint(patch: pytest.MonkeyPatch) -> None:
+    """What is installed is said to be kept."""
+    patch.setattr(policies.PolicyDesk, "_keep", lambda _, data: sha256(data).hexdigest())
+
+
+def let_everybody_stay(patch: pytest.MonkeyPatch) -> None:
+    """Who fails on probation speaks on."""
+    patch.setattr(policies.PolicyDesk, "_failing", lambda *_: "")
+
+
+def ask_whoever_came_last(patch: pytest.MonkeyPatch) -> None:
+    """Whoever was loaded last is asked, whatever the log says."""
+    original = Stages._ask
+
+    def eager(self: Stages, step: stages.Step, _: Speaker, graph: Any) -> Any:
+        return original(self, step, list(self._speakers._held.values())[-1], graph)
+
+    patch.setattr(Stages, "_ask", eager)
+
+
+def say_durable_of_what_is_queued(patch: pytest.MonkeyPatch) -> None:
+    """A flush with nothing left to say does not wait for what was said before."""
+    patch.setattr(Journal, "last_recorded", None)
+
+
 BREAKERS = ("breakers move by their table", "a breaker moves", "while a breaker is open")
+GOES = "a request goes only once"
 SURVIVAL = ("what was acknowledged survives", "no step is recorded")
 VARIANTS = {
     "a breaker that skips HALF_OPEN": Variant(skip_half_open, BREAKERS),
@@ -299,10 +415,25 @@ VARIANTS = {
     "a PAUSE softened": Variant(pause_no_more, ("the most restrictive", "conservative mode")),
     "a payload left over": Variant(leave_a_payload, ("a command's payload",)),
     "unrecorded steps that nobody counts": Variant(count_no_lost_steps, ("every answered step",)),
-    "refused reports taken for published": Variant(lose_refused_reports, ("what is issued",)),
-    "riders forgotten": Variant(forget_riders, (*SURVIVAL, "what is issued")),
+    "refused reports taken for published": Variant(lose_refused_reports, ("what is issued", "a cursor moves")),
+    "riders forgotten": Variant(forget_riders, (*SURVIVAL, "what is issued", "a request goes")),
     "a superseding PAUSE never told": Variant(forget_the_owed, ("the log is told",)),
     "a busy log that says yes": Variant(say_yes_to_all, ("what waits for a disk", *SURVIVAL)),
     "a busy log that nobody blames": Variant(blame_nobody, ("a busy log",)),
+    "a request taken up twice": Variant(take_up_again, ("a request counts once",)),
+    "a request that goes before its record is durable": Variant(let_a_request_go_early, (GOES, *SURVIVAL)),
+    "a policy request that goes before its record is durable": Variant(let_a_policy_request_go_early, (GOES,)),
+    "records published before they are durable": Variant(publish_what_is_written, ("nothing is published",)),
+    "a report of a superseded command published": Variant(
+        publish_before_it_is_certain, ("no report of", "every decision")
+    ),
+    "a cursor that moves before the bus has it": Variant(move_the_cursor_first, ("a cursor moves",)),
+    "a journal that waits for the bus": Variant(publish_under_the_lock, ("publishing holds up",)),
+    "an update of anybody's": Variant(check_no_signature, ("an update is refused",)),
+    "an update that nobody tried out": Variant(trust_a_stranger, ("an update is refused",)),
+    "a checkpoint that is not kept": Variant(keep_no_checkpoint, ("who speaks is", "installing who speaks")),
+    "a probation that nobody fails": Variant(let_everybody_stay, ("a policy that fails",)),
+    "a policy asked that the log does not name": Variant(ask_whoever_came_last, ("a step is answered by",)),
+    "a flush that does not wait": Variant(say_durable_of_what_is_queued, ("a flush that says so",)),
     "windows that close late": Variant(close_windows_late, ("every decision follows",)),
 }

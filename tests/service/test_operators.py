@@ -122,6 +122,17 @@ def test_a_directive_on_a_slow_disk_is_in_force_before_it_is_durable() -> None:
     live.close()
 
 
+def test_a_flush_says_durable_only_of_what_is() -> None:
+    live = Live()
+    live.disk.hang("fdatasync")
+    assert not live.service.direct("conservative_on", operator="ada", timeout_s=0.0)
+    assert not live.service.flush(0.0), "nothing is left to say, and what was said is not durable"
+    live.disk.release()
+    assert live.service.flush(60.0)
+    assert len(live.events(journal.OperatorDirected)) == 1
+    live.close()
+
+
 def test_after_close_nothing_is_directed_or_flushed() -> None:
     live = Live()
     live.close()

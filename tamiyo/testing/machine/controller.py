@@ -163,11 +163,12 @@ class ControllerMachine(RuleBasedStateMachine):
             self.world.requests.faults.fail(op=failing, times=1)
         self.subject.ask(directive, what=what, damage=damage)
 
-    @rule(what=st.sampled_from(UPDATES), packet=PACKETS)
-    def update_comes(self, what: str, packet: pb.SystemStatePacket) -> None:
-        """A learner sends a policy."""
-        self.subject.learner.send(self.subject.service, what)
-        self.subject.settle()
+    @rule(sent=st.lists(st.sampled_from(UPDATES), min_size=1, max_size=3), packet=PACKETS)
+    def updates_come(self, sent: list[str], packet: pb.SystemStatePacket) -> None:
+        """A learner sends policies."""
+        for what in sent:
+            self.subject.learner.send(self.subject.service, what)
+            self.subject.settle()
         self.subject.answer(packet.SerializeToString())
 
     @rule(proves_itself=st.booleans(), fails=st.booleans())
@@ -288,10 +289,13 @@ class ControllerMachine(RuleBasedStateMachine):
 
     @rule(op=st.sampled_from(("fdatasync", "pwrite")), steps=st.integers(1, 4), packet=PACKETS)
     def commits_are_late(self, op: str, steps: int, packet: pb.SystemStatePacket) -> None:
-        """The disk hangs for some steps; at the next one it is back."""
+        """The disk hangs for some steps, an operator, a flush and the bus; at the next step it is back."""
         self.world.disk.hang(op)
         for _ in range(steps):
             self.subject.answer(packet.SerializeToString())
+        self.subject.publish()
+        self.subject.direct("conservative_off")
+        self.subject.keep_up()
         self._cause(self.world.release_disk, packet)
 
     @rule(steps=st.integers(1, 4), packet=PACKETS)

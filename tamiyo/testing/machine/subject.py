@@ -190,11 +190,11 @@ class Subject:
     def keep_up(self) -> bool:
         """A flush, as a host's worker has it: whether all is durable."""
         well, log, book = self._is_well, self.service.log, self.shadow.policies
-        failing = book.speaks if book.gives_way else ""
+        failing, last_lsn = book.speaks if book.gives_way else "", self._last_lsn
         durable = self.service.flush(self._patience_s)
         if durable:
-            lost = log is self.service.log and log.failure is None and self._last_lsn > log.durable_lsn
-            require(not lost, "a flush that says so has made all durable", f"{self._last_lsn} of {log.durable_lsn}")
+            lost = log is self.service.log and log.failure is None and last_lsn > log.durable_lsn
+            require(not lost, "a flush that says so has made all durable", f"{last_lsn} of {log.durable_lsn}")
         self.settle()
         if well and self._is_well and self.service.log is log:
             require(book.speaks != failing, "a policy that fails on probation gives way", failing)

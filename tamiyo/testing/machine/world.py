@@ -130,11 +130,11 @@ class World:
         if policy is None:
             yield
             return
-        calls, waits, out = policy.calls["propose"], self.clock.waits["policy"], self._out()
+        calls, waits, out = self.cast.asked().total(), self.clock.waits["policy"], self._out()
         yield
         if len(out) < ABANDONED_MAX:
             calls += self.clock.waits["policy"] - waits
-            self._await(lambda: policy.calls["propose"] >= calls, "a call of the policy")
+            self._await(lambda: self.cast.asked().total() >= calls, "a call of the policy")
         for thread in out - self._out():
             self._await(lambda: not thread.is_alive(), thread.name)  # noqa: B023  at once
 
