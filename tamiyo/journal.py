@@ -11,6 +11,7 @@ Rule 4: what other threads have to say (`ride`) goes along with the next batch o
 """
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Journal:
         self._contents: dict[str, bytes] = {}
         self._fault: TamiyoError | None = None
         self._pending: tuple[wal.Log, State, dict[str, bytes], Riders] | None = None
-        self._last: Recorded | None = None
+        self._last: weakref.ref[wal.Pending] | None = None  # of the last batch: the log holds it until it is settled
         self._log = open_log()
         self._state = self._first_fold()
         self._owed = Owed(self._state.steps_received)
@@ -180,10 +181,16 @@ class Journal:
             self._riders = self._riders.joined(make)
             return True
 
-    @property
-    def last_recorded(self) -> Recorded | None:
-        """The last batch that was queued: all is durable once it is. None where none was since the log was opened."""
-        return self._last
+    def is_durable(self, timeout_s: float) -> bool:
+        """Whether all batches that were queued so far are known to be durable within `timeout_s`."""
+        with self._lock:
+            log, pending = self._log, None if self._last is None else self._last()
+        if pending is not None:
+            try:
+                pending.result(timeout_s)
+            except (TimeoutError, wal.LogError):
+                return False
+        return log.failure is None
 
     @property
     def first_rider(self) -> Make | None:
@@ -323,8 +330,8 @@ class Journal:
         with self._adopting(events, after, ridden):
             records = [encode(event) for event in events]
             pending = translated(lambda: self._log.submit(records, emergency=emergency))
-        self._last = Recorded(tuple(events), pending.first_lsn, pending)
-        return self._last
+        self._last = weakref.ref(pending)
+        return Recorded(tuple(events), pending.first_lsn, pending)
 
     @contextmanager
     def _adopting(self, events: Sequence[Event], after: State, riders: Riders) -> Iterator[None]:

@@ -279,10 +279,10 @@ class TamiyoService:
         self._require_open("flush")
         taken_up = self._keep_up(timeout_s)
         try:
-            recorded = self._journal.flush() or self._journal.last_recorded
+            self._journal.flush()
         except JournalUnavailable:
             return False
-        return (recorded is None or recorded.is_durable(timeout_s)) and taken_up
+        return self._journal.is_durable(timeout_s) and taken_up
 
     async def publish_history(self, bus: Bus) -> bool:
         """Publish what the journal holds past its cursor: telemetry, and the field reports that are due.
