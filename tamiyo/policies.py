@@ -88,6 +88,7 @@ class PolicyDesk:
         self._freshness_ns = int(freshness_s * 1e9)
         self._serving = threading.Lock()
         self._opened_before_ns = _opened_ns(journal_.state)
+        self._recorded_lsn = 0
         self._unusable: str = ""  # a kept checkpoint that could not be loaded again: it is not tried again and again
 
     def ingest(self, update: object, signature: str) -> UpdateVerdict:
@@ -237,13 +238,13 @@ class PolicyDesk:
             if stamp.count:
                 event.registries.add(kind=kind, count=stamp.count, digest=stamp.digest)
         _require_other(self._journal.state, identity.version)
+        self._tidy()
         event.checkpoint_digest = self._keep(data)
         replaced = self._journal.state.policy_version
         self._hold(speaker)
         recorded = self._record(lambda state, now_ns: self._installed(state, event, now_ns))
         self._let_go(replaced)
         logger.info("policy %s speaks from now on", identity.version)
-        self._tidy()
         return recorded
 
     def _installed(self, state: State, event: journal.PolicyInstalled, now_ns: int) -> tuple[Event, ...]:
@@ -272,6 +273,9 @@ class PolicyDesk:
             ) from error
 
     def _tidy(self) -> None:
+        """Drop old checkpoints; not while a crash could still bring back a state that needs them."""
+        if self._journal.log.durable_lsn < self._recorded_lsn:
+            return
         held = self._journal.state.policies
         keep = {policy.checkpoint_digest for policy in (held.current, held.previous) if policy is not None}
         try:
@@ -319,6 +323,7 @@ class PolicyDesk:
         except JournalUnavailable as unavailable:
             raise _not_recorded(unavailable) from unavailable
         assert recorded is not None  # noqa: S101  each of these makes one event
+        self._recorded_lsn = recorded.first_lsn + len(recorded.events) - 1
         return recorded
 
 

@@ -19,6 +19,7 @@ from tamiyo.core.registries import Registries
 from tamiyo.errors import NotRecorded
 from tamiyo.files import Files
 from tamiyo.policies import PUT_BACK
+from tamiyo.policy import store
 from tamiyo.policy.baseline import BaselinePolicy
 from tamiyo.requests import POLICY_INSTALL, POLICY_ROLLBACK, Request, RequestBox
 from tamiyo.testing import FixedPolicy, ManualClock
@@ -154,6 +155,26 @@ def test_installing_who_speaks_puts_a_lost_checkpoint_back(directory: Directory,
     assert directory.box.take_answer(path) == f"policy other speaks already; {PUT_BACK}".encode()
     assert kept.read_bytes() == b"other"
     assert directory.service.state.last_lsn == before, "who speaks is the same"
+    directory.service.close()
+
+
+def test_a_crash_never_brings_back_a_policy_whose_checkpoint_was_dropped_for_the_next(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but what must stay has room, and the record of the next one is lost."""
+    monkeypatch.setattr(store, "STORE_MAX_BYTES", 0)
+    for word in ("first", "second"):  # neither has proven itself
+        path = directory.ask(POLICY_INSTALL, word)
+        directory.flush_until(lambda: not path.exists())  # noqa: B023  at once
+    directory.disk.hang("fdatasync")
+    for word in ("third", "fourth"):
+        path = directory.ask(POLICY_INSTALL, word)
+        directory.flush_until(lambda: directory.service.state.policy_version == word)  # noqa: B023  at once
+        path.unlink()
+    directory.memory = directory.memory.crash(lambda count: 0)
+    directory.disk.release()
+    directory.open()
+    assert directory.service.state.policy_version == "second"
     directory.service.close()
 
 

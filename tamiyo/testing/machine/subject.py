@@ -52,6 +52,7 @@ class Subject:
         self._told: set[tuple[str, str]] = set()  # and perhaps not durable yet
         self._asked = 0
         self._signal = 0  # of SIGNALS
+        self._lost: set[str] = set()  # checkpoints that something happened to
         self._factory = factory
         self.shadow = Shadow(world)
         self.learner = Learner(world, {})
@@ -341,6 +342,7 @@ class Subject:
         held = self.service.state.policies.current
         if held is None or kept == "whole":
             return
+        self._lost.add(held.checkpoint_digest)
         self.world.checkpoints.kept.pop(held.checkpoint_digest, None)
         if kept == "damaged":
             self.world.checkpoints.kept[held.checkpoint_digest] = b"something else"
@@ -381,10 +383,11 @@ class Subject:
         """Who speaks in the service just opened: the host's own, else the installed one, else the baseline."""
         state = self.service.state
         held = state.policies.current
+        self._lost = {digest for digest in self._lost if not self.world.checkpoints.holds(digest)}
         expected = baseline_speaker().identity.version
         if self.world.policy is not None:
             expected = self.world.policy.identity.version
-        elif held is not None and self.world.checkpoints.holds(held.checkpoint_digest):
+        elif held is not None and held.checkpoint_digest not in self._lost:
             expected = held.version
         law = "who speaks is the host's own policy, else the one installed last, else the baseline"
         require(state.policy_version == expected, law, f"{state.policy_version!r}, not {expected!r}")
