@@ -6,22 +6,25 @@ needs none of it, it runs on the thread that calls; large graphs and the fallbac
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from tamiyo.core.proposal import PolicyIdentity, Proposal, argmax
 from tamiyo.core.registries import RegistryStamp
 from tamiyo.graph.graph import Graph
 from tamiyo.policy.engine import Engine
+from tamiyo.policy.engine.raw import Numbers
 from tamiyo.policy.hetero import to_hetero
 from tamiyo.policy.network import NetworkOutput, TamiyoNetwork
 from tamiyo.policy.protocol import Policy
 
 __all__ = ["BUDGET_RUNS", "GnnPolicy", "engine_identity", "measured_budget_ms"]
+
+Answer = TypeVar("Answer")
 
 BUDGET_RUNS = 20
 _WARM_UP_RUNS = 3
@@ -63,16 +66,24 @@ class GnnPolicy:
         """
         if not graph.candidates:
             raise ValueError("a graph without a candidate seed was given to the network; answer it with a PAUSE")
-        return proposal_of(self.outputs(graph), graph.candidates)
+        numbers = self._engines(graph, Engine.numbers)
+        if numbers is None:
+            return proposal_of(self.reference_outputs(graph), graph.candidates)
+        return _proposal(numbers, graph.candidates)
 
     def outputs(self, graph: Graph) -> NetworkOutput:
         """The raw outputs for one graph."""
+        output = self._engines(graph, Engine.outputs)
+        return self.reference_outputs(graph) if output is None else output
+
+    def _engines(self, graph: Graph, ask: Callable[[Engine, Graph], Answer | None]) -> Answer | None:
+        """What the engine says of a graph, None where the reference has to; the identity follows a fallback."""
         if self.engine is None:
-            return self.reference_outputs(graph)
-        output = self.engine.outputs(graph)
+            return None
+        found = ask(self.engine, graph)
         if self.engine.fallbacks != self.identity.compile_fallbacks:
             self.identity = engine_identity(self.identity, self.engine)
-        return self.reference_outputs(graph) if output is None else output
+        return found
 
     def warm_up(self, counts: Mapping[str, int]) -> None:
         """Meet the size of graphs with so many nodes of each type now; for a policy that no step waits for."""
@@ -101,20 +112,23 @@ def engine_identity(identity: PolicyIdentity, engine: Engine) -> PolicyIdentity:
 
 def proposal_of(output: NetworkOutput, candidates: tuple[int, ...]) -> Proposal:
     """Final probabilities and scores. The best-scored candidate is selected; ties go to the lowest place."""
-    seed_scores = _floats(output.seed_scores)
-    blueprint_scores = _floats(output.blueprint_scores)
+    return _proposal({name: tuple(values.flatten().tolist()) for name, values in output._asdict().items()}, candidates)
+
+
+def _proposal(numbers: Numbers, candidates: tuple[int, ...]) -> Proposal:
+    seed_scores, blueprint_scores = numbers["seed_scores"], numbers["blueprint_scores"]
     seed = candidates[argmax(tuple(seed_scores[place] for place in candidates))]
     return Proposal(
-        action=_probabilities(output.action),
-        risk=_probabilities(output.risk),
-        value=_floats(output.value)[0],
-        param_deltas=_floats(output.param_deltas),
-        blending_method=_probabilities(output.blending_method),
-        schedule=_floats(output.schedule),
+        action=_probabilities(numbers["action"]),
+        risk=_probabilities(numbers["risk"]),
+        value=numbers["value"][0],
+        param_deltas=numbers["param_deltas"],
+        blending_method=_probabilities(numbers["blending_method"]),
+        schedule=numbers["schedule"],
         seed_index=seed,
         seed_score=seed_scores[seed],
         blueprint_index=argmax(blueprint_scores) if blueprint_scores else -1,
-        breaker_scores=_floats(output.breaker_scores),
+        breaker_scores=numbers["breaker_scores"],
     )
 
 
@@ -137,14 +151,9 @@ def _timed_ns(policy: Policy, graph: Graph) -> int:
     return time.perf_counter_ns() - started_ns
 
 
-def _probabilities(logits: Tensor) -> tuple[float, ...]:
+def _probabilities(logits: tuple[float, ...]) -> tuple[float, ...]:
     """Softmax in float64, so that the probabilities add up as closely as doubles can."""
-    values = _floats(logits)
-    most = max(values)
-    raised = [math.exp(value - most) for value in values]
+    most = max(logits)
+    raised = [math.exp(value - most) for value in logits]
     total = math.fsum(raised)
-    return tuple(value / total for value in raised)
-
-
-def _floats(values: Tensor) -> tuple[float, ...]:
-    return tuple(values.flatten().tolist())
+    return tuple([value / total for value in raised])

@@ -11,6 +11,7 @@ The rows that aggregate are ordered by target:
 What depends on the topology alone is a `Layout`, which `layout_of` makes and the engine keeps.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,10 @@ from tamiyo.graph.schema import NODE_TYPES, RELATIONS, Relation
 from tamiyo.policy.engine.fold import INTO, Attention, Folded
 from tamiyo.policy.engine.sizes import Sizes, filled_up, sizes_of, starts_of
 
-__all__ = ["NO_EDGE", "Dense", "Layout", "dense_of", "layout_of", "node_inputs"]
+__all__ = ["INPUT_MAX", "NO_EDGE", "Dense", "Layout", "dense_of", "layout_of", "node_inputs", "require_within"]
+
+INPUT_MAX = 1e4
+"""Scaled features stay within 8 and masks within 1: what is past this is no graph of ours."""
 
 NO_EDGE = -1e30
 """Far below any logit, and finite, so that differences of two are."""
@@ -97,15 +101,20 @@ def layout_of(graph: Graph, folded: Folded) -> Layout | None:
 
 
 def dense_of(graph: Graph, layout: Layout, folded: Folded) -> Dense:
-    """Fill in what a step brings."""
+    """Fill in what a step brings.
+
+    Raises:
+        OverflowError: an input is not finite, or past INPUT_MAX.
+    """
     nodes, logits = layout.nodes, layout.logits
     inputs = nodes.blank.copy()
     for kind, block in zip(NODE_TYPES, nodes.blocks, strict=True):
         inputs[block] = graph.features[kind]
+    attributes = np.concatenate([graph.edge_attr[relation.edge_type] for relation in RELATIONS])
+    require_within((inputs, attributes))
     indices = np.concatenate([graph.categories[kind].ravel() for kind in NODE_TYPES])
     known = np.where(indices < nodes.lengths, indices, 0)
     inputs.reshape(-1)[nodes.places] = folded.embedded[known + nodes.begins]
-    attributes = np.concatenate([graph.edge_attr[relation.edge_type] for relation in RELATIONS])
     filled = logits.blank.copy()
     filled[logits.places] = (attributes @ logits.vectors).reshape(-1)[logits.values]
     parts, end = [], 0
@@ -113,6 +122,18 @@ def dense_of(graph: Graph, layout: Layout, folded: Folded) -> Dense:
         begin, end = end, end + rows * columns
         parts.append(filled[begin:end].reshape(rows, columns))
     return Dense(layout.sizes, inputs, layout.neighbours, tuple(parts))
+
+
+def require_within(inputs: Iterable[FloatArray]) -> None:
+    """Look at all inputs: what is not finite, or past what `bound` was worked out for, is for the reference.
+
+    Raises:
+        OverflowError: one of them is.
+    """
+    for array in inputs:
+        largest, smallest = array.max(initial=0), array.min(initial=0)
+        if not -INPUT_MAX <= smallest <= largest <= INPUT_MAX:  # NaN neither
+            raise OverflowError(f"inputs from {smallest:.3g} to {largest:.3g}, not finite or past {INPUT_MAX:.0e}")
 
 
 def node_inputs(graph: Graph, kind: str, folded: Folded) -> FloatArray:

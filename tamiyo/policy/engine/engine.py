@@ -21,13 +21,13 @@ import torch
 
 from tamiyo.graph.graph import Graph
 from tamiyo.graph.schema import NODE_TYPES, RELATIONS
-from tamiyo.policy.engine.dense import Layout, dense_of, layout_of
+from tamiyo.policy.engine.dense import INPUT_MAX, Dense, Layout, dense_of, layout_of, require_within
 from tamiyo.policy.engine.dense_device import DeviceForm
 from tamiyo.policy.engine.eager import EagerForm
 from tamiyo.policy.engine.fold import Folded, bound
 from tamiyo.policy.engine.form import Form, Warms, grown, padded
 from tamiyo.policy.engine.kept import Kept
-from tamiyo.policy.engine.raw import Raw, output_of
+from tamiyo.policy.engine.raw import Numbers, Raw, numbers_of, output_of
 from tamiyo.policy.engine.sparse import SparseForm
 from tamiyo.policy.network import NetworkOutput
 
@@ -35,9 +35,6 @@ __all__ = ["DENSE_NODES_MAX", "FINITE_MAX", "INPUT_MAX", "Engine", "OnDevice"]
 
 DENSE_NODES_MAX = 128
 """The dense form takes time and memory with nodes times targets; beyond about this the sparse form is faster."""
-
-INPUT_MAX = 1e4
-"""Scaled features stay within 8 and masks within 1: what is past this is no graph of ours."""
 
 FINITE_MAX = 1e24
 """Far from what float32 holds, and from the `NO_EDGE` that must stay below every logit."""
@@ -121,10 +118,13 @@ class Engine:
 
     def outputs(self, graph: Graph) -> NetworkOutput | None:
         """The network's outputs; None for a graph that only the reference may take."""
-        if not _is_within(graph):
-            self._count("a graph has inputs that are not finite or past all measure, the reference takes it")
-            return None
-        return output_of(self._raw(graph), graph, self._folded.widths)
+        raw = self._raw(graph)
+        return None if raw is None else output_of(raw, graph, self._folded.widths)
+
+    def numbers(self, graph: Graph) -> Numbers | None:
+        """The same as plain numbers."""
+        raw = self._raw(graph)
+        return None if raw is None else numbers_of(raw, graph, self._folded.widths)
 
     def warm_up(self, counts: Mapping[str, int]) -> None:
         """Meet the size of graphs with so many nodes of each type now, on this thread, before anybody waits for it."""
@@ -166,13 +166,17 @@ class Engine:
         form = self._form if self._device is None else self._device.small
         return form if isinstance(form, Warms) else None
 
-    def _raw(self, graph: Graph) -> Raw:
+    def _raw(self, graph: Graph) -> Raw | None:
         nodes = sum(len(features) for features in graph.features.values())
         key = _topology(graph)
         layout = None
         if nodes <= DENSE_NODES_MAX:
             layout = self._layouts.get(key, lambda: layout_of(graph, self._folded))
-        dense = None if layout is None else dense_of(graph, layout, self._folded)
+        try:
+            dense = self._dense(graph, layout)
+        except OverflowError as error:
+            self._count(f"the reference takes a graph: {error}")
+            return None
         device = self._device
         if device is not None:
             try:
@@ -187,6 +191,13 @@ class Engine:
             self._fall_back(error)
             return self._form.run(dense)
 
+    def _dense(self, graph: Graph, layout: Layout | None) -> Dense | None:
+        """What the dense form takes, with every input looked at; None where the graph goes by its edge lists."""
+        if layout is not None:
+            return dense_of(graph, layout, self._folded)
+        require_within([*graph.features.values(), *graph.edge_attr.values()])
+        return None
+
     def _fall_back(self, error: Exception) -> None:
         self._count(f"the compiled network cannot be used, small graphs run on plain torch: {error}")
         self._form = EagerForm(self._folded)
@@ -199,12 +210,6 @@ class Engine:
 
 def _is_small(counts: Mapping[str, int]) -> bool:
     return sum(counts.values()) <= DENSE_NODES_MAX
-
-
-def _is_within(graph: Graph) -> bool:
-    """Every input is finite and of a size that the bound was worked out for."""
-    inputs = np.concatenate([array.ravel() for array in (*graph.features.values(), *graph.edge_attr.values())])
-    return bool((np.abs(inputs) <= INPUT_MAX).all())  # one look at all: looking costs more than copying
 
 
 def _topology(graph: Graph) -> bytes:
