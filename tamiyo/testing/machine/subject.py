@@ -190,6 +190,8 @@ class Subject:
 
     def keep_up(self) -> bool:
         """A flush, as a host's worker has it: whether all is durable."""
+        if self._would_run_beside:
+            return False
         well, log, book = self._is_well, self.service.log, self.shadow.policies
         failing, last_lsn = book.speaks if book.gives_way else "", self._last_lsn
         durable = self.service.flush(self._patience_s)
@@ -200,6 +202,11 @@ class Subject:
         if well and self._is_well and self.service.log is log:
             require(book.speaks != failing, "a policy that fails on probation gives way", failing)
         return durable
+
+    @property
+    def _would_run_beside(self) -> bool:
+        """Whether a job would be begun that waits for the disk: what it does meanwhile is up to the machine's speed."""
+        return self.world.commits_hang and any(left.is_job for left in self.shadow.requests.left.values())
 
     @property
     def _is_well(self) -> bool:
@@ -235,11 +242,15 @@ class Subject:
 
     def publish_meanwhile(self, data: bytes) -> None:
         """A step is answered while the bus takes its time."""
+        if self._would_run_beside:
+            return
         self.world.publish_meanwhile(self.service, lambda: self._answer(data))
         self.settle()
 
     def publish(self) -> bool:
         """Hand over to the bus what is due."""
+        if self._would_run_beside:
+            return False
         asked, may_ask = self.world.bus.calls["publish"], self._may_ask("publishing")
         complete = self.world.publish(self.service)
         law = "while a breaker is open its call is not attempted"
