@@ -31,6 +31,9 @@ __all__ = [
 ]
 
 
+_NO_STATE = State()  # frozen, so one is enough: making it takes longer than looking up the blueprints
+
+
 @dataclass(slots=True)
 class StepTimings:
     """Where one step's time went, in nanoseconds; `total_ns` is the whole call."""
@@ -59,7 +62,7 @@ class Step:
     lsn: int = 0
     log: wal.Log | None = None
     received: journal.StepReceived = field(default_factory=journal.StepReceived)
-    state: State = field(default_factory=State)
+    state: State = _NO_STATE
     blueprints: list[BlueprintInput] = field(default_factory=list)
     graph: Graph | None = None
     layout: GraphLayout | None = None

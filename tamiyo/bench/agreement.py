@@ -15,7 +15,7 @@ from tamiyo.graph.schema import NODE_TYPES
 from tamiyo.policy.gnn import GnnPolicy, proposal_of
 from tamiyo.policy.network import NetworkOutput
 
-__all__ = ["decision", "measure_agreement", "random_graphs"]
+__all__ = ["MOST", "PAST_DENSE", "decision", "measure_agreement", "random_graphs"]
 
 MOST = {"small": (1, 9, 4, 16, 8, 8), "large": (1, 12, 4, 200, 60, 40)}
 """Nodes of each type, at most."""

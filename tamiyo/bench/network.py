@@ -24,7 +24,16 @@ from tamiyo.policy.engine.sparse import plan_of
 from tamiyo.policy.gnn import GnnPolicy, engine_identity
 from tamiyo.policy.network import ARCHITECTURE_VERSION, TamiyoNetwork
 
-__all__ = ["SPREAD", "Subject", "folded_weights", "from_checkpoint", "from_seed", "measure_network", "threads"]
+__all__ = [
+    "SPREAD",
+    "Subject",
+    "folded_weights",
+    "from_checkpoint",
+    "from_network",
+    "from_seed",
+    "measure_network",
+    "threads",
+]
 
 SPREAD = 20.0
 """How much larger a random network's heads are made, so that they do not all prefer one class."""
@@ -53,7 +62,8 @@ class Subject:
 
 def from_seed(seed: int) -> Subject:
     """A network that nothing has trained, its heads enlarged."""
-    return _subject(f"untrained, from seed {seed}", f"gnn-untrained-{seed}", random_network(seed, spread=SPREAD))
+    network = random_network(seed, spread=SPREAD)
+    return from_network(f"untrained, from seed {seed}", network, version=f"gnn-untrained-{seed}")
 
 
 def from_checkpoint(path: Path) -> Subject:
@@ -63,10 +73,11 @@ def from_checkpoint(path: Path) -> Subject:
         CheckpointRejected: as `load_policy`.
     """
     loaded = load_policy(path, reference=True)
-    return _subject(loaded.identity.version, loaded.identity.version, loaded.network)
+    return from_network(loaded.identity.version, loaded.network, version=loaded.identity.version)
 
 
-def _subject(label: str, version: str, network: TamiyoNetwork) -> Subject:
+def from_network(label: str, network: TamiyoNetwork, *, version: str = "gnn-measured") -> Subject:
+    """Any network, in evaluation mode."""
     identity = PolicyIdentity(version, ARCHITECTURE_VERSION, f"pyg, torch {torch.__version__}")
 
     def form(*, bf16: bool) -> GnnPolicy:

@@ -3,18 +3,16 @@
 The small graph: global 1, seed 4, blueprint 1, layer 8, activation 4, parameter 4 nodes.
 """
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from live import DictLibrary, Live, Record
-from rig import SECRET, Bench, proposal
+from rig import Bench, proposal
 from rig import packet as plain_packet
 
 import wal
-from tamiyo import Settings, TamiyoService
 from tamiyo.audit import replay
 from tamiyo.core.events import decode
 from tamiyo.core.evolve import evolve
@@ -43,39 +41,6 @@ def small_library() -> DictLibrary:
     }
     descriptor = pb.BlueprintDescriptor(blueprint_id="run-1", risk=0.1)
     return DictLibrary({"run-1": Record(descriptor, {"graph_metadata": metadata})})
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[TamiyoService]:
-    settings = Settings(step_timeout_ms=1_000, commit_timeout_ms=1_000)
-    with TamiyoService.open(tmp_path, urza=small_library(), secret=SECRET, settings=settings) as tamiyo:
-        for _ in range(50):
-            tamiyo.evaluate_step(small_packet())
-        yield tamiyo
-
-
-def test_evaluate_step_with_the_baseline_and_a_real_disk(benchmark: Benchmark, service: TamiyoService) -> None:
-    data = small_packet().SerializeToString()
-    benchmark.pedantic(service.evaluate_step, (data,), rounds=STEPS)
-    stages = {name: sorted(getattr(t, name) for t in service.timings) for name in service.timings[0].__slots__}
-    for name, values in stages.items():
-        picked = {share: values[int(len(values) * share / 100)] / 1e6 for share in (50, 95, 99)}
-        benchmark.extra_info[name.replace("_ns", "_ms")] = picked
-
-
-def test_a_bare_write_and_sync_of_the_same_size(benchmark: Benchmark, tmp_path: Path) -> None:
-    """The floor of a commit: `pwrite` and `fdatasync` into preallocated space."""
-    descriptor = os.open(tmp_path / "bare", os.O_RDWR | os.O_CREAT)
-    os.posix_fallocate(descriptor, 0, 2**24)
-    os.fsync(descriptor)
-    places = iter(range(0, 2**24, 4_096))
-
-    def write() -> None:
-        os.pwrite(descriptor, b"x" * 3_000, next(places))
-        os.fdatasync(descriptor)
-
-    benchmark.pedantic(write, rounds=STEPS)
-    os.close(descriptor)
 
 
 def test_one_append_of_the_same_size(benchmark: Benchmark, tmp_path: Path) -> None:
