@@ -16,7 +16,6 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
@@ -52,7 +51,7 @@ from tamiyo.retention import Order, Preview, Report
 from tamiyo.retention.beside import Retainer, answered
 from tamiyo.retention.preview import preview_of
 from tamiyo.speakers import Load, Speakers, load_checkpoint, opening_speaker
-from tamiyo.stages import Stages, Step, StepTimings
+from tamiyo.stages import Stages, Step, StepTimings, Watch
 from tamiyo.upkeep import Upkeep
 
 __all__ = ["StepTimings", "TamiyoService"]
@@ -336,6 +335,10 @@ class TamiyoService:
         journal = self._journal
         return preview_of(journal.log, journal.state, self.settings.windows(), journal.now_ns(), Restful())
 
+    def watch(self, watch: Watch | None) -> None:
+        """Let `watch` (see `tamiyo.step.Watch`) see the stages of the steps that begin from now on; None ends it."""
+        self._stages.watch = watch
+
     @property
     def state(self) -> State:
         """The controller's state after everything that was journaled; frozen."""
@@ -376,9 +379,7 @@ class TamiyoService:
         """Return the service itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the service."""
         self.close()
 

@@ -7,6 +7,7 @@ safe PAUSE will name. What a collaborator does wrong is an event among `step.obs
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from google.protobuf.message import Message
 
@@ -36,6 +37,7 @@ from tamiyo.speakers import Speaker, Speakers
 from tamiyo.step import (
     Step,
     StepTimings,
+    Watch,
     fault_event,
     graph_observed,
     inference_failed,
@@ -46,7 +48,7 @@ from tamiyo.step import (
 )
 from tamiyo.workers import DeadlineWorker, Returned, TimedOut
 
-__all__ = ["Stages", "Step", "StepTimings"]
+__all__ = ["Stages", "Step", "StepTimings", "Watch"]
 
 
 class Stages:
@@ -63,6 +65,7 @@ class Stages:
         clock: Clock,
     ) -> None:
         """Take over collaborators that are already open."""
+        self.watch: Watch | None = None
         self._journal = journal_
         self._blueprints = blueprints
         self._speakers = speakers
@@ -83,6 +86,7 @@ class Stages:
             decision_id=str(uuid.uuid4()),
             received_unix_ns=self._clock.wall_ns(),
             commit_left_ns=self._settings.commit_timeout_ms * 1_000_000,
+            watch=self.watch,
         )
 
     def receive(self, step: Step) -> None:
@@ -210,7 +214,8 @@ class Stages:
 
     def _ask(self, step: Step, speaker: Speaker, graph: Graph) -> journal.InferenceObserved | journal.InferenceFailed:
         """Ask the policy and judge its answer, on its own thread: whatever is in there is somebody else's code."""
-        proposal = speaker.policy.propose(graph)
+        with nullcontext() if step.watch is None else step.watch("propose"):
+            proposal = speaker.policy.propose(graph)
         now = speaker.policy.identity  # a compiled engine that fell back says so here
         return inference_message(
             step.lsn,

@@ -1,9 +1,11 @@
 """One step: what it gathers on its way through the stages, and the events that say so."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TypeAlias
 
 import wal
 from tamiyo.blueprints import Fault
@@ -21,6 +23,7 @@ from tamiyo.workers import NotAttempted, Raised
 __all__ = [
     "Step",
     "StepTimings",
+    "Watch",
     "fault_event",
     "graph_observed",
     "inference_failed",
@@ -30,6 +33,9 @@ __all__ = [
     "timed",
 ]
 
+
+Watch: TypeAlias = Callable[[str], AbstractContextManager[object]]
+"""Told the name of a stage, it gives what is entered and left with it, on the thread that does it: for profilers."""
 
 _NO_STATE = State()  # frozen, so one is enough: making it takes longer than looking up the blueprints
 
@@ -70,6 +76,7 @@ class Step:
     observed: list[Event] = field(default_factory=list)
     recorded: Recorded | None = None
     timings: StepTimings = field(default_factory=StepTimings)
+    watch: Watch | None = None
 
 
 def step_received(step: Step, state: State, now_ns: int) -> journal.StepReceived:
@@ -152,11 +159,26 @@ def stage_timings(timings: StepTimings) -> journal.StageTimings:
     )
 
 
-@contextmanager
-def timed(step: Step, stage: str) -> Iterator[None]:
-    """Put down what a stage took, however it ends."""
-    started_ns = time.perf_counter_ns()
-    try:
-        yield
-    finally:
-        setattr(step.timings, stage, time.perf_counter_ns() - started_ns)
+class timed:  # noqa: N801  it reads as a word behind `with`
+    """Put down what a stage took, however it ends; whoever watches sees it begin and end."""
+
+    __slots__ = ("_span", "_stage", "_started_ns", "_step")
+
+    def __init__(self, step: Step, stage: str) -> None:
+        self._step, self._stage = step, stage
+
+    def __enter__(self) -> None:
+        """Begin."""
+        watch = self._step.watch
+        self._span = None if watch is None else watch(self._stage.removesuffix("_ns"))
+        if self._span is not None:
+            self._span.__enter__()
+        self._started_ns = time.perf_counter_ns()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put it down."""
+        setattr(self._step.timings, self._stage, time.perf_counter_ns() - self._started_ns)
+        if self._span is not None:
+            self._span.__exit__(kind, error, trace)

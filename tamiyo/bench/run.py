@@ -13,7 +13,7 @@ from tamiyo.bench.network import Subject, from_checkpoint, from_seed, measure_ne
 from tamiyo.bench.step import measure_step
 from tamiyo.bench.timing import Figures, Progress
 
-__all__ = ["FULL", "PARTS", "QUICK", "Effort", "measure"]
+__all__ = ["FULL", "PARTS", "QUICK", "Effort", "measure", "subject_of"]
 
 PARTS = ("builder", "network", "step")
 SEED = 1
@@ -65,7 +65,7 @@ def measure(
     if "builder" in parts:
         figures["builder"] = measure_builder(effort.builder, say)
     if "network" in parts or "step" in parts:
-        subject = _subject(checkpoint, say)
+        subject = subject_of(checkpoint, say)
         if "network" in parts:
             agreement = measure_agreement(subject, effort.agreement, say)
             figures["network"] = measure_network(subject, effort.network, say) | {"agreement": agreement}
@@ -75,6 +75,7 @@ def measure(
     return figures | {"load_before": before, "load_after": after, "doubt": doubt(before, after)}
 
 
-def _subject(checkpoint: Path | None, say: Progress) -> Subject:
+def subject_of(checkpoint: Path | None, say: Progress) -> Subject:
+    """The network of a checkpoint, or one that nothing has trained. Raises as `measure`."""
     say("the network is loaded, folded and compiled")
     return from_seed(SEED) if checkpoint is None else from_checkpoint(checkpoint)

@@ -29,17 +29,36 @@ __all__ = ["command"]
     help="Where steps are logged, on the disk in question.  [default: the temporary directory]",
 )
 @click.option("--json", "to", metavar="FILE", help="Write the figures there too; - prints them in place of the table.")
-def command(only: tuple[str, ...], quick: bool, policy: Path | None, folder: Path | None, to: str | None) -> None:  # noqa: FBT001  click passes flags as arguments
+@click.option(
+    "--profile",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a trace of a few steps there, for https://ui.perfetto.dev or chrome://tracing, instead of measuring.",
+)
+def command(
+    *,
+    only: tuple[str, ...],
+    quick: bool,
+    policy: Path | None,
+    folder: Path | None,
+    to: str | None,
+    profile: Path | None,
+) -> None:
     """Measure the graph builder, the network and whole steps with a real sync on this machine.
 
     The network's engine is measured beside PyTorch Geometric on the same weights, steps beside a bare write and sync
     of the same size, in turns. It takes a minute or two; let nothing else run meanwhile.
     """
-    from tamiyo.bench.run import FULL, PARTS, QUICK, measure
+    from tamiyo.bench.profile import trace
+    from tamiyo.bench.run import FULL, PARTS, QUICK, measure, subject_of
     from tamiyo.bench.table import table
 
+    parts = only or PARTS
     try:
-        figures = measure(only or PARTS, QUICK if quick else FULL, _say, checkpoint=policy, folder=folder)
+        if profile is not None:
+            trace(subject_of(policy, _say), profile, parts, _say, folder)
+            click.echo(f"{profile} is a trace; open it in https://ui.perfetto.dev or chrome://tracing")
+            return
+        figures = measure(parts, QUICK if quick else FULL, _say, checkpoint=policy, folder=folder)
         text = json.dumps(figures, indent=2) + "\n"
         if to is not None and to != "-":
             Path(to).write_text(text, encoding="utf-8")

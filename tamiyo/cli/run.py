@@ -50,6 +50,7 @@ class _Plan:
     seed: int
     out: Path
     policy: Path | None
+    profile: Path | None = None
 
     @property
     def again(self) -> str:
@@ -80,14 +81,19 @@ class _Session:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A policy checkpoint that decides in place of the baseline.",
 )
-def command(steps: int, seed: int, out: Path, policy: Path | None) -> None:
+@click.option(
+    "--profile",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a trace of the first steps there, for https://ui.perfetto.dev or chrome://tracing.",
+)
+def command(steps: int, seed: int, out: Path, policy: Path | None, profile: Path | None) -> None:
     """Train a small network on handwritten digits under Tamiyo; run it again to continue."""
     from rich.console import Console
 
     import wal
     from tamiyo.errors import TamiyoError
 
-    console, plan = Console(highlight=False), _Plan(steps, seed, out, policy)
+    console, plan = Console(highlight=False), _Plan(steps, seed, out, policy, profile)
     try:
         status = _run(console, plan)
     except KeyboardInterrupt:
@@ -167,6 +173,8 @@ def _train_on(console: Console, plan: _Plan, trainer: Trainer, tamiyo: TamiyoSer
                 raise KeyboardInterrupt
 
         try:
+            if plan.profile is not None:
+                _profile(plan, trainer, tamiyo, on_step)
             trainer.train(plan.steps, on_step)
         except KeyboardInterrupt:
             session.interrupted_at = trainer.step
@@ -174,6 +182,18 @@ def _train_on(console: Console, plan: _Plan, trainer: Trainer, tamiyo: TamiyoSer
     session.elapsed_s = time.monotonic() - started_s
     session.latencies = latencies(tamiyo.timings)
     return session
+
+
+def _profile(plan: _Plan, trainer: Trainer, tamiyo: TamiyoService, on_step: Callable[[StepResult], None]) -> None:
+    """Train the first steps of this process under a profiler."""
+    from tamiyo.bench.profile import STEPS as PROFILED_STEPS
+    from tamiyo.bench.profile import profiled
+
+    assert plan.profile is not None  # noqa: S101  asked for on the command line
+    with profiled(plan.profile) as watch:
+        tamiyo.watch(watch)
+        trainer.train(min(plan.steps, trainer.step + PROFILED_STEPS), on_step)
+    tamiyo.watch(None)
 
 
 def _policy(console: Console, plan: _Plan, library: UrzaLibrary) -> tuple[Policy | None, Settings]:

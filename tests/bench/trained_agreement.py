@@ -3,8 +3,8 @@
     PYTHONPATH=tests python tests/bench/trained_agreement.py [--steps 300] [--graphs 300] [--json FILE]
 
 A random network has heads that prefer one class, whatever the graph. Here one is trained for two minutes, from a seed,
-on random graphs: it imitates a teacher that reads actions, risks, blending, schedules and scores off each graph, so that
-its heads learn to tell graphs apart. What it has learnt is good for nothing else.
+on random graphs: it imitates a teacher that reads actions, risks, blending, schedules and scores off each graph, so
+that its heads learn to tell graphs apart. What it has learnt is good for nothing else.
 """
 
 import argparse
@@ -40,7 +40,7 @@ TEACHER_SEED, WEIGHTS_SEED, GRAPHS_SEED = 17, 18, 10_000
 
 
 class Teacher:
-    """Fixed random readings of a graph's own numbers: the first features of its global node, of seeds and blueprints."""
+    """Fixed random readings of a graph's numbers: the first features of its global node, of seeds and blueprints."""
 
     def __init__(self) -> None:
         stream = np.random.default_rng(TEACHER_SEED)

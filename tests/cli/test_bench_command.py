@@ -3,7 +3,9 @@
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from click.testing import CliRunner, Result
 from tamiyo.bench import network, run, step
 from tamiyo.bench.chance import random_graph
 from tamiyo.bench.machine import doubt
+from tamiyo.bench.profile import PREFIX, STEPS
 from tamiyo.bench.table import table
 from tamiyo.bench.timing import NOT_YET_HOT, Times, Turn, in_turns, quantiles_ms
 from tamiyo.cli import main
@@ -112,6 +115,57 @@ def test_the_commands_of_the_page_are_commands(tmp_path: Path, monkeypatch: pyte
     assert len(found) >= 5
     for line in found:
         command.make_context("bench", shlex.split(line, comments=True)[2:])  # an option that is none is an error
+
+
+def test_a_trace_has_every_stage_of_every_step_and_opens_as_one(tmp_path: Path) -> None:
+    result = bench("--only", "step", "--profile", tmp_path / "trace.json", "--folder", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "ui.perfetto.dev" in result.stdout
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    spans = [event for event in events if event.get("name", "").startswith(PREFIX)]
+    assert all(span["ph"] == "X" and span["dur"] > 0 and span["ts"] > 0 for span in spans)
+    named = Counter(span["name"].removeprefix(PREFIX) for span in spans)
+    stages = [name for name in step.STAGES if name != "total"]
+    assert named == dict.fromkeys([*stages, "propose", "evaluate_step"], STEPS)
+    threads = {span["name"].removeprefix(PREFIX): span["tid"] for span in spans}
+    assert threads["propose"] != threads["inference"] == threads["commit"]
+
+
+def test_a_service_tells_nobody_of_its_stages_until_it_is_asked_and_no_more_once_it_is_told(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def watch(name: str) -> Iterator[None]:
+        seen.append(name)
+        yield
+        seen.append(f"/{name}")
+
+    with step.Stepping(tmp_path, None) as stepping:
+        assert seen == []
+        stepping.service.watch(watch)
+        stepping.step(counted=False)
+        stepping.service.watch(None)
+        told = list(seen)
+        stepping.step(counted=False)
+    assert seen == told
+    assert told == [
+        "receive",
+        "/receive",
+        "blueprints",
+        "/blueprints",
+        "graph",
+        "/graph",
+        "inference",
+        "propose",
+        "/propose",
+        "/inference",
+        "decide",
+        "/decide",
+        "commit",
+        "/commit",
+        "sign",
+        "/sign",
+    ]
 
 
 def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:

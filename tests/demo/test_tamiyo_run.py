@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections import Counter
 
 import pytest
 from click.testing import CliRunner, Result
@@ -56,6 +57,15 @@ def test_a_run_trains_logs_audits_and_sums_up(tmp_path):
     assert {"graph", "inference", "decide", "commit", "total"} <= set(summary["latencies_ms"])
     assert set(summary["seeds"]) == {"seed-1", "seed-2", "seed-3"}
     assert 0.0 < summary["validation_accuracy"] <= 1.0
+
+
+def test_a_trace_of_the_first_steps_shows_the_stages_beside_the_training(tmp_path):
+    result = run(tmp_path / "run", "--steps", 22, "--profile", tmp_path / "trace.json")
+    assert result.exit_code == 0
+    assert len(decisions(tmp_path / "run")) == 22
+    names = Counter(event.get("name") for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"])
+    assert names["tamiyo: propose"] == names["tamiyo: commit"] == 20
+    assert any("backward" in str(name).lower() for name in names)
 
 
 def test_the_log_says_what_became_of_every_command(tmp_path):
