@@ -406,7 +406,7 @@ VARIANTS = {
     "a batch cut short": Variant(lose_the_last_of_a_batch, ("every decision has",)),
     "a clock read inside decide": Variant(read_a_clock, ("every decision follows",)),
     "a field forgotten on replay": Variant(forget_a_field, ("a controller rebuilt",)),
-    "a commit acknowledged before its sync": Variant(acknowledge_unsynced, SURVIVAL),
+    "a commit acknowledged before its sync": Variant(acknowledge_unsynced, (*SURVIVAL, "a log opens again")),
     "a failed sync taken for a good one": Variant(retry_a_failed_sync, SURVIVAL),
     "a list without end": Variant(keep_everything, ("what the state keeps",)),
     "a command released without its record": Variant(release_unrecorded, ("nothing but a safe PAUSE",)),

@@ -29,7 +29,6 @@ def histories(broken: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
                 phases=(Phase.generate,),
                 report_multiple_bugs=False,
             )
-            return
 
 
 @pytest.mark.parametrize("name", VARIANTS)
