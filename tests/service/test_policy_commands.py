@@ -203,7 +203,6 @@ def test_the_store_keeps_what_it_must_and_the_newest_within_its_bound(tmp_path: 
         file.truncate(STORE_MAX_BYTES)
     for place, kept in enumerate(digests):
         os.utime(store.place(kept), (place, place))
-    (tmp_path / "policies" / ".left.tmp").write_bytes(b"half")
     store.tidy([digests[0]])
     assert {path.stem for path in (tmp_path / "policies").iterdir()} == {digests[0], digests[3]}
     assert store.read(digests[3]) == b"\x03"
