@@ -23,12 +23,15 @@ from tamiyo.core import journal_pb2 as pb_journal
 from tamiyo.core.draft import Draft
 from tamiyo.core.events import KINDS
 from tamiyo.core.outbox import DueReport, FreshReports
+from tamiyo.core.registries import Registries
+from tamiyo.errors import CheckpointRejected
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.owed import Owed
+from tamiyo.policy_updates import Refused
 from tamiyo.records import JournalUnavailable
 from tamiyo.requests import RequestBox
-from tamiyo.speakers import Speaker
+from tamiyo.speakers import Load, Speaker
 from tamiyo.stages import Stages
 from tamiyo.testing.machine import world
 from wal.reader import Reader
@@ -360,11 +363,15 @@ def check_no_signature(patch: pytest.MonkeyPatch) -> None:
 
 
 def trust_a_stranger(patch: pytest.MonkeyPatch) -> None:
-    """A checkpoint is installed without a look at what it does."""
-    patch.setattr(policies, "tried_out", lambda load, data, name, registries: _untried(load(data, name, registries)))
+    """A checkpoint that can be read is installed without a look at what it does."""
+    patch.setattr(policies, "tried_out", _untried)
 
 
-def _untried(policy: Any) -> Speaker:
+def _untried(load: Load, data: bytes, name: str, registries: Registries) -> Speaker:
+    try:
+        policy = load(data, name, registries)
+    except CheckpointRejected as rejected:  # no checkpoint at all is not what this controller is broken by
+        raise Refused(rejected.reason, str(rejected)) from rejected
     return Speaker(policy, policy.identity)
 
 
