@@ -199,7 +199,8 @@ class PolicyDesk:
         """Once another speaks; a step under way may still ask who was replaced."""
         state = self._journal.state
         previous = state.policies.previous
-        self._speakers.keep({state.policy_version, replaced, "" if previous is None else previous.version})
+        needed = {state.policy_version, replaced, "" if previous is None else previous.version}
+        self._speakers.keep(needed, speaking=state.policy_version)
 
     def _hold(self, speaker: Speaker) -> None:
         state = self._journal.state

@@ -59,10 +59,12 @@ class Speakers:
         self._held = {**self._held, version: speaker}
         self.keep({version, *needed})
 
-    def keep(self, needed: Collection[str]) -> None:
-        """Let all go but those, and what the host gave."""
+    def keep(self, needed: Collection[str], speaking: str = "") -> None:
+        """Let all go but those, and what the host gave; once one of them is `speaking`, the others rest."""
         own = set() if self.own is None else {self.own.identity.version}
         self._held = {version: speaker for version, speaker in self._held.items() if version in own | {*needed}}
+        for version in self._held.keys() - {speaking} if speaking else ():
+            self._tell(version, methodcaller("rest"))
 
     def warm_up(self, version: str, node_counts: Callable[[int], Mapping[str, int]]) -> None:
         """A run begins: graphs of these sizes, by seeds, are coming, and no step waits yet.

@@ -95,6 +95,11 @@ class GnnPolicy:
         if self.engine is not None:
             self.engine.expect(counts)
 
+    def rest(self) -> None:
+        """Another policy speaks: keep no more than it takes to answer."""
+        if self.engine is not None:
+            self.engine.rest()
+
     def reference_outputs(self, graph: Graph) -> NetworkOutput:
         """The raw outputs as PyTorch Geometric computes them."""
         data = to_hetero(graph)

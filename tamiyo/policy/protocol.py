@@ -38,3 +38,6 @@ class WarmsUp(Protocol):
 
     def expect(self, counts: Mapping[str, int]) -> None:
         """Be ready for this size soon, and return at once: a step may be waiting."""
+
+    def rest(self) -> None:
+        """Another policy speaks: keep no more than it takes to answer, and return at once."""

@@ -186,6 +186,31 @@ def test_without_a_thread_the_caller_meets_the_size(
     assert copies.firsts["caller"] == 1
 
 
+def test_a_form_that_rests_lets_its_second_copy_go_until_something_is_expected(
+    copies: Copies, form: WarmedForm
+) -> None:
+    settled(form, NEXT)
+    form.rest()
+    assert form._back is None
+    form.run(dense(NEXT))
+    settled(form, NEXT)
+    assert (form._back, copies.made) == (None, 2), "it has met that one"
+    settled(form, OTHER)
+    assert copies.made == 3
+    form.run(dense(OTHER))
+    assert copies.firsts["caller"] == 0
+
+
+def test_a_form_that_is_at_it_rests_when_it_is_done(copies: Copies, form: WarmedForm) -> None:
+    copies.gate = threading.Event()
+    form.expect([NEXT, OTHER])
+    form.rest()
+    copies.gate.set()
+    assert form.settle(60)
+    assert form._back is None
+    assert len({size for _, size, is_caller in copies.runs if not is_caller}) <= 3, "what nobody needs is not begun"
+
+
 def test_sizes_are_forgotten_before_there_are_too_many(form: WarmedForm) -> None:
     for size in range(SIZES_MAX + 5):
         form.run(dense((1, size, 1, 1, 1, 1)))

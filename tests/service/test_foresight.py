@@ -52,6 +52,9 @@ class Listening:
     def expect(self, counts: Counts) -> None:
         self._hear("expect", counts)
 
+    def rest(self) -> None:
+        self._hear("rest", {})
+
     def _hear(self, word: str, counts: Counts) -> None:
         self.told.append((word, counts))
         if self.error is not None:
@@ -148,6 +151,20 @@ def test_who_is_installed_is_ready_for_the_graphs_that_there_are_before_it_speak
         run.service.evaluate_step(packet(seeds=3))
         assert [word for word, _ in one.told][asked_when_installed:] == ["warm_up", "expect", "asked"]
         assert one.heard("warm_up") == one.heard("expect") == one.heard("asked")[asked_when_installed:]
+
+
+def test_who_does_not_speak_any_more_rests(tmp_path: Path) -> None:
+    run = Run(tmp_path, None)
+    with run.service:
+        for word in ("one", "two"):
+            run.install(word)
+            run.prove()
+        one, two = (run.loaded[word]() for word in ("one", "two"))
+        assert one is not None
+        assert two is not None
+        assert (len(one.heard("rest")), len(two.heard("rest"))) == (1, 0)
+        run.service.roll_back_policy(operator="ada")
+        assert (len(one.heard("rest")), len(two.heard("rest"))) == (1, 1)
 
 
 def test_a_policy_that_cannot_get_ready_is_asked_all_the_same(

@@ -73,6 +73,9 @@ class DeviceForm:
         """Steps have begun, and a trainer with them: from here on nothing is captured."""
         self._may_capture = False
 
+    def rest(self) -> None:
+        """What is captured stays: it could not be captured again beside a trainer."""
+
     def settle(self, timeout_s: float) -> bool:  # noqa: ARG002  there is nothing to wait for
         """Nothing is done beside the steps."""
         return True

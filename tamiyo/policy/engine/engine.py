@@ -143,6 +143,12 @@ class Engine:
             self._told = counts
             form.expect([grown(counts), padded(counts)])
 
+    def rest(self) -> None:
+        """Another network speaks: keep no more than it takes to answer."""
+        form = self._warms()
+        if form is not None:
+            form.rest()
+
     def settle(self, timeout_s: float) -> bool:
         """Wait until every expected size is met; whether that came to be."""
         form = self._warms()

@@ -57,5 +57,8 @@ class Warms(Protocol):
     def expect(self, sizes: Iterable[Size]) -> None:
         """Meet these sizes soon, on another thread; returns at once."""
 
+    def rest(self) -> None:
+        """Nobody calls for now: keep no more than it takes to answer."""
+
     def settle(self, timeout_s: float) -> bool:
         """Wait until nothing is expected any more; whether that came to be."""

@@ -58,7 +58,7 @@ class WarmedForm:
         self._back: _Copy | None = None
         self._wanted: deque[Size] = deque(maxlen=WANTED_MAX)
         self._thread: threading.Thread | None = None
-        self._is_broken = False
+        self._is_broken = self._is_resting = False
         self.engine = self._front.form.engine
 
     def run(self, dense: Dense) -> Raw:
@@ -96,12 +96,21 @@ class WarmedForm:
                 if size not in self._front.met and size not in self._own:
                     self._wanted.append(size)
             if self._wanted and self._thread is None and not self._is_broken:
+                self._is_resting = False
                 self._start()
 
     def settle(self, timeout_s: float) -> bool:
         """Wait until nothing is expected any more; whether that came to be."""
         with self._changed:
             return self._changed.wait_for(lambda: self._thread is None, timeout_s)
+
+    def rest(self) -> None:
+        """Nobody calls for now: let the second copy go, until something is expected again."""
+        with self._changed:
+            self._wanted.clear()
+            self._is_resting = True
+            if self._thread is None:
+                self._back = None
 
     def _start(self) -> None:
         # No daemon: a process that ends meanwhile would take OpenVINO away under it. It ends when all is met.
@@ -127,6 +136,8 @@ class WarmedForm:
 
     def _ended(self) -> None:
         self._thread = None
+        if self._is_resting:
+            self._back = None
         self._changed.notify_all()
 
     def _behind(self) -> _Copy:
