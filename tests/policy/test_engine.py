@@ -315,3 +315,31 @@ def test_openvino_runs_without_its_telemetry() -> None:
         "sys.exit(any(name.startswith('openvino_telemetry') and sys.modules[name] for name in list(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
+
+
+def test_ctrl_c_is_heard_after_networks_came_and_went() -> None:
+    code = """
+import ctypes, faulthandler, gc, os, signal
+from tamiyo.policy.engine.fold import fold
+from tamiyo.policy.engine.vino import VinoForm
+from tamiyo.policy.network import TamiyoNetwork
+
+def signal_stack():
+    found = (ctypes.c_size_t * 3)()  # address, flags, size
+    ctypes.CDLL(None).sigaltstack(None, found)
+    return list(found)
+
+faulthandler.enable()  # gives this thread a signal stack of its own
+before = signal_stack()
+first, second = (VinoForm(fold(TamiyoNetwork())) for _ in range(2))
+del first  # the older one first: each used to bring back the signal stack that it had found
+del second
+gc.collect()
+heard = []
+signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+os.kill(os.getpid(), signal.SIGINT)
+assert heard == [signal.SIGINT]
+assert signal_stack() == before
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

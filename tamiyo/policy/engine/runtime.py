@@ -1,11 +1,18 @@
-"""What we use of OpenVINO, imported in one place.
+"""What we use of OpenVINO, imported and set up in one place.
 
 The package `openvino` brings a telemetry client for its model converters. We convert nothing, the runtime itself sends
 nothing, and the client is kept out of the process: with `openvino_telemetry` marked as absent, OpenVINO puts an empty
 one in its place. A process that has imported OpenVINO before us has decided that for itself.
+
+Its CPU plugin gives the thread that creates it another signal stack (room for AMX's registers; see openvino's
+src/plugins/intel_cpu/src/plugin.cpp, SigAltStackSetup), and unmaps that stack when the plugin goes, whichever thread
+then runs on it. Python's handlers run on the signal stack, so with a plugin that is gone a Ctrl-C ends the process
+without a word. Hence one plugin for the whole process, never let go, made by a thread that ends.
 """
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any, cast
 
 cast("dict[str, Any]", sys.modules).setdefault("openvino_telemetry", None)  # None is how an import is refused
@@ -15,4 +22,26 @@ from openvino import opset13 as ops  # noqa: E402
 
 OPENVINO_VERSION = str(openvino.__version__).partition("-")[0]
 
-__all__ = ["OPENVINO_VERSION", "openvino", "ops"]
+__all__ = ["OPENVINO_VERSION", "compile_for_cpu", "openvino", "ops"]
+
+_core: list[openvino.Core] = []
+_setting_up = Lock()
+
+
+def compile_for_cpu(model: openvino.Model, properties: dict[str, Any]) -> Any:
+    """Compile a model for the processor, in this process's one runtime; from any thread.
+
+    Raises:
+        RuntimeError: OpenVINO has no CPU plugin for this machine, or the plugin cannot compile the model.
+    """
+    with _setting_up:
+        if not _core:
+            with ThreadPoolExecutor(1, thread_name_prefix="tamiyo-openvino") as thread:
+                _core.append(thread.submit(_with_its_plugin).result())
+    return _core[0].compile_model(model, "CPU", properties)
+
+
+def _with_its_plugin() -> openvino.Core:
+    core = openvino.Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # the first question creates the plugin
+    return core

@@ -18,7 +18,7 @@ from tamiyo.graph.schema import NODE_TYPES
 from tamiyo.policy.engine.dense import Dense
 from tamiyo.policy.engine.fold import Attention, Folded, Product, stacked, vectors
 from tamiyo.policy.engine.raw import Raw
-from tamiyo.policy.engine.runtime import OPENVINO_VERSION, openvino, ops
+from tamiyo.policy.engine.runtime import OPENVINO_VERSION, compile_for_cpu, openvino, ops
 from tamiyo.policy.engine.sizes import Sizes
 
 __all__ = ["ENGINE", "VinoForm"]
@@ -50,7 +50,7 @@ class VinoForm:
     engine = ENGINE
 
     def __init__(self, folded: Folded, sizes: Sizes | None = None) -> None:
-        self._compiled = openvino.Core().compile_model(_Model(folded, sizes).built, "CPU", _PROPERTIES)
+        self._compiled = compile_for_cpu(_Model(folded, sizes).built, _PROPERTIES)
         self._takes_sizes = sizes is None
         self._free: deque[_Request] = deque()  # that no call is in: making one takes as long as a call
 
