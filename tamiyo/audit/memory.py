@@ -6,37 +6,59 @@ from itertools import islice
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import CHECKPOINT_STEPS
 from tamiyo.core.events import Event
+from tamiyo.core.evolve import evolve_all
 from tamiyo.core.state import State
 from tamiyo.leyline import leyline_pb2 as pb
 
-__all__ = ["STATES_KEPT", "States", "Unpublished"]
+__all__ = ["REPORTS_OR_THEIR_END", "STATES_KEPT", "States", "Unpublished"]
 
 STATES_KEPT = 64
+"""States of checkpoints; and so many packets back at least, the state of each is known."""
 
 
 class States:
-    """The states that a log may yet speak of: at the last packets received, at every checkpoint, where a run began."""
+    """The states that a log may yet speak of: of the last packets received, at every checkpoint, where a run began.
+
+    A state costs as much as folding some events, and hardly one is ever spoken of: of the last packets one in 64 is
+    kept, with the events that follow it, and the state that is asked for is folded from there.
+    """
 
     def __init__(self, begun: State) -> None:
-        self._recent: dict[int, State] = {}
         self._marked: dict[int, State] = {begun.last_lsn: begun} if begun.last_lsn else {}
+        self._recent: list[tuple[State, list[Event]]] = [(begun, [])]
+        self._following = self._recent[-1][1]
 
     def take(self, event: Event, state_after: Callable[[], State]) -> None:
-        """Keep the state after an event, as long as it may be spoken of."""
+        """Follow one event that was folded."""
+        self._following.append(event)
         if isinstance(event, journal.StepReceived):
-            _keep(self._recent if event.step_index % CHECKPOINT_STEPS else self._marked, state_after())
+            index = event.step_index
+            if not index % CHECKPOINT_STEPS:
+                self._mark(state_after())
+            if not index % STATES_KEPT:
+                self._recent = [self._recent[-1], (state_after(), [])]
+                self._following = self._recent[-1][1]
         elif isinstance(event, journal.RetentionPlanned):
-            _keep(self._marked, state_after())
+            self._mark(state_after())
 
     def at(self, lsn: int) -> State | None:
-        """The state of an LSN, None where it was not kept."""
-        return self._marked.get(lsn) or self._recent.get(lsn)
+        """The state of an LSN, None where it is not known any more."""
+        marked = self._marked.get(lsn)
+        if marked is not None:
+            return marked
+        for state, events in self._recent:
+            if state.last_lsn <= lsn <= state.last_lsn + len(events):
+                return evolve_all(state, events[: lsn - state.last_lsn])
+        return None
+
+    def _mark(self, state: State) -> None:
+        self._marked[state.last_lsn] = state
+        if len(self._marked) > STATES_KEPT:
+            del self._marked[next(iter(self._marked))]
 
 
-def _keep(states: dict[int, State], state: State) -> None:
-    states[state.last_lsn] = state
-    if len(states) > STATES_KEPT:
-        del states[next(iter(states))]
+REPORTS_OR_THEIR_END = frozenset({journal.FieldReportIssued, journal.CommitLate, journal.PublishAttempted})
+"""The events that `Unpublished` follows."""
 
 
 class Unpublished:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.decide import blueprint_observed, log_trial
 from tamiyo.core.directives import command_delivered, operator_directed
+from tamiyo.core.draft import Standing
 from tamiyo.core.events import Event
 from tamiyo.core.outbox import DueReport, publish_attempted, telemetry_drained
-from tamiyo.core.state import State
 
 __all__ = ["Idle", "following"]
 
@@ -25,7 +25,7 @@ Idle = (
 """What happens outside a step, and may bring something about."""
 
 
-def following(before: State, event: Idle, moves: Sequence[tuple[int, journal.BreakerMoved]]) -> tuple[Event, ...]:
+def following(before: Standing, event: Idle, moves: Sequence[tuple[int, journal.BreakerMoved]]) -> tuple[Event, ...]:
     """The whole batch that an event from outside stands in; `moves` are the breakers' moves before it, by LSN."""
     if isinstance(event, journal.BlueprintObserved):
         return blueprint_observed(before, event)

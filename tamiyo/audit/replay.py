@@ -9,14 +9,14 @@ from typing import Any, ClassVar, get_args
 import wal
 from tamiyo.audit.differences import Difference, differences
 from tamiyo.audit.found import Divergence, Replay
-from tamiyo.audit.memory import States, Unpublished
+from tamiyo.audit.memory import REPORTS_OR_THEIR_END, States, Unpublished
 from tamiyo.audit.outside import Idle, following
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import base_of, read_base
 from tamiyo.core.behaviour import retired
 from tamiyo.core.blueprint import content_digest
 from tamiyo.core.decide import decide, pause_released
-from tamiyo.core.events import MESSAGES, Event, encode
+from tamiyo.core.events import KINDS, MESSAGES, Event, encode
 from tamiyo.core.evolve import Fold
 from tamiyo.core.inputs import Inference, Inputs, MetadataFault, require_fit, step_inputs
 from tamiyo.core.limits import UNLIMITED
@@ -35,7 +35,7 @@ Derived = (
 )
 """What only ever follows from something else."""
 PROGRESS_EVERY = 1_000
-SINCE_MAX = 64
+SINCE_MAX = 512
 
 
 @dataclass(slots=True)
@@ -68,6 +68,7 @@ class Auditor:
         self._digests = {seen.blueprint.digest for seen in state.blueprints.values() if seen.blueprint is not None}
         self._reports = Unpublished(state.last_lsn + 1)
         self._states = States(state)
+        self._stored_lsn, self._stored = 0, b""  # the bytes of the record that is looked at, where they are known
 
     @property
     def found(self) -> Replay:
@@ -111,11 +112,24 @@ class Auditor:
             event_of(entry)
         self._reports.forget_upto(entry.lsn)
 
+    def read(self, entry: wal.Entry) -> None:
+        """Take the event of a record. Where its bytes are those that were recomputed, there is nothing to parse.
+
+        Raises:
+            JournalUnreadable: the record does not parse, or is of a newer version.
+            RecordRedacted: it was taken out; see `take_redacted`.
+        """
+        lsn, kind, payload = entry
+        if self._awaited and not isinstance(entry, wal.Redacted) and encode(self._awaited[0]) == (kind, payload):
+            self._follow(lsn, self._awaited.popleft())
+            return
+        self._stored_lsn, self._stored = lsn, payload
+        self.take(lsn, event_of(entry))
+
     def take(self, lsn: int, event: Event) -> None:
         """Check one event against what was recomputed, then fold it."""
         self._check(lsn, event)
         if self._found.divergence is None:
-            self._reports.take(lsn, event)
             self._follow(lsn, event)
 
     def take_redacted(self, entry: wal.Redacted) -> None:
@@ -152,6 +166,8 @@ class Auditor:
             return
         self._since.append(event)
         self._states.take(event, self._state)
+        if type(event) in REPORTS_OR_THEIR_END:
+            self._reports.take(lsn, event)
         if len(self._since) >= SINCE_MAX:
             self._state()
 
@@ -234,7 +250,7 @@ class Auditor:
 
     def _check_idle(self, lsn: int, event: Idle) -> None:
         """Something from outside: recompute the moves around it, and what it brings about."""
-        before = self._idle_state if self._idle_moves else self._state()
+        before = self._idle_state if self._idle_moves else self._fold.standing
         wrong = self._fault_of(event)
         if wrong is not None:
             self._diverge(lsn, 0, wrong)
@@ -310,7 +326,9 @@ class Auditor:
         self._compare(lsn, expected[0], event)
 
     def _compare(self, lsn: int, expected: Event, actual: Event) -> None:
-        if encode(expected) == encode(actual):
+        kind, payload = encode(expected)
+        stored = self._stored if lsn == self._stored_lsn else encode(actual)[1]
+        if KINDS[type(actual)] == kind and stored == payload:
             return
         found = tuple(differences(expected, actual))
         if not found:
@@ -387,7 +405,7 @@ def replay(
         elif isinstance(entry, wal.Redacted):
             auditor.take_redacted(entry)
         else:
-            auditor.take(entry.lsn, event_of(entry))
+            auditor.read(entry)
         if auditor.diverged:
             break
         if progress is not None and entry.lsn % PROGRESS_EVERY == 0:

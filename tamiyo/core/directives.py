@@ -5,9 +5,9 @@ where a breaker that the step needs is not CLOSED, only the hold ends, and the m
 """
 
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.draft import Standing
 from tamiyo.core.events import Event
 from tamiyo.core.ledger import Ledger
-from tamiyo.core.state import State
 
 __all__ = ["CONSERVATIVE_OFF", "CONSERVATIVE_ON", "DIRECTIVES", "command_delivered", "operator_directed"]
 
@@ -18,7 +18,7 @@ OPERATOR = "operator"
 
 
 def operator_directed(
-    state: State, directive: str, *, operator: str, reason: str, now_ns: int, request_id: str = ""
+    state: Standing, directive: str, *, operator: str, reason: str, now_ns: int, request_id: str = ""
 ) -> tuple[Event, ...]:
     """The directive, and the change of mode where it brings one about.
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from tamiyo.core import breakers
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.draft import Standing
 from tamiyo.core.events import Event
 from tamiyo.core.ledger import Ledger
 from tamiyo.core.options import Options
@@ -117,7 +118,7 @@ class FreshReports:
 
 
 def publish_attempted(
-    state: State, reports: Sequence[DueReport], *, succeeded: bool, cause: str = "", now_ns: int
+    state: Standing, reports: Sequence[DueReport], *, succeeded: bool, cause: str = "", now_ns: int
 ) -> tuple[Event, ...]:
     """What the log says of one outcome of the bus, for reports that went together; of telemetry when there are none.
 
@@ -138,14 +139,14 @@ def publish_attempted(
     return (*ledger.trials, attempted, *ledger.moves, *_dropped(state.options, attempted))
 
 
-def telemetry_drained(state: State, *, through_lsn: int, packets: int, now_ns: int) -> tuple[Event, ...]:
+def telemetry_drained(state: Standing, *, through_lsn: int, packets: int, now_ns: int) -> tuple[Event, ...]:
     """What the log says of telemetry that went out: a success of the bus, and how far it has come."""
     drained = journal.TelemetryDrained(through_lsn=through_lsn, packets=packets, event_time_ns=now_ns)
     ledger = _outcome(state, succeeded=True, now_ns=now_ns)
     return (*ledger.trials, drained, *ledger.moves)
 
 
-def _outcome(state: State, *, succeeded: bool, now_ns: int) -> Ledger:
+def _outcome(state: Standing, *, succeeded: bool, now_ns: int) -> Ledger:
     ledger = Ledger(state.breakers, state.thresholds)
     ledger.happened("publishing", breakers.REQUEST, now_ns)
     ledger.happened("publishing", breakers.SUCCESS if succeeded else breakers.FAILURE, now_ns)

@@ -46,6 +46,7 @@ __all__ = ["History"]
 
 IDENTITY = PolicyIdentity("history-v1", "fixed", "python")
 LAYOUT = GraphLayout((("node.global", "loss"),), (), ())
+GRAPH = journal.GraphObserved(present=[1], total=[1])
 EPOCH_NS = 1_700_000_000_000_000_000
 MOMENT_NS = 1_000
 REPORTS_MAX = 64
@@ -53,13 +54,30 @@ REPORTS_MAX = 64
 
 
 class History:
-    """A journal under way. `events` are its records from LSN 1 on, `state` what they come to."""
+    """A journal under way. `events` are its records from LSN 1 on, `state` what they come to.
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        """Begin with a service that opens an empty log."""
+    One that is longer than memory is written as it grows: `handed_over` gives the records that are new.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        layout: GraphLayout = LAYOUT,
+        graph: journal.GraphObserved = GRAPH,
+    ) -> None:
+        """Begin with a service that opens an empty log.
+
+        Args:
+            settings: the service's.
+            layout: of every graph.
+            graph: the counts and norm inputs of every graph, in the layout's order.
+        """
         self.events: list[Event] = []
         self.state = State()
         self._settings = settings or Settings()
+        self._layout, self._graph = layout, graph
+        self._forgotten = self._taken = 0  # up to these LSNs records were forgotten, and handed over
         self._layout_lsn = 0
         self._last: tuple[Observation, journal.StepReceived, int, int] | None = None
         self._arrived = self.state  # just after the last packet was received
@@ -68,7 +86,16 @@ class History:
 
     def entries(self) -> list[wal.Entry]:
         """The records as a log holds them: what `tamiyo.audit.replay` and projections read."""
-        return [wal.Entry(lsn, *encode(event)) for lsn, event in enumerate(self.events, start=1)]
+        return [wal.Entry(lsn, *encode(event)) for lsn, event in enumerate(self.events, start=self._forgotten + 1)]
+
+    def handed_over(self) -> list[Event]:
+        """The records since it was last asked; of `events` only those are kept that publishing has still to read."""
+        new = self.events[self._taken - self._forgotten :]
+        self._taken = self._forgotten + len(self.events)
+        read_lsn = min(self.state.outbox.reports_lsn, self._taken)
+        del self.events[: max(read_lsn - self._forgotten, 0)]
+        self._forgotten = max(self._forgotten, read_lsn)
+        return new
 
     def pass_time(self, seconds: float) -> None:
         """Let so much event time lie between the last event and the next."""
@@ -87,13 +114,14 @@ class History:
         received, lsn, observation = self._receive(packet)
         self._in_force = self.state.policy_version
         if not self._layout_lsn:
-            self._fold(LAYOUT.event())
+            self._fold(self._layout.event())
             self._layout_lsn = self.state.last_lsn
         inference = self._inference(received, lsn, observation, answer)
         graph = journal.GraphObserved(
-            step_lsn=lsn, layout_lsn=self._layout_lsn, present=[1], total=[1],
-            host_blueprint_id=observation.training_run_id, blueprints=self._uses(),
+            step_lsn=lsn, layout_lsn=self._layout_lsn, host_blueprint_id=observation.training_run_id,
+            blueprints=self._uses(),
         )  # fmt: skip
+        graph.MergeFrom(self._graph)
         observed = [graph, inference]
         self._fold(*observed)
         inputs = step_inputs(
@@ -214,7 +242,7 @@ class History:
         """The bus takes, or refuses, the reports that were never tried; nothing where none is certain."""
         reading = FreshReports(REPORTS_MAX)
         for lsn in range(self.state.outbox.reports_lsn + 1, self._certain_lsn() + 1):
-            event = self.events[lsn - 1]
+            event = self.events[lsn - 1 - self._forgotten]
             reading.take(lsn, event, _report_id(event))
         self._attempt(reading.reports(), succeeded=succeeded)
 
