@@ -1,15 +1,13 @@
 """What operators ask of the policy desk by a request: each on a thread of its own, because loading takes a while.
 
-Rule: a job that hangs keeps no process from ending. One that is under way when the process ends is given `ENDING_S`
-first, because a library that is torn down while it loads a network takes the process down with it.
+A job that hangs keeps no process from ending, and one that does not is waited for: `tamiyo.ending`.
 """
 
-import atexit
 import threading
-import time
 from concurrent.futures import Future
 from pathlib import Path
 
+from tamiyo.ending import under_way
 from tamiyo.errors import NotRecorded, PolicyUnchanged, RequestRejected
 from tamiyo.policies import PolicyDesk
 from tamiyo.policy.store import read_bytes
@@ -17,40 +15,23 @@ from tamiyo.requests import POLICY_INSTALL, Request
 
 __all__ = ["begin_policy_job", "carry_out"]
 
-ENDING_S = 5.0
-"""Ten times what loading and trying out the largest network there is takes."""
-
-_under_way: set[threading.Thread] = set()
-
 
 def begin_policy_job(desk: PolicyDesk, request: Request) -> Future[bytes]:
     """Begin it; the answer is a sentence."""
     job: Future[bytes] = Future()
 
     def run() -> None:
-        try:
-            job.set_result(carry_out(desk, request).encode())
-        except Exception as error:  # noqa: BLE001  whatever it was, whoever waits for the job is to hear of it
-            job.set_exception(error)
-        finally:
-            _under_way.discard(threading.current_thread())
+        with under_way():
+            try:
+                job.set_result(carry_out(desk, request).encode())
+            except Exception as error:  # noqa: BLE001  whatever it was, whoever waits for the job is to hear of it
+                job.set_exception(error)
 
-    thread = threading.Thread(target=run, name="tamiyo-policy-job", daemon=True)
-    _under_way.add(thread)
     try:
-        thread.start()
+        threading.Thread(target=run, name="tamiyo-policy-job", daemon=True).start()
     except RuntimeError as error:  # no thread to be had
-        _under_way.discard(thread)
         job.set_exception(error)
     return job
-
-
-@atexit.register
-def _let_jobs_end() -> None:
-    """Wait for what is under way, all together `ENDING_S` at most."""
-    deadline_s = time.monotonic() + ENDING_S
-    for thread in tuple(_under_way):
-        thread.join(max(0.0, deadline_s - time.monotonic()))
 
 
 def carry_out(desk: PolicyDesk, request: Request) -> str:

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from tamiyo.ending import under_way
+
 __all__ = ["DeadlineWorker", "NotAttempted", "Outcome", "Raised", "Returned", "TimedOut", "in_words"]
 
 T = TypeVar("T")
@@ -109,7 +111,8 @@ class _Line:
 
     def serve(self) -> None:
         while (job := self.jobs.get()) is not None:
-            job.run()
+            with under_way():
+                job.run()
             del job  # an idle thread holds on to no result
         with self.out.lock:
             self.out.count -= self.abandoned

@@ -13,7 +13,7 @@ from tamiyo.bench.chance import random_graph, random_network
 from tamiyo.core.proposal import PolicyIdentity
 from tamiyo.graph.schema import NODE_TYPES
 from tamiyo.policy import WarmsUp
-from tamiyo.policy.engine import Engine, build
+from tamiyo.policy.engine import Engine, build, warming
 from tamiyo.policy.engine.dense import Dense
 from tamiyo.policy.engine.fold import Folded, fold
 from tamiyo.policy.engine.form import Size, grown, padded, size_of
@@ -158,10 +158,11 @@ def test_one_thread_is_at_it_however_much_is_told(copies: Copies, form: WarmedFo
     assert form._thread is None
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, MemoryError, ValueError])
 def test_a_copy_that_fails_beside_is_said_once_and_callers_go_on(
-    copies: Copies, form: WarmedForm, caplog: pytest.LogCaptureFixture
+    copies: Copies, form: WarmedForm, caplog: pytest.LogCaptureFixture, kind: type[Exception]
 ) -> None:
-    copies.error = RuntimeError("no memory for kernels")
+    copies.error = kind("no memory for kernels")
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             settled(form, NEXT)
@@ -209,6 +210,31 @@ def test_a_form_that_is_at_it_rests_when_it_is_done(copies: Copies, form: Warmed
     assert form.settle(60)
     assert form._back is None
     assert len({size for _, size, is_caller in copies.runs if not is_caller}) <= 3, "what nobody needs is not begun"
+
+
+def test_a_form_that_is_called_upon_again_before_it_rests_keeps_its_second_copy(
+    copies: Copies, form: WarmedForm
+) -> None:
+    copies.gate = threading.Event()
+    form.expect([NEXT])
+    form.rest()
+    form.expect([OTHER])
+    copies.gate.set()
+    assert form.settle(60)
+    assert form._back is not None
+    form.run(dense(OTHER))
+    assert (copies.firsts["caller"], copies.made) == (0, 2)
+
+
+def test_a_process_that_ends_waits_for_the_size_under_way_and_begins_no_other(
+    copies: Copies, form: WarmedForm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies.gate = threading.Event()
+    form.expect([NEXT, OTHER])
+    monkeypatch.setattr(warming, "is_ending", lambda: True)
+    copies.gate.set()
+    assert form.settle(60)
+    assert len({size for _, size, is_caller in copies.runs if not is_caller}) <= 1
 
 
 def test_sizes_are_forgotten_before_there_are_too_many(form: WarmedForm) -> None:

@@ -194,7 +194,7 @@ HANGING_HOST = """
 import sys, threading
 from pathlib import Path
 
-from tamiyo import TamiyoService, policy_jobs
+from tamiyo import TamiyoService, ending
 from tamiyo.requests import POLICY_INSTALL, Request, RequestBox
 
 begun = threading.Event()
@@ -203,7 +203,7 @@ def load(*_):
     begun.set()
     threading.Event().wait()
 
-policy_jobs.ENDING_S = 0.01
+ending.ENDING_S = 0.01
 directory = Path(sys.argv[1])
 with TamiyoService.open(directory, secret="a secret of 16 bytes", load=load) as tamiyo:
     RequestBox(directory).leave(Request("r-1", POLICY_INSTALL, "ada", "", checkpoint=sys.argv[2]))

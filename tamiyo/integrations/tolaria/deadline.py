@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from tamiyo.ending import under_way
 from tamiyo.integrations.kasmina import NOT_ATTEMPTED, TIMED_OUT, Applied
 from tamiyo.leyline import leyline_pb2 as pb
 
@@ -40,10 +41,11 @@ class _Call:
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        try:
-            self.applied = self._executor.apply(self._command, may_change=self._may_change)
-        except BaseException as error:  # noqa: BLE001  it is raised on the trainer's thread
-            self.error = error
+        with under_way():
+            try:
+                self.applied = self._executor.apply(self._command, may_change=self._may_change)
+            except BaseException as error:  # noqa: BLE001  it is raised on the trainer's thread
+                self.error = error
         self.done.set()
 
     def give_up(self) -> bool:

@@ -52,7 +52,7 @@ class DeviceForm:
     @property
     def is_compiled(self) -> bool:
         """Some sizes run as one."""
-        return any(work.is_captured for work in self._kept.values())
+        return any(work.is_captured for work in tuple(self._kept.values()))  # a call on another thread may add one
 
     def run(self, dense: Dense) -> Raw:
         """One graph."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from tamiyo.ending import is_ending, under_way
 from tamiyo.policy.engine.dense import Dense
 from tamiyo.policy.engine.form import Form, Sample, Size, size_of
 from tamiyo.policy.engine.raw import Raw
@@ -95,9 +96,10 @@ class WarmedForm:
                     self._wanted.remove(size)
                 if size not in self._front.met and size not in self._own:
                     self._wanted.append(size)
-            if self._wanted and self._thread is None and not self._is_broken:
+            if self._wanted:
                 self._is_resting = False
-                self._start()
+                if self._thread is None and not self._is_broken:
+                    self._start()
 
     def settle(self, timeout_s: float) -> bool:
         """Wait until nothing is expected any more; whether that came to be."""
@@ -113,8 +115,7 @@ class WarmedForm:
                 self._back = None
 
     def _start(self) -> None:
-        # No daemon: a process that ends meanwhile would take OpenVINO away under it. It ends when all is met.
-        thread = threading.Thread(target=self._work, name="tamiyo-warm-up")
+        thread = threading.Thread(target=self._work, name="tamiyo-warm-up", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # no thread to be had: a step will meet the size
@@ -123,20 +124,24 @@ class WarmedForm:
 
     def _work(self) -> None:
         try:
-            back = self._behind()
-            while (size := self._next(back)) is not None:
-                back.form.run(self._sample(size))
-                self._remember(back, size)
-                back = self._behind()
-        except (ImportError, OSError, RuntimeError) as error:
+            with under_way():
+                self._meet_all()
+        except Exception as error:  # noqa: BLE001  whatever it was, steps meet new sizes themselves from now on
             logger.warning("the network cannot be warmed up ahead of its steps, which meet new sizes: %s", error)
-            self._is_broken = True
             with self._changed:
+                self._is_broken = True
                 self._ended()
+
+    def _meet_all(self) -> None:
+        back = self._behind()
+        while (size := self._next(back)) is not None:
+            back.form.run(self._sample(size))
+            self._remember(back, size)
+            back = self._behind()
 
     def _ended(self) -> None:
         self._thread = None
-        if self._is_resting:
+        if self._is_resting or self._is_broken:
             self._back = None
         self._changed.notify_all()
 
@@ -154,12 +159,13 @@ class WarmedForm:
             return back
 
     def _next(self, back: _Copy) -> Size | None:
-        """What the copy behind lacks of the other, then what is wanted; None where there is no more."""
+        """What the copy behind lacks of the other, then what is wanted; None where there is no more, or no use."""
         with self._changed:
+            is_of_use = not self._is_resting and not is_ending()
             lacking = self._front.met - back.met
-            if lacking:
+            if is_of_use and lacking:
                 return lacking.pop()
-            while self._wanted:
+            while is_of_use and self._wanted:
                 size = self._wanted.pop()
                 if size not in back.met:
                     return size
