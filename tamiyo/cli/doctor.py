@@ -27,8 +27,8 @@ SHOWN = 20
 def command(directory: Path, repair: bool, as_json: bool) -> None:  # noqa: FBT001  click passes flags as arguments
     """Compare the projection in DIRECTORY with one made from its log alone, and name every difference.
 
-    The log is only read. Without --repair nothing is written; a service may be at work beside it. Both sides are held
-    in memory while they are compared.
+    The log is only read. Without --repair nothing is written; a service may be at work beside it. Both sides lie in
+    temporary files while they are compared.
     """
     log = directory / "wal"
     if not any(log.glob("*.wal")):

@@ -61,8 +61,8 @@ def _current(directory: Path, log: Path) -> "Iterator[Projection]":
         projection = Projection.open(directory)
         projection.catch_up(log)
     except ProjectionUnusable as error:
-        click.echo(f"read into memory instead: {error}", err=True)
-        projection = Projection.in_memory()
+        click.echo(f"read into a temporary file instead: {error}", err=True)
+        projection = Projection.temporary()
         projection.catch_up(log)
     with projection:
         yield projection

@@ -56,8 +56,8 @@ def _summary(directory: Path, log: Path) -> "tuple[Summary, str]":
             note = f"the projection was made anew: {projection.rebuilt_because}" if projection.rebuilt_because else ""
             return summary, note
     except ProjectionUnusable as error:
-        note = f"read into memory instead: {error}"
-    with Projection.in_memory() as projection:
+        note = f"read into a temporary file instead: {error}"
+    with Projection.temporary() as projection:
         projection.catch_up(log)
         return projection.summary(), note
 

@@ -27,7 +27,9 @@ __all__ = [
     "reading",
     "set_aside",
     "sqlite_engine",
+    "temporary_engine",
     "translated",
+    "unusable",
     "wal_reset_advice",
     "warn_of_wal_reset_bug",
     "writing",
@@ -90,7 +92,7 @@ def warn_of_wal_reset_bug() -> None:
 
 
 def path_of(engine: Engine) -> Path | None:
-    """The file of an engine; None for one in memory."""
+    """The file of an engine; None for one in memory, or without a name."""
     name = engine.url.database
     return Path(name) if name and name != ":memory:" else None
 
@@ -113,6 +115,21 @@ def sqlite_engine(path: Path) -> Engine:
 def memory_engine() -> Engine:
     """An engine whose one connection is the database; for one thread at a time."""
     return _prepared(create_engine("sqlite://", poolclass=StaticPool))
+
+
+def temporary_engine() -> Engine:
+    """An engine whose one connection is the database, on disk and without a name; for one thread at a time.
+
+    SQLite puts it where `SQLITE_TMPDIR` or `TMPDIR` says, or into /var/tmp, and removes it at once, so that it is gone
+    with the process however that ends. It takes as much memory as any file does: 2 MB of pages.
+    """
+    return _prepared(
+        create_engine(
+            URL.create("sqlite", database=""),
+            creator=lambda: sqlite3.connect("", check_same_thread=False),
+            poolclass=StaticPool,
+        )
+    )
 
 
 @contextmanager
@@ -190,12 +207,28 @@ def translated(engine: Engine, doing: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        kind = DatabaseDamaged if _is_damage(cause) else ProjectionUnusable
-        raise kind(
-            f"cannot {doing} the projection {engine.url.database}: {cause}; it is made from the log, so nothing is lost"
-            "; try again, and when that fails move the file away and open the directory once more"
-        ) from error
+        raise unusable(engine, doing, error) from error
+
+
+def unusable(engine: Engine, doing: str, error: SQLAlchemyError | sqlite3.Error) -> ProjectionUnusable:
+    """Our error for one of the database's; `doing` is "read" or "write". A DatabaseDamaged where that says so."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    kind = DatabaseDamaged if _is_damage(cause) else ProjectionUnusable
+    return kind(f"cannot {doing} {_what_to_do(engine, str(cause))}")
+
+
+def _what_to_do(engine: Engine, cause: str) -> str:
+    """Which database it is, what happened to it, and what helps."""
+    name = engine.url.database
+    if name == "":
+        return (
+            f"a projection in a temporary file: {cause}; SQLite puts that into the directory that SQLITE_TMPDIR or"
+            " TMPDIR names, else into /var/tmp: name one with room for another projection or two"
+        )
+    return (
+        f"the projection {name}: {cause}; it is made from the log, so nothing is lost"
+        "; try again, and when that fails move the file away and open the directory once more"
+    )
 
 
 def _is_damage(cause: BaseException | None) -> bool:

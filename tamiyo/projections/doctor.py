@@ -1,7 +1,8 @@
 """Holds a projection against its log: what is wrong with it, and where its rows are not those that a rebuild gives.
 
-The projection is copied into memory and brought up to the log's end there; another one is made there from the log
-alone; the two are compared row by row. No row on the disk changes, and nobody is held up.
+The projection is copied into a temporary file and brought up to the log's end there; another one is made beside it from
+the log alone; the two are read side by side, in the order of their keys. So memory is the same for a log of any length.
+No row of the projection changes, and nobody is held up.
 """
 
 import sqlite3
@@ -89,6 +90,7 @@ def diagnose(directory: Path | str, log: LogSource | None = None) -> Diagnosis:
 
     Raises:
         JournalUnreadable: a record does not parse, or is of a newer version.
+        ProjectionUnusable: there is no room for the two copies where temporary files lie.
         wal.LogError: the log is damaged.
         OSError: the log is missing or cannot be read.
     """
@@ -107,18 +109,24 @@ def _diagnosed(path: Path, log: LogSource) -> Diagnosis:
     with closing(_Copy(path)) as copy:
         diagnosis.problem = copy.problem or _unusable(copy.engine, diagnosis) or _misplaced(copy.engine, log)
         if not diagnosis.problem:
-            _compare_with_log(copy.engine, log, diagnosis)
+            try:
+                _compare_with_log(copy.engine, log, diagnosis)
+            except database.DatabaseDamaged as error:  # a table, an index or a column that none of this looks at first
+                diagnosis.problem = f"the file is damaged: {error.__cause__}"
+                diagnosis.differences, diagnosis.differences_total = [], 0
     return diagnosis
 
 
 class _Copy:
-    """The projection's file in memory; `problem` says why it could not be copied, "" where it was."""
+    """The projection in a temporary file; `problem` says why it could not be copied, "" where it was."""
 
     def __init__(self, path: Path) -> None:
-        self.engine = database.memory_engine()
+        self.engine = database.temporary_engine()
         try:
             self.problem = _copied(path, self.engine)
         except sqlite3.Error as error:
+            if _code(error) == sqlite3.SQLITE_FULL:  # that is the copy: the projection is only read
+                raise database.unusable(self.engine, "write", error) from error
             self.problem = _in_words(error)
 
     def close(self) -> None:
@@ -143,8 +151,13 @@ def _copied(path: Path, engine: Engine) -> str:
     return "" if trouble == ["ok"] else f"the file is damaged: {'; '.join(trouble)}"
 
 
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
 def _in_words(error: sqlite3.Error) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code = _code(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return f"another process has it locked for itself: {error}"
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
@@ -183,7 +196,7 @@ def _misplaced(engine: Engine, log: LogSource) -> str:
 
 
 def _compare_with_log(engine: Engine, log: LogSource, diagnosis: Diagnosis) -> None:
-    with Projection.in_memory() as expected:
+    with Projection.temporary() as expected:
         expected.catch_up(log)
         lsn = max(expected.applied_lsn, diagnosis.applied_lsn)
         expected.catch_up(log, upto_lsn=lsn)

@@ -51,7 +51,7 @@ class Projection:
     """
 
     def __init__(self, engine: Engine) -> None:
-        """Made by `open` and `in_memory`."""
+        """Made by `open`, `in_memory` and `temporary`."""
         self._engine = engine
         self._identity: database.Identity | None = None
         self._tail: Tail | None = None
@@ -73,6 +73,15 @@ class Projection:
     def in_memory(cls) -> Self:
         """A projection that leaves nothing behind, for one thread: to look at a directory that cannot be written."""
         return cls.over(database.memory_engine())
+
+    @classmethod
+    def temporary(cls) -> Self:
+        """The same on disk, in a file without a name, for a log of any length.
+
+        Raises:
+            ProjectionUnusable: nothing can be written where temporary files lie.
+        """
+        return cls.over(database.temporary_engine())
 
     @classmethod
     def over(cls, engine: Engine) -> Self:
@@ -179,6 +188,8 @@ class Projection:
         try:
             return action()
         except DatabaseDamaged as damage:
+            if database.path_of(self._engine) is None:
+                raise
             self._replace_file(damage)
         return action()
 

@@ -1,11 +1,13 @@
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
 from click.testing import CliRunner
-from projection_rig import append, history, made_new, open_log, projected, received, step, write_log
+from projection_rig import append, decided, history, made_new, open_log, projected, received, step, write_log
 
 from tamiyo.cli import main
 from tamiyo.projections import Projection, database, diagnose
@@ -160,6 +162,8 @@ TROUBLES = {
     ),
     "without a revision": (lambda directory: run_sql(directory, "DROP TABLE alembic_version"), "no revision"),
     "without a table": (lambda directory: run_sql(directory, "DROP TABLE applied"), "damaged"),
+    "without a table of rows": (lambda directory: run_sql(directory, "DROP TABLE deliveries"), "damaged"),
+    "without a column": (lambda directory: run_sql(directory, "ALTER TABLE directives DROP COLUMN reason"), "damaged"),
     "of other projectors": (
         lambda directory: run_sql(directory, "UPDATE applied SET projectors = 1"),
         "version 1 of the projectors",
@@ -191,6 +195,67 @@ def test_a_file_that_another_process_has_for_itself_is_said_to_be_locked(directo
         assert result.exit_code == 1
         assert "locked" in result.stdout
         assert doctor(directory, "--repair").exit_code == 1
+
+
+HEAP_BYTES = 8_000_000
+WITH_LITTLE_MEMORY = """
+import sqlite3
+import sys
+
+sqlite3.connect("").execute("PRAGMA hard_heap_limit = {heap}")
+from tamiyo.errors import ProjectionUnusable
+from tamiyo.projections import Projection, diagnose
+
+found = diagnose(sys.argv[1])
+print(found.sound, found.applied_lsn, found.differences_total)
+try:
+    Projection.in_memory().catch_up(sys.argv[1] + "/wal")
+except (ProjectionUnusable, MemoryError):
+    print("it is longer than memory")
+"""
+
+
+def test_a_projection_longer_than_memory_is_compared(directory):
+    """SQLite is held to 8 MB in a process of its own, and each of the two copies has 16."""
+    batches = [
+        [received(4 + number), decided(11 + 2 * number, reason=f"{number:064,}" * 1_000)] for number in range(250)
+    ]
+    write_log(directory, *batches)
+    with projected(directory):
+        pass
+    assert (directory / "projection.sqlite").stat().st_size > 2 * HEAP_BYTES
+    run_sql(directory, "UPDATE decisions SET graph_ns = 1 WHERE lsn = 12")
+    script = WITH_LITTLE_MEMORY.format(heap=HEAP_BYTES)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(directory)], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.splitlines() == ["False 510 1", "it is longer than memory"]
+
+
+def test_no_room_for_the_copies_is_a_clear_error_and_no_fault_of_the_projection(directory, monkeypatch):
+    pages = counted_pages(directory)
+    write_log(directory, *[step(11 + 3 * number, 4 + number) for number in range(200)])
+    made = database.temporary_engine
+
+    def small(*, most):
+        engine = made()
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {most}")
+        return engine
+
+    for most in (pages // 2, pages + 2):  # no room for the copy; or none for what the log says
+        monkeypatch.setattr(database, "temporary_engine", lambda most=most: small(most=most))
+        result = doctor(directory)
+        assert result.exit_code == 1
+        assert "SQLITE_TMPDIR" in result.output
+        assert "--repair" not in result.output
+    monkeypatch.setattr(database, "temporary_engine", made)
+    assert doctor(directory).exit_code == 0
+
+
+def counted_pages(directory):
+    with closing(sqlite3.connect(directory / "projection.sqlite")) as connection:
+        return connection.execute("PRAGMA page_count").fetchone()[0]
 
 
 def test_a_directory_in_its_place_is_said_to_be_one(directory):

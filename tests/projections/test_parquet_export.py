@@ -274,7 +274,7 @@ def test_the_command_works_beside_a_writer_and_where_the_projection_cannot_be_wr
     with open_log(directory) as log:
         result = command(directory)
         assert result.exit_code == 0, result.output
-        assert "into memory instead" in result.stderr
+        assert "into a temporary file instead" in result.stderr
         assert log.failure is None
 
 

@@ -115,16 +115,16 @@ def test_a_log_of_a_newer_version_is_a_clear_error(tmp_path):
     assert "newer" in result.output
 
 
-def test_a_projection_that_cannot_be_written_is_made_in_memory_and_that_is_said(tmp_path, monkeypatch):
+def test_a_projection_that_cannot_be_written_is_made_in_a_temporary_file_and_that_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 1)
     write_log(tmp_path, *history(2))
     (tmp_path / "projection.sqlite").mkdir()
     result = status(tmp_path, "--json")
     assert json.loads(result.stdout)["decisions"] == 2
-    assert "into memory instead" in result.stderr
+    assert "into a temporary file instead" in result.stderr
 
 
-def test_a_projection_that_another_process_has_locked_is_made_in_memory(tmp_path, monkeypatch):
+def test_a_projection_that_another_process_has_locked_is_made_in_a_temporary_file(tmp_path, monkeypatch):
     monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 1)
     write_log(tmp_path, *history(1))
     assert as_json(tmp_path)["decisions"] == 1
