@@ -146,7 +146,7 @@ def _large(subject: Subject, rounds: int) -> Figures:
             "fp32": Turn(partial(subject.exact.propose, graph), 10, lead=1),
             "bf16": Turn(partial(subject.half.propose, graph), 10, lead=1),
             "pyg": Turn(partial(subject.reference.propose, graph), 1, lead=0),
-            "new_topology": Turn(partial(plan_of, graph), 3, lead=1),
+            "new_topology": Turn(partial(plan_of, graph, subject.network.config.heads), 3, lead=1),
         },
         rounds,
     )

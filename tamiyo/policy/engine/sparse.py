@@ -19,7 +19,7 @@ from torch.nn.functional import embedding_bag, gelu, layer_norm, leaky_relu
 from tamiyo.graph.graph import FloatArray, Graph, IndexArray
 from tamiyo.graph.schema import NODE_TYPES, EdgeType
 from tamiyo.policy.engine.dense import node_inputs
-from tamiyo.policy.engine.fold import INTO, Attention, Folded, Product
+from tamiyo.policy.engine.fold import INTO, SINGLE, Attention, Folded, Product
 from tamiyo.policy.engine.kept import Kept
 from tamiyo.policy.engine.raw import Raw
 
@@ -27,6 +27,22 @@ __all__ = ["SparseForm"]
 
 _PLANS_MAX = 4
 """A plan of 56,000 edges takes a few MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByHead:
+    """A relation's edges, once for each head, in the order in which the attention adds them up.
+
+    near    by target and edge, all heads of an edge together; rows of a table that has one for each source and head
+    far     by target and head; rows of the sources
+
+    Shapes: rows (E * H,); shares (E * H,), which of the edges' H shares each takes, None where that is their order;
+    bags (N,) near and (T * H,) far.
+    """
+
+    rows: Tensor
+    shares: Tensor | None
+    bags: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +67,7 @@ class Hop:
     begins: IndexArray
     bags: Tensor
     shares: Tensor
+    by_head: ByHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +87,8 @@ Plan = Mapping[str, tuple[Hop, ...]]
 """By target type."""
 
 
-def plan_of(graph: Graph) -> Plan:
-    """Sort every relation's edges by target, and find who takes part."""
+def plan_of(graph: Graph, heads: int) -> Plan:
+    """Sort every relation's edges by target, and find who takes part; `heads` are the attention's."""
     return {
         kind: tuple(
             _hop(
@@ -79,6 +96,7 @@ def plan_of(graph: Graph) -> Plan:
                 relation.source,
                 row,
                 (len(graph.features[relation.source]), len(graph.features[kind])),
+                heads=1 if relation.source == SINGLE else heads,
             )
             for row, relation in enumerate(INTO[kind])
             if graph.edge_index[relation.edge_type].shape[1]
@@ -87,7 +105,7 @@ def plan_of(graph: Graph) -> Plan:
     }
 
 
-def _hop(edges: IndexArray, source: str, row: int, sizes: tuple[int, int]) -> Hop:
+def _hop(edges: IndexArray, source: str, row: int, sizes: tuple[int, int], *, heads: int) -> Hop:
     order = np.argsort(edges[1], kind="stable")
     ends = edges[:, order]
     counts = np.bincount(ends[1], minlength=sizes[1])
@@ -95,6 +113,8 @@ def _hop(edges: IndexArray, source: str, row: int, sizes: tuple[int, int]) -> Ho
     sources = np.flatnonzero(is_source)
     bags = np.cumsum(counts) - counts
     is_near = len(sources) <= len(targets)
+    source_places = (np.cumsum(is_source) - 1)[ends[0]]
+    by_head = _near_by_head(source_places, bags, heads) if is_near else _far_by_head(ends[0], counts[targets], heads)
     return Hop(
         source=source,
         row=row,
@@ -103,12 +123,27 @@ def _hop(edges: IndexArray, source: str, row: int, sizes: tuple[int, int]) -> Ho
         ends=torch.from_numpy(ends),
         sources=_unless_all(sources, sizes[0]),
         targets=_unless_all(targets, sizes[1]),
-        source_places=torch.from_numpy((np.cumsum(is_source) - 1)[ends[0]]),
+        source_places=torch.from_numpy(source_places),
         target_places=torch.from_numpy((np.cumsum(counts > 0) - 1)[ends[1]]),
         begins=bags[targets],
         bags=torch.from_numpy(bags if is_near else bags[targets]),
         shares=torch.from_numpy((1 / counts[ends[1]]).astype(np.float32)),
+        by_head=by_head,
     )
+
+
+def _near_by_head(source_places: IndexArray, bags: IndexArray, heads: int) -> ByHead:
+    rows = source_places[:, None] * heads + np.arange(heads)
+    return ByHead(torch.from_numpy(rows.ravel()), None, torch.from_numpy(bags * heads))
+
+
+def _far_by_head(ends: IndexArray, counts: IndexArray, heads: int) -> ByHead:
+    sizes = np.repeat(counts, heads)
+    bags = np.cumsum(sizes) - sizes
+    begins = np.repeat(np.cumsum(counts) - counts, heads)
+    edges = np.arange(len(ends) * heads) + np.repeat(begins - bags, sizes)
+    shares = edges * heads + np.repeat(np.tile(np.arange(heads), len(counts)), sizes)
+    return ByHead(torch.from_numpy(ends[edges]), torch.from_numpy(shares), torch.from_numpy(bags))
 
 
 def _unless_all(places: IndexArray, nodes: int) -> Tensor | None:
@@ -133,7 +168,7 @@ class SparseForm:
 
     def run(self, graph: Graph, key: bytes) -> Raw:
         """One graph; `key` stands for its topology."""
-        plan = self._plans.get(key, lambda: plan_of(graph))
+        plan = self._plans.get(key, lambda: plan_of(graph, self._folded.attention_heads))
         with torch.inference_mode():
             encoded = {kind: self._encoded(graph, kind) for kind in NODE_TYPES}
             states: Mapping[str, Tensor] = encoded
@@ -182,18 +217,15 @@ class SparseForm:
     ) -> Tensor:
         total = torch.from_numpy(part.product.bias).to(self._dtype).repeat(len(states[kind]), 1)
         for hop in hops:
-            sources, heads = states[hop.source], part.heads[hop.row]
-            shares = shares_of[INTO[kind][hop.row].edge_type]
+            sources, heads, by_head = states[hop.source], part.heads[hop.row], hop.by_head
+            shares = shares_of[INTO[kind][hop.row].edge_type].flatten()
             near, far = weights[hop.row]
-            if hop.is_near:
+            if by_head.shares is None:
                 table = (_rows(sources, hop.sources) @ near).view(-1, far.shape[1])
-                places = (hop.source_places[:, None] * heads + torch.arange(heads)).flatten()
-                total += _bagged(places, table, hop.bags * heads, shares.flatten())
+                total += _bagged(by_head.rows, table, by_head.bags, shares)
             else:
-                by_head = [
-                    _bagged(hop.ends[0], sources, hop.bags, shares[:, head].contiguous()) for head in range(heads)
-                ]
-                _add_rows(total, hop.targets, torch.cat(by_head, dim=1) @ far)
+                rows = _bagged(by_head.rows, sources, by_head.bags, shares.index_select(0, by_head.shares))
+                _add_rows(total, hop.targets, rows.view(-1, heads * sources.shape[1]) @ far)
         return total
 
     def _shares(
@@ -262,11 +294,10 @@ def _rows(table: Tensor, places: Tensor | None) -> Tensor:
 
 
 def _add_rows(total: Tensor, places: Tensor | None, rows: Tensor) -> None:
-    """Add to rows that are all different; `index_add_` would be many times slower."""
     if places is None:
         total += rows
     else:
-        total[places] = total.index_select(0, places) + rows
+        total.index_add_(0, places, rows)
 
 
 def _read_by(layer: Mapping[str, Attention]) -> Reads:
@@ -293,7 +324,7 @@ def _read_by(layer: Mapping[str, Attention]) -> Reads:
 
 def _passed_on(before: Tensor, received: Tensor) -> Tensor:
     state = gelu(received)
-    return state + before if state.shape == before.shape else state
+    return state.add_(before) if state.shape == before.shape else state
 
 
 def _product(product: Product, inputs: Tensor) -> Tensor:
