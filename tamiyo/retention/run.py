@@ -182,7 +182,7 @@ class Retention:
         begun = _Begun(
             lsn, planned, self._durable_state(log, pace), log, taken_lsn=0, resumed=True,
             archive=(order.archive or Path(planned.archive)) if planned.archive else None,
-            heads=order.keep_heads or tuple(wal.Head.parse(head) for head in planned.keep_heads),
+            heads=_heads_of(planned, order),
         )  # fmt: skip
         return self._finish(begun, pace, tell)
 
@@ -305,6 +305,12 @@ def _named_anew(order: Order, run_ids: Collection[str]) -> Order:
     """One order may take several runs: the first has its id, and no two have the same."""
     names = (order.run_id if number == 1 else f"{order.run_id}-{number}" for number in count(1))
     return replace(order, run_id=next(name for name in names if name not in run_ids))
+
+
+def _heads_of(planned: journal.RetentionPlanned, order: Order) -> tuple[wal.Head, ...]:
+    """Those that were promised then, and those that are wanted now: neither asker knows of the other."""
+    promised = tuple(wal.Head.parse(head) for head in planned.keep_heads)
+    return tuple(dict.fromkeys((*promised, *order.keep_heads)))
 
 
 def _at(completed: journal.RetentionCompleted, now_ns: int) -> journal.RetentionCompleted:

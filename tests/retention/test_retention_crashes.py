@@ -93,6 +93,20 @@ def test_power_is_lost_at_every_operation_of_a_run() -> None:
             resumed(disk)
 
 
+def test_a_run_that_is_finished_by_who_wants_other_heads_keeps_those_that_were_promised_too() -> None:
+    finished = 0
+    for after in range(OPERATIONS):
+        (disk,) = cut(after, [1])
+        entries = entries_of(disk)
+        if not planned(entries) or completed(entries) or entries[0].lsn > 1:
+            continue
+        other = AGED.heads[5]
+        retain(disk, AGED, "next", keep_heads=(other,))
+        check(disk, AGED, heads=(*KEPT_HEADS, other))
+        finished += 1
+    assert finished
+
+
 @pytest.mark.long
 def test_power_is_lost_at_every_operation_of_a_run_in_many_ways(
     record_property: Callable[[str, object], None],
