@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,6 +45,7 @@ PUBLISH_EVERY = 1_000
 HAND_OVER_EVERY = 64
 SAMPLE_S = 0.02
 _RECEIVED = KINDS[journal.StepReceived]
+ANSWER = proposal(1)
 
 
 class OnDisk:
@@ -121,19 +122,29 @@ def a_real_graph() -> tuple[GraphLayout, journal.GraphObserved]:
     return read_layout(layout), graph
 
 
-def write(directory: Path, steps: int) -> Figures:
-    """Write the log; `<directory>/wal` must not be there."""
+def a_history() -> History:
+    """A history of such steps, of a service that has a blueprint to offer."""
     layout, graph = a_real_graph()
     story = History(Settings(step_timeout_ms=1_000, commit_timeout_ms=1_000), layout=layout, graph=graph)
     story.observe(MemoryRecord(pb.BlueprintDescriptor(blueprint_id="bp-1", risk=0.1)))
-    answer = proposal(1)
+    return story
+
+
+def step(story: History, index: int, *, publish_every: int = PUBLISH_EVERY) -> None:
+    """One more step, delivered; reports and telemetry leave every so many steps."""
+    story.step(pb.SystemStatePacket.FromString(made_packet(index)), ANSWER)
+    story.deliver("applied")
+    if index % publish_every == publish_every - 1:
+        _publish(story)
+
+
+def write(directory: Path, steps: int) -> Figures:
+    """Write the log; `<directory>/wal` must not be there."""
+    story = a_history()
     passing, records, size_bytes = Passing(steps), 0, 0
     with wal.Log.open(directory / "wal") as log:
         for index in range(steps):
-            story.step(pb.SystemStatePacket.FromString(made_packet(index)), answer)
-            story.deliver("applied")
-            if index % PUBLISH_EVERY == PUBLISH_EVERY - 1:
-                _publish(story)
+            step(story, index)
             if log.size_bytes != size_bytes:
                 size_bytes = log.size_bytes
                 story.base()
@@ -142,11 +153,12 @@ def write(directory: Path, steps: int) -> Figures:
             if index % HAND_OVER_EVERY == HAND_OVER_EVERY - 1 or index == steps - 1:
                 records += _append(log, story.handed_over())
             passing()
-    payload_bytes = sum(path.stat().st_size for path in (directory / "wal").iterdir() if path.is_file())
+    size_bytes = sum(path.stat().st_size for path in (directory / "wal").iterdir() if path.is_file())
     return passing.figures() | {
         "records": records,
         "segments": len(wal.segments(directory / "wal")),
-        "bytes_per_step": round(payload_bytes / steps),
+        "size_bytes": size_bytes,
+        "bytes_per_step": round(size_bytes / steps),
     }
 
 
@@ -159,18 +171,30 @@ def _publish(story: History) -> None:
     story.drain()
 
 
-def _append(log: wal.Log, events: list[Event]) -> int:
-    """Append as a service does; returns how many records it were."""
-    batch, last = list[tuple[int, bytes]](), None
+Record = tuple[int, bytes]
+
+
+def batches(events: Iterable[Event]) -> Iterator[tuple[Record | None, list[Record]]]:
+    """As a service writes them: a packet is staged, all up to the next one is its batch; either may be none."""
+    staged, batch = None, list[Record]()
     for event in events:
         record = encode(event)
-        if record[0] != _RECEIVED:
+        if record[0] == _RECEIVED:
+            if staged is not None or batch:
+                yield staged, batch
+            staged, batch = record, []
+        else:
             batch.append(record)
-            continue
+    yield staged, batch
+
+
+def _append(log: wal.Log, events: list[Event]) -> int:
+    """Append, and wait until all of it is durable; returns how many records it was."""
+    last = None
+    for staged, batch in batches(events):
+        if staged is not None:
+            log.stage(*staged)
         last = log.submit(batch) if batch else last
-        batch = []
-        log.stage(*record)
-    last = log.submit(batch) if batch else last
     if last is not None:
         last.result()
     return len(events)
