@@ -162,7 +162,7 @@ class Log:
         """Drop the segments all of whose records are below `before_lsn`; takes no free space.
 
         Every head of this log that covers what is left can be checked as before. One that is older can only when it
-        was in `keep_heads`, of this or an earlier prune: its proof is then kept.
+        was in `keep_heads`, of this or an earlier prune, also one that had nothing to drop: its proof is then kept.
 
         Raises LogError when a head to keep is not one of this log or its proof has no place, LogClosed, LogFailed
         (TakenOver when another writer has the log now), or LogCorrupt; nothing was pruned then. Interrupted at any

@@ -67,9 +67,9 @@ def drop_segments(
     files = [*given_up(path, disk, old), *[segment.path for segment in going]]
     freed_bytes = sum([_length(disk, place) for place in files])
     still_ours()
-    if going:
+    steps = _steps(path, disk, old, kept, keep_heads)
+    if going or steps != old.steps:  # a head that is to be kept waits in BASE also when nothing goes yet
         tree, _ = tree_at(path, disk, kept.first_lsn - 1)
-        steps = _steps(path, disk, old, kept, keep_heads)
         base = base_of(kept, old.number + 1, tree, steps)
         still_ours()  # asked once more, because this took a while
         write_base(path, disk, base)
@@ -117,12 +117,14 @@ def _steps(path: Path, disk: Disk, old: Base, kept: Header, heads: Sequence[Head
     wanted = {(head.size, head.root) for head in heads if _is_ours(path, disk, head, kept.log_id)}
     wanted |= {(step.old_size, step.old_root) for step in old.steps if step.waits}
     steps = [step for step in old.steps if not step.waits]
-    if steps:
+    if steps and begins >= old.first_lsn:
         wanted.add((old.first_lsn - 1, old.root))  # the steps made before end there
     for size, root in sorted(wanted):
+        if size == 0 or size < old.first_lsn - 1:
+            continue  # every log begins with nothing; and what led to the beginning already still does
         if size >= begins:
             steps.append(Step(size, root, size, root, ()))
-        elif size >= old.first_lsn - 1 and size > 0:
+        else:
             steps.append(Step(size, root, begins, kept.root, consistency_path(path, disk, size, begins)))
     return tuple(steps)
 

@@ -135,6 +135,49 @@ def test_heads_that_are_kept_verify_after_every_later_prune() -> None:
         open_log(disk, expect_head=wrong)
 
 
+def test_a_head_that_a_prune_without_anything_to_drop_was_asked_to_keep_verifies_after_later_ones() -> None:
+    for begins in (1, FIRSTS[1]):  # before the first prune, and between two
+        disk = pruned(begins)
+        kept = [head for head in HEADS[1:9] if head.size >= begins]
+        with open_log(disk) as log:
+            assert log.prune(begins, keep_heads=kept).segments == 0
+            waiting = disk.peek(BASE)
+            assert log.prune(begins, keep_heads=kept[1:]).segments == 0
+            assert disk.peek(BASE) == waiting, "nothing new was to be kept"
+            for first in FIRSTS[2:]:
+                log.prune(first)
+                assert {wal.verify(PATH, head, disk=disk).expected for head in kept} == {"confirmed"}
+        for head in kept:
+            open_log(disk.copy(), expect_head=head).close()
+
+
+def test_power_lost_while_heads_are_kept_without_a_drop_leaves_the_log_and_the_promises_made() -> None:
+    def keep(disk: wal.Disk) -> bool:
+        log = open_log(disk)
+        try:
+            log.prune(1, keep_heads=HEADS[1:3])
+            return True
+        finally:
+            abandon(log)
+
+    whole = SOURCE.copy()
+    before = whole.operations
+    keep(whole)
+    for operations in range(whole.operations - before + 1):
+        for seed in range(3):
+            disk = SOURCE.copy()
+            disk.power_off_after(operations)
+            said = False
+            with contextlib.suppress(wal.LogError, OSError):
+                said = keep(disk)
+            disk = disk.crash(random.Random(seed).randrange)
+            with open_log(disk) as log:
+                assert list(log.read(0)) == RECORDS
+                log.prune(FIRSTS[3])
+            if said:
+                assert {wal.verify(PATH, head, disk=disk).expected for head in HEADS[1:3]} == {"confirmed"}
+
+
 def test_a_head_of_another_log_is_not_kept_and_nothing_is_pruned() -> None:
     disk = SOURCE.copy()
     with open_log(disk) as log:
