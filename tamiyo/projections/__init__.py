@@ -11,8 +11,8 @@ Rule 4: plain SQLAlchemy in models, projectors and queries; what only SQLite nee
 Rule 5: a log may have lost its beginning, or payloads. Past the plan of the run that took them the rows are the same,
         whoever read the log when: `forgetting`.
 
-Reading order: `models` (the tables), `projectors` (event to rows), `standing` (what is folded), `forgetting`, `tail`,
-`projection`, `follower`.
+Reading order: `models` (the tables), `projectors` (event to rows; `rows` has them by family), `standing` (what is
+folded), `forgetting`, `tail`, `projection`, `follower`.
 """
 
 from tamiyo.projections.doctor import Diagnosis, Difference, diagnose

@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Update, bindparam, delete, exists, insert, select, update
 
+from tamiyo.projections.draft import Draft, Waiting
 from tamiyo.projections.models import Base, Decision, FieldReport, Policy, RetentionRun, UndecidedStep
-from tamiyo.projections.projectors import Draft, Waiting
 
 __all__ = ["UPDATES", "drop_unnamed_policies", "read_draft", "write_draft"]
 

@@ -13,6 +13,7 @@ from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.projections import Projection
 from tamiyo.projections.models import Base
 from tamiyo.projections.projectors import NOT_PROJECTED, PROJECTORS
+from tamiyo.projections.rows import operation, reports, steps, upkeep
 
 OPEN, CLOSED = pb.CIRCUIT_STATE_OPEN, pb.CIRCUIT_STATE_CLOSED
 
@@ -28,6 +29,10 @@ def rows(directory, *events):
 def test_every_event_of_the_journal_is_projected_or_said_not_to_be():
     assert set(PROJECTORS) | NOT_PROJECTED == set(KINDS)
     assert not set(PROJECTORS) & NOT_PROJECTED
+
+
+def test_no_event_is_in_two_families_of_rows():
+    assert len(PROJECTORS) == sum(len(family.PROJECTORS) for family in (steps, reports, operation, upkeep))
 
 
 def test_an_empty_log_has_the_priors_and_the_preseeded_registries():
