@@ -111,33 +111,44 @@ def _pruned(directory: Path, heads: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _retained(directory: Path, archive: Path | None, heads: tuple[Any, ...], wait_s: float) -> dict[str, Any]:
+    """Do it here, or leave it to whoever has the log open; where they go without having done it, do it here."""
     import wal
     from tamiyo.retention import Order, retain_directory
 
     order = Order(uuid4().hex, None if archive is None else archive.absolute(), heads)
-    try:
-        with _progress() as tell:
-            report = retain_directory(directory, order, tell=tell)
-    except wal.LogLocked:
-        return _asked_for(directory, order, wait_s)
-    return report.as_dict() | {"text": report.text}
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        try:
+            with _progress() as tell:
+                report = retain_directory(directory, order, tell=tell)
+        except wal.LogLocked as locked:
+            holder = "a live service" if locked.holder_pid is None else f"process {locked.holder_pid}"
+            answer = _asked_for(directory, order, deadline_s, holder)
+            if answer is not None:
+                return answer
+        else:
+            return report.as_dict() | {"text": report.text}
 
 
-def _asked_for(directory: Path, order: Any, wait_s: float) -> dict[str, Any]:
-    """Leave it to the live service, and wait for its answer."""
+def _asked_for(directory: Path, order: Any, deadline_s: float, holder: str) -> dict[str, Any] | None:
+    """Leave it to the live service, and wait for its answer. None where the request was taken back: nobody is there."""
+    import wal
     from tamiyo.cli.conservative import operator_name
     from tamiyo.requests import RETAIN, Request, RequestBox
+    from wal.lock import is_locked
 
     box = RequestBox(directory)
     archive = "" if order.archive is None else str(order.archive)
     heads = tuple(str(head) for head in order.keep_heads)
     path = box.leave(Request(order.run_id, RETAIN, operator_name(), "", archive, heads))
-    deadline_s = time.monotonic() + wait_s
     with _progress() as tell:
         tell("waiting", "the live service has the log open and does it")
         while path.exists():
+            if not is_locked(wal.OsDisk(), directory / "wal"):  # it died, or it was a run like this one
+                box.done(path)
+                return None
             if time.monotonic() >= deadline_s:
-                print(f"left in {path}: the live service has it and is not done yet")
+                print(f"left in {path}: {holder} has the log open and is not done yet")
                 raise SystemExit(LEFT)
             time.sleep(LOOK_EVERY_S)
     answer = box.take_answer(path)

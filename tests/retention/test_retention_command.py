@@ -103,6 +103,22 @@ def test_a_live_service_that_is_not_done_in_time_goes_on(tmp_path: Path, aged: A
     assert len(RequestBox(tmp_path).waiting()) == 1
 
 
+def test_what_nobody_takes_up_is_done_here_once_whoever_had_the_log_has_gone(tmp_path: Path, aged: Aged) -> None:
+    log = wal.Log.open(tmp_path / "wal", segment_bytes=2**14)  # another such run, or a service that dies
+
+    def leave() -> None:
+        while not RequestBox(tmp_path).waiting():
+            pass
+        log.close()
+
+    leaving = threading.Thread(target=leave)
+    leaving.start()
+    said = retain(tmp_path, "--wait", "60")
+    leaving.join()
+    assert (said.exit_code, "segments pruned" in said.output) == (0, True), said.output
+    assert RequestBox(tmp_path).waiting() == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
