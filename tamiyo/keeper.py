@@ -1,11 +1,12 @@
 """Looks back at the state of a running service now and then: a digest for audits, a base for retention, a snapshot.
 
 Rule 1: nothing here is on a step's way. A step leaves its state, which is frozen, and goes on; the work is done on the
-        upkeep's thread, a fraction of a millisecond at a time.
+        upkeep's thread or a flush's, a fraction of a millisecond at a time.
 Rule 2: all of it may fail without harm: what is missing is a digest fewer to compare, or a slower opening.
 """
 
 import logging
+import threading
 from collections.abc import Callable
 
 import wal
@@ -29,7 +30,7 @@ EVERYTHING = 2**62
 
 
 class Keeper:
-    """The keeper of one journal. One thread at a time may use it."""
+    """The keeper of one journal. Its methods may be called from any thread but that of a step."""
 
     def __init__(self, journal_: Journal, snapshots: Snapshots | None) -> None:
         """`snapshots` is where they are written; None where none are."""
@@ -37,12 +38,20 @@ class Keeper:
         self._snapshots = snapshots
         self._size_bytes = 0  # of the log when the last base was written; none was since it was opened
         self._stored_lsn = 0
+        self._keeping = threading.Lock()
 
     def keep(self) -> None:
-        """Look at the last checkpoint that a step has left, if there is one."""
-        checkpoint = self._journal.take_checkpoint()
-        if checkpoint is None:
+        """Look at the last checkpoint that a step has left, if there is one, unless another thread does just now."""
+        if not self._keeping.acquire(blocking=False):
             return
+        try:
+            checkpoint = self._journal.take_checkpoint()
+            if checkpoint is not None:
+                self._look_at(checkpoint)
+        finally:
+            self._keeping.release()
+
+    def _look_at(self, checkpoint: Checkpoint) -> None:
         pace = Restful()
         whole = base_of(checkpoint.state, checkpoint.contents, 0, contents_max_bytes=EVERYTHING, pace=pace)
         stored = self._store(whole, checkpoint)

@@ -13,7 +13,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -31,10 +30,11 @@ from tamiyo.core import journal_pb2
 from tamiyo.core.state import State
 from tamiyo.delivery import delivery
 from tamiyo.directives import Directives
-from tamiyo.errors import InvariantViolation, PacketRejected, RequestRejected, ServiceClosed
+from tamiyo.errors import InvariantViolation, PacketRejected, ServiceClosed
 from tamiyo.files import Files
 from tamiyo.fingerprint import service_opened
 from tamiyo.graph import GraphBuilder
+from tamiyo.jobs import begin_job
 from tamiyo.journal import Journal
 from tamiyo.keeper import Keeper
 from tamiyo.leyline import leyline_pb2 as pb
@@ -43,12 +43,11 @@ from tamiyo.outbox import Outbox
 from tamiyo.pace import Restful
 from tamiyo.policies import PolicyDesk, UpdateVerdict
 from tamiyo.policy import Policy
-from tamiyo.policy_jobs import begin_policy_job
 from tamiyo.probe import warn_of_a_slow_disk
 from tamiyo.records import JournalUnavailable
-from tamiyo.requests import RETAIN, Request
+from tamiyo.requests import Request
 from tamiyo.retention import Order, Preview, Report
-from tamiyo.retention.beside import Retainer, answered
+from tamiyo.retention.beside import Retainer
 from tamiyo.retention.preview import preview_of
 from tamiyo.speakers import Load, Speakers, load_checkpoint, opening_speaker
 from tamiyo.stages import Stages, Step, StepTimings, Watch
@@ -87,7 +86,7 @@ class TamiyoService:
         self._keeper = Keeper(journal, files.snapshots)
         self._retainer = Retainer(journal, settings.windows())
         self._desk = desk
-        self._directives = Directives(journal, files.requests, partial(_begin_job, self._retainer, desk))
+        self._directives = Directives(journal, files.requests, partial(begin_job, self._retainer, desk))
         self._outbox = Outbox(journal, clock, self._keep_up, budget_ms=settings.publish_timeout_ms)
         self._upkeep = Upkeep(journal, self._directives, self._keeper, desk, period_ms=settings.upkeep_period_ms)
         self._upkeep.start()
@@ -267,7 +266,7 @@ class TamiyoService:
         return self._journal.ride(delivery(command_id, outcome, detail))
 
     def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
-        """Take up requests, write what waits for a step, rewrite the exported files. May wait for the disk.
+        """Take up requests, look back, write what waits for a step, rewrite the exported files. May wait for the disk.
 
         Returns:
             Whether everything that was asked for and said so far is durable.
@@ -401,6 +400,7 @@ class TamiyoService:
         """What every flush does besides; it may wait for the disk."""
         self._desk.watch()
         taken_up = self._directives.take_up(timeout_s)
+        self._keeper.keep()
         self._derived.export(self._journal.state)
         return taken_up
 
@@ -435,15 +435,3 @@ class TamiyoService:
 def _at(event: journal_pb2.PolicyRejected, now_ns: int) -> journal_pb2.PolicyRejected:
     event.event_time_ns = now_ns
     return event
-
-
-def _begin_job(retainer: Retainer, desk: PolicyDesk, request: Request) -> Future[bytes]:
-    """Begin the job that a request asks for; the answer is for its asker. It is kept by the upkeep: no method."""
-    if request.directive != RETAIN:
-        return begin_policy_job(desk, request)
-    folder = Path(request.archive) if request.archive else None
-    try:
-        heads = tuple(wal.Head.parse(head) for head in request.keep_heads)
-    except ValueError as error:
-        raise RequestRejected(str(error)) from error
-    return answered(retainer.begin(Order(request.request_id, folder, heads)))

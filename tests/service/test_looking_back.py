@@ -92,6 +92,16 @@ def test_every_few_steps_the_log_names_its_state_and_an_audit_compares(run: Run)
     assert "3 recorded states compared" in report.text
 
 
+def test_a_flush_looks_back_where_no_upkeep_does_and_not_beside_another_thread_that_does(run: Run) -> None:
+    for _ in range(EVERY + 1):
+        run.service.evaluate_step(packet(validation_loss=0.5))
+    with run.service._keeper._keeping:
+        assert run.service.flush()
+        assert not run.events(journal.StateBase)
+    assert run.service.flush()
+    assert len(run.events(journal.StateBase)) == 1
+
+
 def test_each_new_segment_brings_a_base(run: Run) -> None:
     while len(list((run.directory / "wal").glob("*.wal"))) < 4:
         run.steps(EVERY)
