@@ -10,6 +10,7 @@ Rule 4: what other threads have to say (`ride`) goes along with the next batch o
         refused while the log's breaker is open, as a step is, and what is owed from before comes first.
 """
 
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ __all__ = ["Checkpoint", "Journal"]
 OpenLog = Callable[[], wal.Log]
 CLOSE_TIMEOUT_S = ROOM_TIMEOUT_S = 5.0
 GLANCE_S = 0.001
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Journal:
         self._closed = False
         self._contents: dict[str, bytes] = {}
         self._fault: TamiyoError | None = None
+        self._told = ""  # why the last trial came to nothing
         self._pending: tuple[wal.Log, State, dict[str, bytes], Riders] | None = None
         self._last: weakref.ref[wal.Pending] | None = None  # of the last batch: the log holds it until it is settled
         self._log = open_log()
@@ -395,22 +398,29 @@ class Journal:
             if failed_at_ns is not None:
                 self._reopen()
             self._try_batch(failed_at_ns)
-        except (wal.LogError, JournalUnavailable, OSError):
-            with self._lock:
-                self._tried_at_ns = self.now_ns()  # no record can say so: the cool-down starts again in memory
+        except (wal.LogError, JournalUnavailable, OSError) as error:
+            if str(error) != self._told:
+                logger.warning("the log is tried again and again, and takes no records: %s", error)
+            with self._lock:  # no record can say so: the cool-down starts again in memory
+                self._tried_at_ns, self._told = self.now_ns(), str(error)
         except TamiyoError as error:
             self._fault = error  # the history itself is unusable: the next step raises it
         else:
             with self._lock:
-                self._failed_at_ns = None
+                self._failed_at_ns, self._told = None, ""
         finally:
             self._trial = None
 
     def _reopen(self) -> None:
         """Back from disk: nothing in memory is trusted. The fold holds no lock: steps are refused meanwhile."""
-        self._log.close()
+        lost = self._log
+        lost.close()
+        if not lost.segments():  # its directory is gone: a new log would be begun in its place, without its history
+            raise FileNotFoundError(f"there is no log at {lost.path} any more")
         log = self._open_log()
         try:
+            if log.head().log_id != lost.head().log_id:
+                raise wal.LogError(f"another log lies at {lost.path} than the one that was in use")
             state = self._fold(log)
         except BaseException:  # a log that nobody owns must not keep its lock
             log.close()
