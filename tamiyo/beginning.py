@@ -1,6 +1,6 @@
 """Where a fold of a log begins: at a snapshot, at the last base that the log holds, or with its first record."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import wal
@@ -14,7 +14,7 @@ from tamiyo.errors import JournalUnreadable
 from tamiyo.snapshots import Snapshots
 from tamiyo.stored import event_of
 
-__all__ = ["Beginning", "begin_with", "beginning", "folded", "with_content"]
+__all__ = ["Beginning", "begin_with", "beginning", "folded", "reopened", "with_content"]
 
 _BASE, _BLUEPRINT = KINDS[journal.StateBase], KINDS[journal.BlueprintObserved]
 _EVER = 2**63
@@ -31,6 +31,23 @@ class Beginning:
     state: State = field(default_factory=State)
     contents: Mapping[str, bytes] = field(default_factory=dict)
     received: journal.StepReceived | None = None
+
+
+def reopened(lost: wal.Log, open_log: Callable[[], wal.Log]) -> wal.Log:
+    """Close a log that failed and open it again: that very one, and none in the place of one that has gone.
+
+    Raises:
+        wal.LogError: it cannot be opened, or another one lies there now.
+        OSError: it is not there.
+    """
+    lost.close()
+    if not lost.segments():  # opening would begin a new one, without its history
+        raise FileNotFoundError(f"there is no log at {lost.path} any more")
+    log = open_log()
+    if log.head().log_id == lost.head().log_id:
+        return log
+    log.close()
+    raise wal.LogError(f"another log lies at {lost.path} than the one that was in use")
 
 
 def beginning(

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import wal
-from tamiyo.beginning import beginning, folded, with_content
+from tamiyo.beginning import beginning, folded, reopened, with_content
 from tamiyo.clock import Clock
 from tamiyo.core.base import CHECKPOINT_STEPS
 from tamiyo.core.breakers import OPEN
@@ -413,14 +413,8 @@ class Journal:
 
     def _reopen(self) -> None:
         """Back from disk: nothing in memory is trusted. The fold holds no lock: steps are refused meanwhile."""
-        lost = self._log
-        lost.close()
-        if not lost.segments():  # its directory is gone: a new log would be begun in its place, without its history
-            raise FileNotFoundError(f"there is no log at {lost.path} any more")
-        log = self._open_log()
+        log = reopened(self._log, self._open_log)
         try:
-            if log.head().log_id != lost.head().log_id:
-                raise wal.LogError(f"another log lies at {lost.path} than the one that was in use")
             state = self._fold(log)
         except BaseException:  # a log that nobody owns must not keep its lock
             log.close()
