@@ -6,6 +6,7 @@ A draft is locked while it is written. So one whose process died can be told fro
 the next file that is written in that folder takes it away.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-__all__ = ["sync_folder", "whole_file"]
+__all__ = ["sync_folder", "whole_file", "written_to"]
 
 _PREFIX, _SUFFIX = ".tamiyo-", ".tmp"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -55,6 +56,30 @@ def whole_file(path: Path, *, mode: int = 0o666, replace: bool = True) -> Iterat
             draft.unlink()
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def written_to(path: Path) -> Iterator[BinaryIO]:
+    """As `whole_file`, for a place that a user names. Open it first, so that a wrong one is told before the work.
+
+    A link is followed. What is there and no regular file, a pipe or a device, is written to as it is.
+
+    Raises:
+        OSError: it cannot be written; a directory never can.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
+    try:
+        with whole_file(path.resolve() if path.is_symlink() else path) as file:
+            yield file
+    except OSError as error:
+        if Path(str(error.filename)).name.startswith(_PREFIX):  # a draft's name says nothing to who gave the place
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def sync_folder(folder: Path) -> None:

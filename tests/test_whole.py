@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tamiyo.whole import whole_file
+from tamiyo.whole import whole_file, written_to
 
 OLD, NEW = b"the old one", b"the new one" * 10_000
 PIECES = 4
@@ -259,3 +260,22 @@ def test_the_mode_is_the_one_asked_for(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write(tmp_path / "nowhere" / "file")
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR)
+    try:
+        with written_to(pipe) as file:
+            file.write(b"figures")
+        assert os.read(reader, 100) == b"figures"
+        assert pipe.is_fifo()
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("place", ["", "missing/file"])
+def test_a_place_that_cannot_be_is_told_by_its_own_name(tmp_path: Path, place: str) -> None:
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / place))), written_to(tmp_path / place):
+        pytest.fail("nothing is begun")

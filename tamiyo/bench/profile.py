@@ -5,6 +5,9 @@ The file is Chrome's trace format: https://ui.perfetto.dev and chrome://tracing 
 OpenVINO runs as a whole inside "tamiyo: propose": it has no operators that torch knows.
 """
 
+import errno
+import gzip
+import json
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +23,7 @@ from tamiyo.bench.samples import small_graph
 from tamiyo.bench.step import Stepping
 from tamiyo.bench.timing import Progress
 from tamiyo.step import Watch
+from tamiyo.whole import written_to
 
 __all__ = ["PREFIX", "STEPS", "profiled", "trace"]
 
@@ -31,15 +35,32 @@ STEPS = 20
 def profiled(path: Path) -> Iterator[Watch]:
     """Trace what happens inside, on every thread, and write it to `path`; what it gives is for `service.watch`.
 
+    It stands there whole, packed where its name ends in ".gz", or what was there before stays.
+
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written. A wrong place is told before anything is traced.
     """
-    path.touch()  # what cannot be written is told before anything is traced
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     every_thread = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)  # noqa: SLF001  no public way
-    with profile(activities=activities, experimental_config=every_thread) as profiler:
-        yield lambda name: record_function(PREFIX + name)
-    profiler.export_chrome_trace(str(path))
+    with written_to(path) as file, TemporaryDirectory(prefix="tamiyo-trace-") as made:
+        with profile(activities=activities, experimental_config=every_thread) as profiler:
+            yield lambda name: record_function(PREFIX + name)
+        draft = Path(made) / "trace.json"
+        profiler.export_chrome_trace(str(draft))
+        data = _whole(draft)
+        file.write(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def _whole(draft: Path) -> bytes:
+    """The trace, which torch may have written in part without a word: a viewer would show none of it."""
+    data = draft.read_bytes() if draft.exists() else b""
+    try:
+        json.loads(data)
+    except ValueError as error:
+        raise OSError(
+            errno.EIO, f"the profiler wrote {len(data)} bytes that are no trace; is there room?", str(draft.parent)
+        ) from error
+    return data
 
 
 def trace(subject: Subject, path: Path, parts: Collection[str], say: Progress, folder: Path | None = None) -> None:

@@ -1,16 +1,18 @@
 """`tamiyo bench`: how fast it is on this machine.
 
-Exit status 0 when it was measured, 1 when a checkpoint or a folder cannot be used.
+Exit status 0 when it was measured, 1 when a checkpoint, a folder or a file cannot be used.
 """
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
 import wal
 from tamiyo.errors import TamiyoError
+from tamiyo.whole import written_to
 
 __all__ = ["command"]
 
@@ -48,6 +50,8 @@ def command(
     The network's engine is measured beside PyTorch Geometric on the same weights, steps beside a bare write and sync
     of the same size, in turns. It takes a minute or two; let nothing else run meanwhile.
     """
+    if profile is not None and to is not None:
+        raise click.UsageError("--profile writes a trace instead of measuring: there are no figures for --json")
     from tamiyo.bench.profile import trace
     from tamiyo.bench.run import FULL, PARTS, QUICK, measure, subject_of
     from tamiyo.bench.table import table
@@ -58,13 +62,14 @@ def command(
             trace(subject_of(policy, _say), profile, parts, _say, folder)
             click.echo(f"{profile} is a trace; open it in https://ui.perfetto.dev or chrome://tracing")
             return
-        figures = measure(parts, QUICK if quick else FULL, _say, checkpoint=policy, folder=folder)
-        text = json.dumps(figures, indent=2) + "\n"
-        if to is not None and to != "-":
-            Path(to).write_text(text, encoding="utf-8")
+        with nullcontext() if to in {None, "-"} else written_to(Path(str(to))) as file:
+            figures = measure(parts, QUICK if quick else FULL, _say, checkpoint=policy, folder=folder)
+            text = json.dumps(figures, indent=2) + "\n"
+            sys.stdout.write(text if to == "-" else table(figures))
+            if file is not None:
+                file.write(text.encode())
     except (TamiyoError, wal.LogError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    sys.stdout.write(text if to == "-" else table(figures))
 
 
 def _say(what: str) -> None:

@@ -1,23 +1,29 @@
 """`tamiyo bench`: what it says is what it measured. How fast that was is never asserted."""
 
+import errno
+import gzip
 import json
+import os
 import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from tamiyo.bench import network, run, step
 from tamiyo.bench.chance import random_graph
 from tamiyo.bench.machine import doubt
-from tamiyo.bench.profile import PREFIX, STEPS
+from tamiyo.bench.profile import PREFIX, STEPS, profiled
 from tamiyo.bench.table import table
 from tamiyo.bench.timing import NOT_YET_HOT, Times, Turn, in_turns, quantiles_ms
+from tamiyo.cli import bench as bench_command
 from tamiyo.cli import main
 from tamiyo.cli.bench import command
 from tamiyo.graph.schema import NODE_TYPES
@@ -129,6 +135,73 @@ def test_a_trace_has_every_stage_of_every_step_and_opens_as_one(tmp_path: Path) 
     assert named == dict.fromkeys([*stages, "propose", "evaluate_step"], STEPS)
     threads = {span["name"].removeprefix(PREFIX): span["tid"] for span in spans}
     assert threads["propose"] != threads["inference"] == threads["commit"]
+
+
+def test_a_trace_that_cannot_be_written_is_no_success_and_what_was_there_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch writes what fits on a full disk, and says nothing."""
+    trace = tmp_path / "trace.json"
+    trace.write_text("before")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            torch.profiler.profile, "export_chrome_trace", lambda _, to: Path(to).write_text('{"traceEvents": [')
+        )
+        result = bench("--only", "builder", "--profile", trace)
+    assert (result.exit_code, "no trace" in result.output) == (1, True)
+    assert trace.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["trace.json"]
+
+
+def test_a_trace_is_packed_where_its_name_says_so(tmp_path: Path) -> None:
+    packed = tmp_path / "trace.json.gz"
+    assert bench("--only", "builder", "--profile", packed).exit_code == 0
+    assert json.loads(gzip.decompress(packed.read_bytes()))["traceEvents"]
+
+
+def test_an_interrupt_leaves_no_half_a_trace(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), profiled(tmp_path / "trace.json"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["missing/figures.json", "", "file/figures.json"])
+def test_a_place_for_the_figures_that_cannot_be_is_told_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    result = bench("--only", "builder", "--json", place)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert ".tmp" not in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_figures_that_find_no_room_are_printed_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def full(path: Path) -> Iterator[BinaryIO]:
+        yield BytesIO()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(bench_command, "written_to", full)
+    result = bench("--only", "builder", "--json", tmp_path / "figures.json")
+    assert (result.exit_code, "No space left" in result.stderr) == (1, True)
+    assert "graph builder, ms" in result.stdout
+
+
+def test_a_link_is_followed_and_figures_replace_figures_whole(tmp_path: Path) -> None:
+    figures, link = tmp_path / "figures.json", tmp_path / "link.json"
+    figures.write_text("before")
+    link.symlink_to(figures.name)
+    assert bench("--only", "builder", "--json", link).exit_code == 0
+    assert link.is_symlink()
+    assert "builder" in json.loads(figures.read_text())
+
+
+def test_a_trace_has_no_figures_to_write(tmp_path: Path) -> None:
+    result = bench("--profile", tmp_path / "trace.json", "--json", tmp_path / "figures.json")
+    assert (result.exit_code, list(tmp_path.iterdir())) == (2, [])
 
 
 def test_a_service_tells_nobody_of_its_stages_until_it_is_asked_and_no_more_once_it_is_told(tmp_path: Path) -> None:
