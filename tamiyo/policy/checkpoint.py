@@ -20,6 +20,7 @@ from tamiyo.core.norms import PRIORS, Norm
 from tamiyo.core.proposal import PolicyIdentity
 from tamiyo.core.registries import Registries
 from tamiyo.errors import CheckpointRejected
+from tamiyo.policy.ambient import unswayed
 from tamiyo.policy.engine import build
 from tamiyo.policy.engine.device import device_of
 from tamiyo.policy.gnn import GnnPolicy, engine_identity
@@ -184,6 +185,7 @@ def load_policy(
     return policy_of(checkpoint, registries, reference=reference, bf16=bf16, device=device, may_capture=may_capture)
 
 
+@unswayed()
 def policy_of(
     checkpoint: Checkpoint,
     registries: Registries | None = None,
@@ -224,8 +226,8 @@ def policy_of(
 
 
 def _seeded_network(seed: int) -> TamiyoNetwork:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with unswayed(), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # not `torch.manual_seed`, which seeds every device as well
         return TamiyoNetwork()
 
 

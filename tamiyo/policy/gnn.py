@@ -16,6 +16,7 @@ import torch
 from tamiyo.core.proposal import PolicyIdentity, Proposal, argmax
 from tamiyo.core.registries import RegistryStamp
 from tamiyo.graph.graph import Graph
+from tamiyo.policy.ambient import unswayed
 from tamiyo.policy.engine import Engine
 from tamiyo.policy.engine.raw import Numbers
 from tamiyo.policy.hetero import to_hetero
@@ -102,8 +103,8 @@ class GnnPolicy:
 
     def reference_outputs(self, graph: Graph) -> NetworkOutput:
         """The raw outputs as PyTorch Geometric computes them."""
-        data = to_hetero(graph)
-        with torch.inference_mode():
+        with torch.inference_mode(), unswayed():
+            data = to_hetero(graph)
             output: NetworkOutput = self.network(
                 data.x_dict, data.categories_dict, data.edge_index_dict, data.edge_attr_dict
             )

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tamiyo.core.proposal import ACTIONS, BLENDING_METHODS, PARAM_DELTAS, RISK_CLASSES
 from tamiyo.core.registries import CAPACITIES
 from tamiyo.graph.schema import CATEGORIES, EDGE_COLUMNS, FEATURES, NODE_TYPES, RELATIONS, SCHEMA_DIGEST, EdgeType
+from tamiyo.policy.ambient import float32_made
 from tamiyo.policy.pyg import GATConv, HeteroConv, SAGEConv
 
 __all__ = ["ARCHITECTURE_VERSION", "NetworkConfig", "NetworkOutput", "TamiyoNetwork"]
@@ -104,7 +105,11 @@ class TamiyoNetwork(nn.Module):
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
-        self.config = config = config or NetworkConfig()
+        self.config = config or NetworkConfig()
+        with float32_made():
+            self._make(self.config)
+
+    def _make(self, config: NetworkConfig) -> None:
         hidden, attention = config.hidden, config.attention
         self.encoders = nn.ModuleDict({f"{kind}_nodes": NodeEncoder(kind, config) for kind in NODE_TYPES})
         self.sage1, self.sage2 = _sage(hidden), _sage(hidden)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, leaky_relu
 
 from tamiyo.graph.schema import NODE_TYPES
+from tamiyo.policy.ambient import unswayed
 from tamiyo.policy.engine.dense import Dense
 from tamiyo.policy.engine.fold import Attention, Folded, Product, stacked, vectors
 from tamiyo.policy.engine.raw import Raw
@@ -29,7 +30,7 @@ class EagerForm:
 
     def run(self, dense: Dense) -> Raw:
         """One graph."""
-        with torch.inference_mode():
+        with torch.inference_mode(), unswayed():
             encoded = states = self._encoded(dense)
             neighbours = torch.from_numpy(dense.neighbours)
             for sage in self._folded.sage:
@@ -49,7 +50,7 @@ class EagerForm:
 
     def _attention(self, layer: Mapping[str, Attention], states: Tensor, dense: Dense, place: int) -> Tensor:
         attended: Attended = dense.sizes.attended[place]
-        joined = torch.cat([states, torch.zeros(1, states.shape[1])])
+        joined = torch.cat([states, states.new_zeros(1, states.shape[1])])
         by_node = (joined @ self._vectors[place]).T.contiguous()
         sources = by_node.index_select(0, torch.from_numpy(attended.sources))
         targets = by_node.flatten().index_select(0, torch.from_numpy(attended.targets))[:, None]
@@ -59,7 +60,7 @@ class EagerForm:
         after = []
         for kind, rows in zip(NODE_TYPES, torch.split(states, dense.sizes.nodes.tolist()), strict=True):
             if kind not in layer:
-                after.append(torch.zeros(len(rows), self._folded.attention))
+                after.append(states.new_zeros(len(rows), self._folded.attention))
                 continue
             state = _received(layer[kind].product, next(mixed))
             after.append(state + rows if state.shape == rows.shape else state)

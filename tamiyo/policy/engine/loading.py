@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tamiyo.graph.schema import NODE_TYPES
+from tamiyo.policy.ambient import unswayed
 from tamiyo.policy.engine.dense import Dense, dense_of, layout_of
 from tamiyo.policy.engine.dense_device import DeviceForm
 from tamiyo.policy.engine.device import Device
@@ -49,6 +50,7 @@ class Built:
     warm_ms: float
 
 
+@unswayed()
 def build(
     network: TamiyoNetwork, *, bf16: bool = False, device: Callable[[], Device] | None = None, may_capture: bool = True
 ) -> Built:

@@ -18,6 +18,7 @@ from torch.nn.functional import embedding_bag, gelu, layer_norm, leaky_relu
 
 from tamiyo.graph.graph import FloatArray, Graph, IndexArray
 from tamiyo.graph.schema import NODE_TYPES, EdgeType
+from tamiyo.policy.ambient import unswayed
 from tamiyo.policy.engine.dense import node_inputs
 from tamiyo.policy.engine.fold import INTO, SINGLE, Attention, Folded, Product
 from tamiyo.policy.engine.kept import Kept
@@ -169,7 +170,7 @@ class SparseForm:
     def run(self, graph: Graph, key: bytes) -> Raw:
         """One graph; `key` stands for its topology."""
         plan = self._plans.get(key, lambda: plan_of(graph, self._folded.attention_heads))
-        with torch.inference_mode():
+        with torch.inference_mode(), unswayed():
             encoded = {kind: self._encoded(graph, kind) for kind in NODE_TYPES}
             states: Mapping[str, Tensor] = encoded
             for weights, sage in zip(self._sage, self._folded.sage, strict=True):
