@@ -20,7 +20,7 @@ from tamiyo.policy.checkpoint import load_policy
 from tamiyo.policy.engine import build
 from tamiyo.policy.engine.dense import layout_of
 from tamiyo.policy.engine.fold import Folded, fold
-from tamiyo.policy.engine.sparse import plan_of
+from tamiyo.policy.engine.sparse_plan import plan_of
 from tamiyo.policy.gnn import GnnPolicy, engine_identity
 from tamiyo.policy.network import ARCHITECTURE_VERSION, TamiyoNetwork
 

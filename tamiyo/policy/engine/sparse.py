@@ -1,11 +1,6 @@
 """The folded network on edge lists, in plain torch: graphs of any size, with any edges.
 
-Each relation goes the cheaper of two ways. The function is the same; what is multiplied is not:
-
-    near    transform the sources, then add them up at the targets: where fewer sources than targets have edges
-    far     add the sources up at the targets, then transform what came out
-
-What the topology alone fixes is a `Plan`, made with arrays and kept by topology.
+What the topology alone fixes is a `Plan`, kept by topology.
 """
 
 from collections.abc import Mapping
@@ -16,59 +11,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag, gelu, layer_norm, leaky_relu
 
-from tamiyo.graph.graph import FloatArray, Graph, IndexArray
+from tamiyo.graph.graph import FloatArray, Graph
 from tamiyo.graph.schema import NODE_TYPES, EdgeType
 from tamiyo.policy.ambient import unswayed
 from tamiyo.policy.engine.dense import node_inputs
-from tamiyo.policy.engine.fold import INTO, SINGLE, Attention, Folded, Product
+from tamiyo.policy.engine.fold import INTO, Attention, Folded, Product
 from tamiyo.policy.engine.kept import Kept
 from tamiyo.policy.engine.raw import Raw
+from tamiyo.policy.engine.sparse_plan import Hop, Into, Plan, Sum, plan_of
 
 __all__ = ["SparseForm"]
 
 _PLANS_MAX = 4
 """A plan of 56,000 edges takes a few MB."""
-
-
-@dataclass(frozen=True, slots=True)
-class ByHead:
-    """A relation's edges, once for each head, in the order in which the attention adds them up.
-
-    near    by target and edge, all heads of an edge together; rows of a table that has one for each source and head
-    far     by target and head; rows of the sources
-
-    Shapes: rows (E * H,); shares (E * H,), which of the edges' H shares each takes, None where that is their order;
-    bags (N,) near and (T * H,) far.
-    """
-
-    rows: Tensor
-    shares: Tensor | None
-    bags: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """One relation that has edges, sorted by target.
-
-    `row` is its place among the relations into its target. Shapes: order (E,); ends (2, E), the sorted edges; sources
-    (S,) and targets (T,), the distinct nodes with an edge, None where all have one; source_places and target_places
-    (E,), an edge's places among those; begins (T,), where each target's edges begin; bags (N,), the same for every node
-    of the target type, or begins where the product comes after; shares (E,), 1 over the edges of its target.
-    """
-
-    source: str
-    row: int
-    is_near: bool
-    order: IndexArray
-    ends: Tensor
-    sources: Tensor | None
-    targets: Tensor | None
-    source_places: Tensor
-    target_places: Tensor
-    begins: IndexArray
-    bags: Tensor
-    shares: Tensor
-    by_head: ByHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,73 +37,6 @@ class Reads:
     edges: Mapping[EdgeType, Tensor]
     sources: Mapping[EdgeType, slice]
     targets: Mapping[EdgeType, slice]
-
-
-Plan = Mapping[str, tuple[Hop, ...]]
-"""By target type."""
-
-
-def plan_of(graph: Graph, heads: int) -> Plan:
-    """Sort every relation's edges by target, and find who takes part; `heads` are the attention's."""
-    return {
-        kind: tuple(
-            _hop(
-                graph.edge_index[relation.edge_type],
-                relation.source,
-                row,
-                (len(graph.features[relation.source]), len(graph.features[kind])),
-                heads=1 if relation.source == SINGLE else heads,
-            )
-            for row, relation in enumerate(INTO[kind])
-            if graph.edge_index[relation.edge_type].shape[1]
-        )
-        for kind in NODE_TYPES
-    }
-
-
-def _hop(edges: IndexArray, source: str, row: int, sizes: tuple[int, int], *, heads: int) -> Hop:
-    order = np.argsort(edges[1], kind="stable")
-    ends = edges[:, order]
-    counts = np.bincount(ends[1], minlength=sizes[1])
-    targets, is_source = np.flatnonzero(counts), np.bincount(ends[0], minlength=sizes[0]) > 0
-    sources = np.flatnonzero(is_source)
-    bags = np.cumsum(counts) - counts
-    is_near = len(sources) <= len(targets)
-    source_places = (np.cumsum(is_source) - 1)[ends[0]]
-    by_head = _near_by_head(source_places, bags, heads) if is_near else _far_by_head(ends[0], counts[targets], heads)
-    return Hop(
-        source=source,
-        row=row,
-        is_near=is_near,
-        order=order,
-        ends=torch.from_numpy(ends),
-        sources=_unless_all(sources, sizes[0]),
-        targets=_unless_all(targets, sizes[1]),
-        source_places=torch.from_numpy(source_places),
-        target_places=torch.from_numpy((np.cumsum(counts > 0) - 1)[ends[1]]),
-        begins=bags[targets],
-        bags=torch.from_numpy(bags if is_near else bags[targets]),
-        shares=torch.from_numpy((1 / counts[ends[1]]).astype(np.float32)),
-        by_head=by_head,
-    )
-
-
-def _near_by_head(source_places: IndexArray, bags: IndexArray, heads: int) -> ByHead:
-    rows = source_places[:, None] * heads + np.arange(heads)
-    return ByHead(torch.from_numpy(rows.ravel()), None, torch.from_numpy(bags * heads))
-
-
-def _far_by_head(ends: IndexArray, counts: IndexArray, heads: int) -> ByHead:
-    sizes = np.repeat(counts, heads)
-    bags = np.cumsum(sizes) - sizes
-    begins = np.repeat(np.cumsum(counts) - counts, heads)
-    edges = np.arange(len(ends) * heads) + np.repeat(begins - bags, sizes)
-    shares = edges * heads + np.repeat(np.tile(np.arange(heads), len(counts)), sizes)
-    return ByHead(torch.from_numpy(ends[edges]), torch.from_numpy(shares), torch.from_numpy(bags))
-
-
-def _unless_all(places: IndexArray, nodes: int) -> Tensor | None:
-    return None if len(places) == nodes else torch.from_numpy(places)
 
 
 class SparseForm:
@@ -195,21 +83,24 @@ class SparseForm:
         return layer_norm(projected, scale.shape, scale, shift, encoder.epsilon).to(self._dtype)
 
     def _averaged(
-        self, hops: tuple[Hop, ...], weights: tuple[Tensor, ...], part: Product, states: Mapping[str, Tensor], kind: str
+        self, into: Into, weights: tuple[Tensor, ...], part: Product, states: Mapping[str, Tensor], kind: str
     ) -> Tensor:
         total = torch.addmm(torch.from_numpy(part.bias).to(self._dtype), states[kind], weights[-1])
-        for hop in hops:
-            sources, weight = states[hop.source], weights[hop.row]
-            shares = hop.shares.to(self._dtype)
-            if hop.is_near:
-                total += _bagged(hop.source_places, _rows(sources, hop.sources) @ weight, hop.bags, shares)
+        if not into.hops:
+            return total
+        table = _table(into.mean, total)
+        for hop, block in zip(into.hops, into.mean.blocks, strict=True):
+            sources = states[hop.source]
+            if hop.by_head is None:
+                rows = _rows(sources, hop.sources)
             else:
-                _add_rows(total, hop.targets, _bagged(hop.ends[0], sources, hop.bags, shares) @ weight)
-        return total
+                rows = _bagged(hop.ends[0], sources, hop.bags, hop.shares.to(self._dtype))
+            torch.mm(rows, weights[hop.row], out=table[block])
+        return total.add_(_bagged(into.mean.rows, table, into.mean.bags, into.shares.to(self._dtype)))
 
     def _attended(
         self,
-        hops: tuple[Hop, ...],
+        into: Into,
         weights: tuple[tuple[Tensor, Tensor], ...],
         part: Attention,
         states: Mapping[str, Tensor],
@@ -217,17 +108,21 @@ class SparseForm:
         kind: str,
     ) -> Tensor:
         total = torch.from_numpy(part.product.bias).to(self._dtype).repeat(len(states[kind]), 1)
-        for hop in hops:
+        if not into.hops:
+            return total
+        table, near_shares = _table(into.attention, total), []
+        for hop, block in zip(into.hops, into.attention.blocks, strict=True):
             sources, heads, by_head = states[hop.source], part.heads[hop.row], hop.by_head
             shares = shares_of[INTO[kind][hop.row].edge_type].flatten()
             near, far = weights[hop.row]
-            if by_head.shares is None:
-                table = (_rows(sources, hop.sources) @ near).view(-1, far.shape[1])
-                total += _bagged(by_head.rows, table, by_head.bags, shares)
+            if by_head is None:
+                near_shares.append(shares)
+                torch.mm(_rows(sources, hop.sources), near, out=table[block].view(-1, near.shape[1]))
             else:
                 rows = _bagged(by_head.rows, sources, by_head.bags, shares.index_select(0, by_head.shares))
-                _add_rows(total, hop.targets, rows.view(-1, heads * sources.shape[1]) @ far)
-        return total
+                torch.mm(rows.view(-1, heads * sources.shape[1]), far, out=table[block])
+        shares = torch.cat([*near_shares, total.new_ones(1)]).index_select(0, into.attention.shares)
+        return total.add_(_bagged(into.attention.rows, table, into.attention.bags, shares))
 
     def _shares(
         self,
@@ -241,7 +136,7 @@ class SparseForm:
         read = {kind: (states[kind] @ matrix.to(self._dtype)).float() for kind, matrix in reads.matrices.items()}
         found = {}
         for kind in layer:
-            for hop in plan[kind]:
+            for hop in plan[kind].hops:
                 edge_type = INTO[kind][hop.row].edge_type
                 if edge_type not in reads.edges:  # one source: all there is
                     found[edge_type] = hop.shares[:, None].to(self._dtype)
@@ -294,11 +189,9 @@ def _rows(table: Tensor, places: Tensor | None) -> Tensor:
     return table if places is None else table.index_select(0, places)
 
 
-def _add_rows(total: Tensor, places: Tensor | None, rows: Tensor) -> None:
-    if places is None:
-        total += rows
-    else:
-        total.index_add_(0, places, rows)
+def _table(summed: Sum, like: Tensor) -> Tensor:
+    """An empty table for what the relations bring, (rows, out)."""
+    return like.new_empty((summed.blocks[-1].stop, like.shape[1]))
 
 
 def _read_by(layer: Mapping[str, Attention]) -> Reads:
