@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from tamiyo.policy.engine.device import Turn
+
 
 class Processor:
     """A device that is none. Its `failing` call, counted from 1 on, raises, as do all after it."""
@@ -16,6 +18,7 @@ class Processor:
     def __init__(self, failing: int = 0, *, is_exact: bool = True) -> None:
         self.failing, self.is_exact = failing, is_exact
         self.called: list[str] = []
+        self.turn = Turn()
         self.captures = self.replays = 0
 
     def buffer(self, count: int) -> Tensor:

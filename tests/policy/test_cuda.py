@@ -167,6 +167,26 @@ def test_a_policy_loaded_beside_a_trainer_captures_nothing(network: TamiyoNetwor
         assert not late.is_compiled
 
 
+def test_a_captured_graph_needs_no_scratch_memory_that_others_clear(engine: Engine) -> None:
+    """As `torch.compile` with "reduce-overhead" clears it for a trainer, which then fills what it was given."""
+    graph = random_graph(SIZES["usual"], 3)
+    expected = outputs(engine, graph)
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()
+    filled = [torch.full((2**20,), torch.nan, device="cuda") for _ in range(64)]
+    assert all(map(torch.equal, outputs(engine, graph), expected))
+    assert all(bool(one.isnan().all()) for one in filled), "a graph wrote where a trainer's tensors are"
+
+
+def test_what_a_trainer_sets_for_its_thread_changes_nothing(checkpoint: Checkpoint, graph: Graph) -> None:
+    expected = load_policy(Path(checkpoint.path), device="cuda").propose(graph)
+    with torch.device("cuda"), torch.autocast("cuda", dtype=torch.bfloat16):
+        policy = load_policy(Path(checkpoint.path), device="cuda")
+        assert policy.propose(graph) == expected
+    assert "cuda" in policy.identity.engine
+    assert policy.identity.compile_fallbacks == 0
+
+
 def test_calls_at_the_same_time_do_not_disturb_each_other(engine: Engine) -> None:
     graphs = [random_graph(counts, seed) for counts in SIZES.values() for seed in range(2)]
     expected = [outputs(engine, graph) for graph in graphs]

@@ -4,9 +4,11 @@
 """
 
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from policy.agreement import assert_close, decision
@@ -21,6 +23,7 @@ from tamiyo.errors import SettingsInvalid
 from tamiyo.graph import Graph
 from tamiyo.policy.checkpoint import Checkpoint, load_policy
 from tamiyo.policy.engine import Engine, build
+from tamiyo.policy.engine.dense import Dense
 from tamiyo.policy.engine.dense_device import KEPT_MAX, DeviceForm
 from tamiyo.policy.engine.device import CudaDevice, Device, device_of
 from tamiyo.policy.engine.eager import EagerForm
@@ -28,6 +31,7 @@ from tamiyo.policy.engine.engine import OnDevice
 from tamiyo.policy.engine.fold import Folded, fold
 from tamiyo.policy.engine.form import padded
 from tamiyo.policy.engine.loading import compiled, sample
+from tamiyo.policy.engine.raw import Raw
 from tamiyo.policy.engine.sizes import USUAL
 from tamiyo.policy.engine.sparse_device import DeviceSparse
 from tamiyo.policy.gnn import GnnPolicy, engine_identity
@@ -272,3 +276,95 @@ def test_the_processor_is_the_default() -> None:
     for name in ("cuda", "cuda:0", "cuda:11"):
         assert Settings(policy_device=name).policy_device == name
         assert device_of(name) is not None
+
+
+def test_a_device_that_hangs_is_left_and_the_processor_answers(
+    network: TamiyoNetwork, folded: Folded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tamiyo.policy.engine.device.TURN_S", 0.0)
+    device = Processor()
+    engine, graphs = engine_on(folded, device), [random_graph(counts, 1) for counts in (SMALL, LARGE)]
+    with device.turn, caplog.at_level(logging.WARNING):  # a call on another thread, abandoned, that does not end
+        for graph in graphs:
+            assert_close(outputs(engine, graph), GnnPolicy(network, IDENTITY).reference_outputs(graph))
+    assert (engine.fallbacks, engine.is_on_device) == (1, False)
+    assert "it has not answered a call for 0 s" in caplog.text
+
+
+class Waiting(Processor):
+    """Tells that a call is in it, and lets it go on when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_in, self.may_go_on = threading.Event(), threading.Event()
+        self.may_go_on.set()
+
+    def finish(self) -> None:
+        super().finish()
+        self.is_in.set()
+        self.may_go_on.wait()
+
+
+@pytest.mark.parametrize("counts", [SMALL, LARGE], ids=["small", "large"])
+def test_a_call_that_ends_after_its_device_was_left_is_counted_no_second_time(
+    folded: Folded, monkeypatch: pytest.MonkeyPatch, counts: dict[str, int]
+) -> None:
+    monkeypatch.setattr("tamiyo.policy.engine.device.TURN_S", 0.0)
+    device, graph = Waiting(), random_graph(counts, 1)
+    engine = engine_on(folded, device)
+    expected = outputs(engine, graph)
+    device.is_in.clear()
+    device.may_go_on.clear()
+    found: list[NetworkOutput] = []
+    late = threading.Thread(target=lambda: found.append(outputs(engine, graph)))
+    late.start()
+    device.is_in.wait()
+    outputs(engine, graph)
+    device.failing = 1  # and fails at last
+    device.may_go_on.set()
+    late.join()
+    assert_close(found[0], expected)
+    assert (engine.fallbacks, engine.is_on_device) == (1, False)
+
+
+@pytest.mark.parametrize("counts", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_device_that_answers_with_what_is_not_finite_is_left(
+    network: TamiyoNetwork,
+    folded: Folded,
+    monkeypatch: pytest.MonkeyPatch,
+    counts: dict[str, int],
+    value: float,
+) -> None:
+    engine, graph = engine_on(folded, Processor()), random_graph(counts, 1)
+    for form in (DeviceForm, DeviceSparse):
+        whole = form.run
+
+        def broken(self: object, *given: object, whole: Callable[..., Raw] = whole) -> Raw:
+            raw = whole(self, *given)
+            return Raw(raw.heads, raw.seed_scores * np.float32(value), raw.blueprint_scores)
+
+        monkeypatch.setattr(form, "run", broken)
+    assert_close(outputs(engine, graph), GnnPolicy(network, IDENTITY).reference_outputs(graph))
+    assert (engine.fallbacks, engine.is_on_device) == (1, False)
+
+
+def test_a_compiled_form_that_answers_with_what_is_not_finite_is_left(network: TamiyoNetwork, folded: Folded) -> None:
+    class Broken:
+        engine = "broken"
+
+        def run(self, dense: Dense) -> Raw:
+            raw = EagerForm(folded).run(dense)
+            return Raw(raw.heads + np.float32("nan"), raw.seed_scores, raw.blueprint_scores)
+
+    engine, graph = Engine(folded, lambda _: Broken()), random_graph(SMALL, 1)
+    assert_close(outputs(engine, graph), GnnPolicy(network, IDENTITY).reference_outputs(graph))
+    assert (engine.fallbacks, engine.is_compiled) == (1, False)
+
+
+def test_no_size_is_captured_that_is_not_kept(folded: Folded) -> None:
+    device = Processor()
+    form = DeviceForm(folded, device, lambda size: sample(folded, size))
+    sizes = [(1, seeds, 1, layers, 4, 4) for seeds in (1, 2, 4, 8) for layers in (1, 2, 4, 8, 12, 16, 24, 32, 48)]
+    form.warm_up(sizes)
+    assert (len(form._kept), device.captures) == (KEPT_MAX, KEPT_MAX)

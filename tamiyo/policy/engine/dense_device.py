@@ -4,7 +4,6 @@ A size that was met while nothing trained (`warm_up`) has its work captured as a
 other runs kernel by kernel, which takes a few times as long and nothing else.
 """
 
-import threading
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
@@ -45,7 +44,6 @@ class DeviceForm:
         self._device, self._sample = device, sample
         self._program = _Program(folded, device)
         self._kept: dict[Size, _Work] = {}
-        self._turn = threading.Lock()
         self._may_capture = may_capture
         self.engine = f"folded on {device.name}, torch {torch.__version__}"
 
@@ -56,7 +54,7 @@ class DeviceForm:
 
     def run(self, dense: Dense) -> Raw:
         """One graph."""
-        with self._turn:
+        with self._device.turn:
             size = size_of(dense)
             work = self._kept.get(size) or self._made(size, dense, capture=False)
             return work.run(dense)
@@ -64,9 +62,10 @@ class DeviceForm:
     def warm_up(self, sizes: Iterable[Size]) -> None:
         """Capture the work of these sizes, unless steps have begun. Raises RuntimeError where the device fails."""
         for size in sizes:
-            with self._turn:
+            with self._device.turn:
                 known = self._kept.get(size)
-                if self._may_capture and (known is None or not known.is_captured):
+                is_kept = known is not None or len(self._kept) < KEPT_MAX
+                if self._may_capture and is_kept and (known is None or not known.is_captured):
                     self._made(size, self._sample(size), capture=True)
 
     def expect(self, sizes: Iterable[Size]) -> None:  # noqa: ARG002  none is captured any more

@@ -8,23 +8,63 @@ It shares the process, and often the device, with a trainer, so:
     capture early   while a CUDA graph is captured, another thread that draws random numbers on the device (dropout) can
                     be refused. Graphs are captured while nothing trains, and never once steps have begun
     no waiting      `torch.cuda.graph` would wait for the whole device and empty its cache; a capture here does neither
+    no scratch      what a capture takes for products must be the graph's own. cuBLAS has scratch memory for each stream
+                    it was called on, which others may clear (a trainer's `torch.compile` with "reduce-overhead" does);
+                    a graph that had been captured with it would write where a trainer's tensors are by then. So a
+                    stream of its own is used for captures and nothing else: its scratch is taken in the first of them,
+                    from the graphs' pool
 """
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import TracebackType
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["CudaDevice", "Device", "device_of"]
+from tamiyo.policy.ambient import uncast
+
+__all__ = ["TURN_S", "CudaDevice", "Device", "Turn", "device_of"]
 
 WARM_UP_RUNS = 3
 """Before a capture: what a library allocates at its first call must not happen in it."""
 
 
+TURN_S = 5.0
+"""A device that has been at one call for so long hangs: the largest graph takes milliseconds, beside a trainer too."""
+
+
+class Turn:
+    """Whose turn it is on a device, which does one thing at a time.
+
+    Raises:
+        RuntimeError: on entering, where a call before has not ended for TURN_S; one that hangs would hold up every
+            other for ever.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        """Wait for it."""
+        if not self._lock.acquire(timeout=TURN_S):
+            raise RuntimeError(f"it has not answered a call for {TURN_S:g} s")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let the next one in."""
+        self._lock.release()
+
+
 class Device(Protocol):
     """Where tensors are and how work on them is queued. Any method may raise RuntimeError: it has failed for good."""
+
+    @property
+    def turn(self) -> Turn:
+        """Who calls holds it until the answer is there."""
 
     @property
     def place(self) -> torch.device:
@@ -64,16 +104,13 @@ class CudaDevice:
     """
 
     def __init__(self, index: int | None = None) -> None:
-        if not torch.cuda.is_available():
-            built = torch.version.cuda
-            why = "this torch is built without CUDA" if built is None else f"no device answers a torch of CUDA {built}"
-            raise RuntimeError(f"there is no CUDA device: {why}; TAMIYO_POLICY_DEVICE=cpu says so")
-        count = torch.cuda.device_count()
-        index = torch.cuda.current_device() if index is None else index
-        if index >= count:
-            raise RuntimeError(f"there is no CUDA device {index}, only {count}: correct TAMIYO_POLICY_DEVICE")
-        self.place = torch.device("cuda", index)
-        self._stream = torch.cuda.Stream(self.place, priority=-1)  # type: ignore[no-untyped-call]
+        try:
+            self.place = _place(index)
+            self._stream = torch.cuda.Stream(self.place, priority=-1)  # type: ignore[no-untyped-call]
+            self._captures = torch.cuda.Stream(self.place, priority=-1)  # type: ignore[no-untyped-call]
+        except (AssertionError, torch.cuda.DeferredCudaCallError) as error:  # what torch raises where CUDA cannot begin
+            raise RuntimeError(f"CUDA cannot begin in this process: {error!s:.200}") from error
+        self.turn = Turn()
         self._pool = torch.cuda.graph_pool_handle()
         """Shared by all graphs: they run one after the other, and what one leaves in it no other reads."""
 
@@ -91,12 +128,17 @@ class CudaDevice:
     def buffer(self, count: int) -> Tensor:
         """Pinned memory."""
         with torch.cuda.device(self.place):  # else another device might be woken for it
-            return torch.empty(count, dtype=torch.float32, pin_memory=True)
+            return torch.empty(count, dtype=torch.float32, device="cpu", pin_memory=True)
 
     @contextmanager
     def calls(self) -> Iterator[None]:
         """On our stream, without gradients."""
-        with torch.inference_mode(), torch.cuda.stream(self._stream):
+        with self._on(self._stream):
+            yield
+
+    @contextmanager
+    def _on(self, stream: torch.cuda.Stream) -> Iterator[None]:
+        with torch.inference_mode(), uncast(), torch.cuda.stream(stream):
             yield
 
     def finish(self) -> None:
@@ -110,14 +152,29 @@ class CudaDevice:
                 compute()
         self.finish()
         graph = torch.cuda.CUDAGraph()
-        with self.calls():
+        with self._on(self._captures):
             # "thread_local": what other threads allocate meanwhile is no error of theirs or ours
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 result = compute()
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with suppress(RuntimeError):  # that the capture is broken says less than what broke it
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         return graph.replay, result
+
+
+def _place(index: int | None) -> torch.device:
+    if not torch.cuda.is_available():
+        built = torch.version.cuda
+        why = "this torch is built without CUDA" if built is None else f"no device answers a torch of CUDA {built}"
+        raise RuntimeError(f"there is no CUDA device: {why}; TAMIYO_POLICY_DEVICE=cpu says so")
+    count = torch.cuda.device_count()
+    index = torch.cuda.current_device() if index is None else index
+    if index >= count:
+        raise RuntimeError(f"there is no CUDA device {index}, only {count}: correct TAMIYO_POLICY_DEVICE")
+    return torch.device("cuda", index)
 
 
 def device_of(name: str) -> Callable[[], Device] | None:

@@ -8,10 +8,12 @@
 
 The compiled form may lose a NaN on its way (its GELU clamps), so none may arise: `bound` shows at load time that no
 graph within INPUT_MAX can take any number of the network to FINITE_MAX, and `outputs` looks at each graph's inputs.
-What is not finite is the reference's, which passes it on for the caller to refuse.
+What is not finite is the reference's, which passes it on for the caller to refuse. An answer that is not finite is
+then a fault of the form that gave it, and another one answers.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -91,6 +93,7 @@ class Engine:
             self._fall_back(error)
         self._told: Mapping[str, int] = {}
         self._device: OnDevice | None = None
+        self._leaving = threading.Lock()
 
     @property
     def is_compiled(self) -> bool:
@@ -134,7 +137,7 @@ class Engine:
         try:
             form.warm_up([padded(counts)])
         except RuntimeError as error:
-            self._fall_back(error) if device is None else self.leave_device(error)
+            self._fall_back(error) if device is None else self._leave(device, error)
 
     def expect(self, counts: Mapping[str, int]) -> None:
         """Graphs with so many nodes of each type will come, and with more seeds: meet those sizes on another thread."""
@@ -168,6 +171,11 @@ class Engine:
         if self._told:  # which the device's form was told, and nobody tells again
             self.expect(self._told)
 
+    def _leave(self, device: OnDevice, error: Exception) -> None:
+        with self._leaving:
+            if self._device is device:  # else a call at the same time has left it
+                self.leave_device(error)
+
     def _warms(self) -> Warms | None:
         form = self._form if self._device is None else self._device.small
         return form if isinstance(form, Warms) else None
@@ -186,13 +194,13 @@ class Engine:
         device = self._device
         if device is not None:
             try:
-                return device.large.run(graph, key) if dense is None else device.small.run(dense)
+                return _finite(device.large.run(graph, key) if dense is None else device.small.run(dense))
             except RuntimeError as error:  # torch.OutOfMemoryError and torch.AcceleratorError are such
-                self.leave_device(error)
+                self._leave(device, error)
         if dense is None:
             return self._sparse.run(graph, key)
         try:
-            return self._form.run(dense)
+            return _finite(self._form.run(dense))
         except RuntimeError as error:  # OpenVINO has no other
             self._fall_back(error)
             return self._form.run(dense)
@@ -212,6 +220,13 @@ class Engine:
         if self.fallbacks == 0:
             logger.warning("%s; further times are only counted", reason)
         self.fallbacks += 1
+
+
+def _finite(raw: Raw) -> Raw:
+    """Raise RuntimeError where an answer is not finite: within the bound, only what is broken gives one."""
+    if not all(np.isfinite(part).all() for part in (raw.heads, raw.seed_scores, raw.blueprint_scores)):
+        raise RuntimeError("it answered finite inputs with what is not finite")
+    return raw
 
 
 def _is_small(counts: Mapping[str, int]) -> bool:

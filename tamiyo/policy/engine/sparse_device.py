@@ -93,12 +93,13 @@ class DeviceSparse:
 
     def run(self, graph: Graph, key: bytes) -> Raw:
         """One graph; `key` stands for its topology."""
-        plan = self._plans.get(key, lambda: self._plan(graph))
-        with self._device.calls():
-            result = self._computed(graph, plan)
-            answer = self._device.buffer(result.numel())
-            answer.copy_(result, non_blocking=True)
-        self._device.finish()
+        with self._device.turn:
+            plan = self._plans.get(key, lambda: self._plan(graph))
+            with self._device.calls():
+                result = self._computed(graph, plan)
+                answer = self._device.buffer(result.numel())
+                answer.copy_(result, non_blocking=True)
+            self._device.finish()
         found = answer.numpy()
         seeds, blueprints = len(graph.features["seed"]), len(graph.features["blueprint"])
         width = len(found) - seeds - blueprints

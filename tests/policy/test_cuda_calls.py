@@ -1,0 +1,153 @@
+"""What is asked of CUDA, in which order, on which stream: `torch.cuda` replaced by one that writes it down."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor
+
+from tamiyo.bench.chance import random_network
+from tamiyo.policy.engine import build
+from tamiyo.policy.engine.device import WARM_UP_RUNS, CudaDevice, device_of
+
+DEFAULT = "default"
+
+
+class Cuda:
+    """Two devices. What is called stands in `told`, with the stream that was the current one."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+        self.streams: list[int] = []
+        self.current = DEFAULT
+        self.broken_end: Exception | None = None
+
+    def tell(self, what: str) -> None:
+        self.told.append((what, self.current))
+
+    def new_stream(self, place: torch.device, priority: int = 0) -> "Stream":
+        assert place == torch.device("cuda", 0)
+        self.streams.append(priority)
+        return Stream(self, f"stream {len(self.streams)}")
+
+    @contextmanager
+    def on(self, stream: "Stream") -> Iterator[None]:
+        before, self.current = self.current, stream.name
+        try:
+            yield
+        finally:
+            self.current = before
+
+
+class Stream:
+    def __init__(self, cuda: Cuda, name: str) -> None:
+        self.cuda, self.name = cuda, name
+
+    def synchronize(self) -> None:
+        self.cuda.told.append(("synchronize", self.name))
+
+
+class Graph:
+    def __init__(self, cuda: Cuda) -> None:
+        self.cuda = cuda
+
+    def capture_begin(self, pool: object, capture_error_mode: str) -> None:
+        assert (pool, capture_error_mode) == ("pool", "thread_local")
+        self.cuda.tell("begin")
+
+    def capture_end(self) -> None:
+        self.cuda.tell("end")
+        if self.cuda.broken_end is not None:
+            raise self.cuda.broken_end
+
+    def replay(self) -> None:
+        self.cuda.tell("replay")
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    made = Cuda()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "Stream", made.new_stream)
+    monkeypatch.setattr(torch.cuda, "stream", made.on)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Graph(made))
+    return made
+
+
+def computing(cuda: Cuda) -> Tensor:
+    cuda.tell("compute")
+    return torch.zeros(1)
+
+
+def test_captures_have_a_stream_that_nothing_else_is_ever_queued_on(cuda: Cuda) -> None:
+    """cuBLAS keeps scratch memory for each stream: that of a graph has to be the graph's own."""
+    device = CudaDevice(0)
+    for _ in range(2):
+        with device.calls():
+            cuda.tell("kernel by kernel")
+        again, _ = device.captured(lambda: computing(cuda))
+        with device.calls():
+            again()
+    once = [
+        *[("compute", "stream 1")] * WARM_UP_RUNS,
+        ("synchronize", "stream 1"),
+        ("begin", "stream 2"),
+        ("compute", "stream 2"),
+        ("end", "stream 2"),
+        ("replay", "stream 1"),
+    ]
+    assert cuda.told == [("kernel by kernel", "stream 1"), *once] * 2
+    assert cuda.streams == [-1, -1], "a graph's kernels have the priority of the stream that they were captured on"
+    assert cuda.current == DEFAULT
+
+
+@pytest.mark.parametrize("broken_end", [None, RuntimeError("operation failed due to a previous error during capture")])
+def test_a_capture_that_breaks_ends_and_says_what_broke_it(cuda: Cuda, broken_end: Exception | None) -> None:
+    device, cuda.broken_end = CudaDevice(0), broken_end
+
+    def compute() -> Tensor:
+        found = computing(cuda)
+        if cuda.current == "stream 2":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        device.captured(compute)
+    assert cuda.told[-1] == ("end", "stream 2")
+    assert cuda.current == DEFAULT
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.DeferredCudaCallError("CUDA call failed lazily at initialization with error: device >= 0"),
+        AssertionError("Torch not compiled with CUDA enabled"),
+        RuntimeError("Found no NVIDIA driver on your system"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_a_cuda_that_cannot_begin_is_a_fallback_whatever_it_raises(
+    cuda: Cuda, monkeypatch: pytest.MonkeyPatch, name: str, error: Exception
+) -> None:
+    def begin(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "current_device", begin)
+    monkeypatch.setattr(torch.cuda, "Stream", begin)
+    engine = build(random_network(4), device=device_of(name)).engine
+    assert engine is not None
+    assert (engine.is_on_device, engine.fallbacks, engine.is_compiled) == (False, 1, True)
+    assert cuda.told == []
+
+
+def test_what_a_trainer_casts_is_not_cast_on_the_device(cuda: Cuda) -> None:
+    device = CudaDevice(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with device.calls():
+            assert not torch.is_autocast_enabled("cpu")
+        assert torch.is_autocast_enabled("cpu")
