@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool, StaticPool
 
 from tamiyo.errors import ProjectionUnusable
 
@@ -22,9 +22,11 @@ __all__ = [
     "Identity",
     "has_wal_reset_bug",
     "identity",
+    "is_connected",
     "memory_engine",
     "path_of",
     "reading",
+    "sensible",
     "set_aside",
     "sqlite_engine",
     "temporary_engine",
@@ -37,8 +39,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-Identity = tuple[int, int]
-"""Device and inode of a file: they tell it from another one of the same name."""
+Identity = tuple[tuple[int, int] | None, ...]
+"""Device and inode of a database's file, then of its side files: they tell it from others of the same names."""
 
 BUSY_TIMEOUT_MS = 5_000
 """How long a transaction waits for another process's; catching up in batches holds the lock far shorter."""
@@ -52,6 +54,8 @@ _DAMAGED = frozenset(
         sqlite3.SQLITE_ERROR,  # a table or column that its revision promises is not there
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CONSTRAINT,  # rows are there already that the applied LSN says are not
+        sqlite3.SQLITE_MISMATCH,
     }
 )
 """Primary result codes that say the file is not the projection it should be. Others may pass: a lock, a full disk."""
@@ -98,13 +102,25 @@ def path_of(engine: Engine) -> Path | None:
 
 
 def identity(engine: Engine) -> Identity | None:
-    """Which file the engine's path leads to now; None where there is none, and for an engine in memory."""
+    """Which files the engine's path leads to now; None for an engine in memory.
+
+    The side files belong to it as long as a connection is open: they are the same ones, or somebody took them away.
+    """
     path = path_of(engine)
+    return None if path is None else tuple(_inode(f"{path}{suffix}") for suffix in ("", *_SIDE_FILES))
+
+
+def _inode(name: str) -> tuple[int, int] | None:
     try:
-        found = path.stat() if path is not None else None
+        found = Path(name).stat()
     except OSError:  # deleted, or its directory is
         return None
-    return None if found is None else (found.st_dev, found.st_ino)
+    return found.st_dev, found.st_ino
+
+
+def is_connected(engine: Engine) -> bool:
+    """Whether this process keeps a connection open, and so the side files in their places."""
+    return isinstance(engine.pool, QueuePool) and engine.pool.checkedin() + engine.pool.checkedout() > 0
 
 
 def sqlite_engine(path: Path) -> Engine:
@@ -208,6 +224,20 @@ def translated(engine: Engine, doing: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, sqlite3.Error) as error:
         raise unusable(engine, doing, error) from error
+
+
+@contextmanager
+def sensible(connection: Connection) -> Iterator[None]:
+    """What the block makes of rows that it reads makes sense, or the file is damaged: SQLite itself checks no value.
+
+    Raises:
+        DatabaseDamaged: in the place of what Python says of a value, or of a row that is missing.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, InvalidRequestError) as error:
+        cause = f"it holds what nobody wrote ({error!r:.200})"
+        raise DatabaseDamaged(f"cannot read {_what_to_do(connection.engine, cause)}") from error
 
 
 def unusable(engine: Engine, doing: str, error: SQLAlchemyError | sqlite3.Error) -> ProjectionUnusable:

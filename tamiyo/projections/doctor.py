@@ -107,13 +107,13 @@ def _diagnosed(path: Path, log: LogSource) -> Diagnosis:
     if advice:
         diagnosis.notes.append(advice)
     with closing(_Copy(path)) as copy:
-        diagnosis.problem = copy.problem or _unusable(copy.engine, diagnosis) or _misplaced(copy.engine, log)
-        if not diagnosis.problem:
-            try:
+        try:
+            diagnosis.problem = copy.problem or _unusable(copy.engine, diagnosis) or _misplaced(copy.engine, log)
+            if not diagnosis.problem:
                 _compare_with_log(copy.engine, log, diagnosis)
-            except database.DatabaseDamaged as error:  # a table, an index or a column that none of this looks at first
-                diagnosis.problem = f"the file is damaged: {error.__cause__}"
-                diagnosis.differences, diagnosis.differences_total = [], 0
+        except database.DatabaseDamaged as error:  # a table, an index, a column or a value that none looks at first
+            diagnosis.problem = f"the file is damaged: {error.__cause__}"
+            diagnosis.differences, diagnosis.differences_total = [], 0
     return diagnosis
 
 
@@ -172,13 +172,14 @@ def _unusable(engine: Engine, diagnosis: Diagnosis) -> str:
             revision = revision_of(connection)
             if revision != REVISION:
                 return _other_revision(revision)
-            applied = connection.execute(select(Applied.projectors, Applied.lsn)).one_or_none()
+            projectors = connection.execute(select(Applied.projectors)).scalar_one_or_none()
     except ProjectionUnusable as error:
         return f"the file is damaged: {error.__cause__}"
-    if applied is None or applied.projectors != VERSION:
-        made_by = "nobody" if applied is None else f"version {applied.projectors} of the projectors"
+    if projectors != VERSION:
+        made_by = "nobody" if projectors is None else f"version {projectors} of the projectors"
         return f"its rows were made by {made_by}, and this is version {VERSION}: opening it makes them anew"
-    diagnosis.applied_lsn = applied.lsn
+    with database.reading(engine) as connection:
+        diagnosis.applied_lsn = position_of(connection).lsn
     return ""
 
 
@@ -216,7 +217,7 @@ def _compare_with_log(engine: Engine, log: LogSource, diagnosis: Diagnosis) -> N
 
 def differences(found: Engine, expected: Engine, diagnosis: Diagnosis) -> Iterator[Difference]:
     """Every place where two databases of this revision are not the same, table by table, by primary key."""
-    with database.reading(found) as ours, database.reading(expected) as theirs:
+    with database.reading(found) as ours, database.reading(expected) as theirs, database.sensible(ours):
         for table in Base.metadata.sorted_tables:
             yield from _of_table(table, ours, theirs, diagnosis)
 

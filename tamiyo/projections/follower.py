@@ -95,7 +95,7 @@ class ProjectionFollower:
             while projection.catch_up(self._log, BATCH_ENTRIES) == BATCH_ENTRIES:
                 self._applied_lsn = projection.applied_lsn
             self._applied_lsn = projection.applied_lsn
-        except (TamiyoError, wal.LogError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, nobody would notice a follower that has died of it
             self._note(error)
             if projection is not None:
                 projection.close()
@@ -104,6 +104,7 @@ class ProjectionFollower:
         return projection
 
     def _note(self, error: Exception) -> None:
-        if str(error) != str(self._failure):
-            logger.warning("the projection of %s falls behind: %s", self._directory, error)
+        if repr(error) != repr(self._failure):
+            words = error if isinstance(error, TamiyoError | wal.LogError | OSError) else repr(error)
+            logger.warning("the projection of %s falls behind: %s", self._directory, words)
         self._failure = error

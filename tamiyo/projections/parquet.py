@@ -6,6 +6,7 @@ because only there are the packets. One row group at a time is held in memory, a
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -93,11 +94,13 @@ def export_parquet(
     target.mkdir(parents=True, exist_ok=True)
     with database.reading(projection.engine) as connection:
         position = position_of(connection)
-        return tuple(
-            _write(target / f"{name}.parquet", columns, _source(name, connection, log, position), position, progress,
-                   rows_per_group)
-            for name, columns in wanted.items()
-        )  # fmt: skip
+        written = []
+        for name, columns in wanted.items():
+            with nullcontext() if name == "steps" else database.sensible(connection):  # steps come from the log
+                source = _source(name, connection, log, position)
+                path = target / f"{name}.parquet"
+                written.append(_write(path, columns, source, position, progress, rows_per_group))
+        return tuple(written)
 
 
 def _require_pyarrow() -> None:

@@ -37,6 +37,8 @@ DATABASE_NAME = "projection.sqlite"
 BATCH_ENTRIES = 4_096
 """Records of one transaction: long enough that commits cost little, short enough that others get the lock."""
 
+_LSN_END = 2**63
+
 _VERDICTS = {
     AHEAD: "it was ahead of the log, which ends before the applied LSN",
     FOREIGN: "its rows come from another log",
@@ -176,11 +178,13 @@ class Projection:
             if _is_current(connection):
                 return
         with database.writing(self._engine) as connection:
+            is_new = revision_of(connection) is None
             dropped = migrate(connection)  # looks again: another process may have been faster
-            if dropped:
-                self._report(dropped)
             if not _is_current(connection):
                 _clear(connection)
+                dropped = dropped or "its rows were made by another version of the projectors"
+                if not is_new:
+                    self._report(dropped)
 
     def _healed(self, action: Callable[[], T]) -> T:
         """Do it; where the file turns out to be damaged, set it aside and do it once more with a new one."""
@@ -194,28 +198,38 @@ class Projection:
         return action()
 
     def _replace_file(self, damage: DatabaseDamaged) -> None:
-        path = Path(str(self._engine.url.database))
-        try:
-            aside = database.set_aside(self._engine)
-        except OSError as error:
-            raise ProjectionUnusable(
-                f"{path} is damaged and cannot be moved away: {error}; it is made from the log: delete it"
-            ) from damage
+        aside = self._set_aside("is damaged and cannot be moved away")
         self._report(f"the file was damaged and is now {aside.name}: {damage.__cause__}")
         self._tail = None
         self._prepare()
         self._identity = database.identity(self._engine)
 
-    def _notice_deletion(self) -> None:
-        """Where the file is no longer the one that was opened, go on in the one that is there, or in a new one.
+    def _set_aside(self, what: str) -> Path:
+        try:
+            return database.set_aside(self._engine)
+        except OSError as error:
+            raise ProjectionUnusable(
+                f"{self._engine.url.database} {what}: {error}; it is made from the log: delete it"
+            ) from error
 
-        An open file outlives its name: without a look nobody would ever see the rows that are written to it.
+    def _notice_deletion(self) -> None:
+        """Where the files are no longer those that were opened, go on in those that are there, or in new ones.
+
+        An open file outlives its name: without a look nobody would ever see the rows that are written to it. Where only
+        a side file has gone, others may have written beside what this process has in the old one: nobody can tell what
+        the file is worth.
         """
-        if self._identity is None or database.identity(self._engine) == self._identity:
+        was = self._identity
+        if was is None or (now := database.identity(self._engine)) is None or now == was:
+            return
+        if now[0] == was[0] and not database.is_connected(self._engine):  # whoever leaves last takes them away
+            self._identity = now
             return
         self._engine.dispose()
         self._tail = None
-        self._report("its file was deleted or replaced while it was in use")
+        self._report("its file, or its write-ahead log, was deleted or replaced while it was in use")
+        if now[0] == was[0]:
+            self._set_aside("cannot be told from one that is damaged, and cannot be moved away")
         self._prepare()
         self._identity = database.identity(self._engine)
 
@@ -238,6 +252,7 @@ class Projection:
         logger.warning("the projection %s is made anew: %s", self._engine.url.database, reason)
 
     def _caught_up(self, log: LogSource, limit: int | None, upto_lsn: int | None) -> int:
+        self._prepare()  # another version of this program may have been at it since it was opened
         done = 0
         while limit is None or done < limit:
             tail, stood = self._tail_of(log)
@@ -304,7 +319,7 @@ class Projection:
         return self._read(question)
 
     def _read(self, question: Callable[[Connection], T]) -> T:
-        with database.reading(self._engine) as connection:
+        with database.reading(self._engine) as connection, database.sensible(connection):
             return question(connection)
 
 
@@ -324,9 +339,14 @@ def _clear(connection: Connection) -> None:
 
 
 def position_of(connection: Connection) -> Position:
-    """Where the rows stand."""
+    """Where the rows stand. Raises DatabaseDamaged where that makes no sense."""
     columns = Applied.lsn, Applied.log_id, Applied.record_digest, Applied.folded_lsn, Applied.first_lsn
-    return Position(*connection.execute(select(*columns)).one())
+    with database.sensible(connection):
+        row: Sequence[Any] = connection.execute(select(*columns)).one()
+        lsn, log_id, digest, folded_lsn, first_lsn = row
+        if not all(isinstance(number, int) and 0 <= number < _LSN_END for number in (lsn, folded_lsn, first_lsn)):
+            raise ValueError(f"the applied LSN is {lsn!r} of {first_lsn!r} on, folded to {folded_lsn!r}")
+    return Position(lsn, log_id, digest, folded_lsn, first_lsn)
 
 
 def _move(connection: Connection, position: Position) -> None:
@@ -357,7 +377,8 @@ def _project(connection: Connection, fresh: Sequence[wal.Entry], position: Posit
         standing, folded_lsn = Standing.of(base), base.last_lsn
     else:
         standing = Standing.read(connection)
-    draft = read_draft(connection)
+    with database.sensible(connection):
+        draft = read_draft(connection)
     for entry in fresh:
         event = decode(entry.kind, entry.payload)
         if isinstance(entry, wal.Redacted):

@@ -16,7 +16,7 @@ from tamiyo.core.events import Event
 from tamiyo.core.norms import NORM_INPUTS, PRIORS, Norm, recorded, updated
 from tamiyo.core.registries import Registries
 from tamiyo.core.state import State
-from tamiyo.projections import queries
+from tamiyo.projections import database, queries
 from tamiyo.projections.models import Base, BreakerRow, Controller, NormRow, RegistryEntry
 
 __all__ = ["FOLDS", "Standing", "write_empty"]
@@ -55,7 +55,12 @@ class Standing:
 
     @classmethod
     def read(cls, connection: Connection) -> Self:
-        """What the tables say."""
+        """What the tables say. Raises DatabaseDamaged where that makes no sense."""
+        with database.sensible(connection):
+            return cls._read(connection)
+
+    @classmethod
+    def _read(cls, connection: Connection) -> Self:
         row = connection.execute(
             select(
                 Controller.decisions,
@@ -68,11 +73,11 @@ class Standing:
         breakers = connection.execute(select(BreakerRow.name, BreakerRow.state))
         return cls(
             norms=list(queries.norms(connection)),
-            breakers={row.name: row.state for row in breakers},
-            decisions=row.decisions,
-            commits_late=row.commits_late,
+            breakers={row.name: int(row.state) for row in breakers},
+            decisions=int(row.decisions),
+            commits_late=int(row.commits_late),
             policy_version=row.policy_version,
-            conservative=row.conservative,
+            conservative=bool(row.conservative),
             conservative_reason=row.conservative_reason,
         )
 

@@ -131,6 +131,7 @@ def test_rows_made_by_other_projectors_are_made_anew(directory, path):
     run_sql(path, "UPDATE applied SET projectors = 0", "UPDATE decisions SET risk_reason = 'stale'")
     with projected(directory) as projection:
         assert projection.contents() == made_new(directory)
+        assert "projectors" in projection.rebuilt_because
 
 
 def test_a_lock_that_stays_is_a_typed_error_and_costs_no_rows(directory, path, monkeypatch):
