@@ -52,7 +52,7 @@ class Derived:
         try:
             self._export(self._directory, state)
         except OSError as error:
-            logger.warning("norms and registries in %s are not up to date: %s", self._directory, error)
+            logger.warning("norms and registries in %s are not up to date: %s", self._directory, str(error))
         finally:
             self._writing.release()
 
@@ -72,7 +72,7 @@ class Derived:
                         self._directory, projection.applied_lsn, state.last_lsn,
                     )  # fmt: skip
         except (OSError, JournalError, wal.LogError) as error:
-            logger.warning("the log is closed, but its projection is not up to date: %s", error)
+            logger.warning("the log is closed, but its projection is not up to date: %s", str(error))
 
     def _export(self, directory: Path, state: State) -> None:
         from tamiyo.projections import export_norms, export_registries  # noqa: PLC0415  as above

@@ -98,7 +98,7 @@ class Directives:
                 self._journal_request(box, path, timeout_s)
                 box.done(path)  # its id is in the log: until the file is gone, it is known as taken up
             except RequestRejected as rejected:
-                logger.warning("request %r was moved aside: %s", path.name, rejected)
+                logger.warning("request %r was moved aside: %s", path.name, str(rejected))
                 box.put_aside(path, str(rejected))
                 self._jobs.pop(path, None)
         except FileNotFoundError:

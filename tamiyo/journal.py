@@ -400,7 +400,7 @@ class Journal:
             self._try_batch(failed_at_ns)
         except (wal.LogError, JournalUnavailable, OSError) as error:
             if str(error) != self._told:
-                logger.warning("the log is tried again and again, and takes no records: %s", error)
+                logger.warning("the log is tried again and again, and takes no records: %s", str(error))
             with self._lock:  # no record can say so: the cool-down starts again in memory
                 self._tried_at_ns, self._told = self.now_ns(), str(error)
         except TamiyoError as error:

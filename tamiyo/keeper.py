@@ -76,7 +76,7 @@ class Keeper:
         try:
             checkpoint = self._journal.last_checkpoint()
         except (wal.LogError, OSError) as error:
-            logger.warning("the log is closed, and no snapshot of its end was taken: %s", error)
+            logger.warning("the log is closed, and no snapshot of its end was taken: %s", str(error))
             return
         if checkpoint is not None and checkpoint.state.last_lsn != self._stored_lsn:
             self._store(base_of(checkpoint.state, checkpoint.contents, 0, contents_max_bytes=EVERYTHING), checkpoint)
@@ -86,7 +86,7 @@ class Keeper:
         try:
             self._journal.record_aside(_told(self._journal, checkpoint, base))
         except (JournalUnavailable, PacketRejected) as error:
-            logger.info("no base was written of LSN %d: %s", base.at_lsn, error)
+            logger.info("no base was written of LSN %d: %s", base.at_lsn, str(error))
             return False
         return True
 
@@ -97,7 +97,7 @@ class Keeper:
         try:
             self._snapshots.write(base, checkpoint.log.head().log_id, checkpoint.record)
         except OSError as error:
-            logger.warning("no snapshot was written in %s: %s", self._snapshots.path, error)
+            logger.warning("no snapshot was written in %s: %s", self._snapshots.path, str(error))
             return False
         self._stored_lsn = base.at_lsn
         return True

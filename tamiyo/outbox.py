@@ -64,7 +64,7 @@ class Outbox:
         try:
             return await self._publish(bus)
         except _Stopped as stopped:
-            logger.info("not everything was published: %s", stopped)
+            logger.info("not everything was published: %s", str(stopped))
             return False
         finally:
             self._publishing.release()

@@ -164,7 +164,7 @@ class PolicyDesk:
             if cause:
                 self._roll_back(journal.PolicyRolledBack(cause=cause))
         except (NotRecorded, PolicyUnchanged) as error:
-            logger.info("not rolled back for now: %s", error)
+            logger.info("not rolled back for now: %s", str(error))
         finally:
             self._serving.release()
 
@@ -221,7 +221,7 @@ class PolicyDesk:
                 self._hold(self._tried(self._store.read(held.checkpoint_digest), held.version))
             except (Refused, CheckpointRejected) as error:
                 self._unusable = held.checkpoint_digest
-                logger.error("policy %s cannot be loaded again: %s", held.version, error)  # noqa: TRY400  it says all
+                logger.error("policy %s cannot be loaded again: %s", held.version, str(error))  # noqa: TRY400  it says all
 
     def _tried(self, data: bytes, name: str) -> Speaker:
         return tried_out(self._load, data, name, self._journal.state.registries)
@@ -282,7 +282,7 @@ class PolicyDesk:
         try:
             self._store.tidy(keep)
         except OSError as error:
-            logger.warning("old checkpoints in %s stay: %s", self._store.path, error)
+            logger.warning("old checkpoints in %s stay: %s", self._store.path, str(error))
 
     def _before(self, state: State) -> tuple[Speaker, InstalledPolicy | None]:
         """Whom to go back to: the last good policy where it can be loaded, else the host's own, else the baseline."""
@@ -294,7 +294,7 @@ class PolicyDesk:
             try:
                 return self._tried(self._store.read(previous.checkpoint_digest), previous.version), previous
             except (Refused, CheckpointRejected) as error:
-                logger.warning("the last good policy %s cannot speak: %s", previous.version, error)
+                logger.warning("the last good policy %s cannot speak: %s", previous.version, str(error))
         own = self._speakers.own
         return (baseline_speaker() if own is None or own.identity.version == state.policy_version else own), None
 

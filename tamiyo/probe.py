@@ -40,7 +40,7 @@ def warn_of_a_slow_disk(directory: Path, budget_ms: int) -> None:
     try:
         measured_ms = sync_ms(directory)
     except OSError as error:
-        logger.warning("how long a sync takes under %s cannot be measured: %s", directory, error)
+        logger.warning("how long a sync takes under %s cannot be measured: %s", directory, str(error))
         return
     if measured_ms > budget_ms:
         logger.warning(

@@ -101,7 +101,7 @@ class Snapshots:
                 if upto_lsn is None or _lsn_of(path) <= upto_lsn:
                     return self._read(path, log)
             except (_Unusable, OSError) as error:
-                logger.warning("the snapshot %s is discarded, and the log is read instead: %s", path, error)
+                logger.warning("the snapshot %s is discarded, and the log is read instead: %s", path, str(error))
                 _remove(path)
         return None
 
@@ -169,4 +169,4 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        logger.warning("and it cannot be removed: %s", error)
+        logger.warning("and it cannot be removed: %s", str(error))

@@ -127,7 +127,7 @@ def opening_speaker(
     try:
         policy = load(store.read(held.checkpoint_digest), str(store.place(held.checkpoint_digest)), state.registries)
     except CheckpointRejected as rejected:
-        logger.error("policy %s cannot speak, and the baseline does in its place: %s", held.version, rejected)  # noqa: TRY400
+        logger.error("policy %s cannot speak, and the baseline does in its place: %s", held.version, str(rejected))  # noqa: TRY400
         return baseline_speaker(), journal.PolicyRejected(
             reason=rejected.reason,
             detail=printable(f"the baseline speaks in its place: {rejected}"),

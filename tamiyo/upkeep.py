@@ -41,7 +41,7 @@ class Upkeep:
         try:
             self._thread.start()
         except RuntimeError as error:
-            logger.warning("no thread for the upkeep of the journal (%s): requests wait for a flush", error)
+            logger.warning("no thread for the upkeep of the journal (%s): requests wait for a flush", str(error))
 
     def stop(self) -> None:
         """Begin nothing more; returns at once."""

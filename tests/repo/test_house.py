@@ -1,5 +1,6 @@
 """The repository's own rules: layers, no local enums, small files, docs that run, links that lead somewhere."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -33,6 +34,32 @@ def test_a_local_enum_fails_the_lint(tmp_path: Path) -> None:
 def test_a_file_holds_one_idea(path: Path) -> None:
     if not path.name.endswith("_pb2.py"):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 450
+
+
+def logged_exceptions(source: str) -> list[int]:
+    """The lines at which a logger is handed a caught exception itself."""
+    found = []
+    for function in ast.walk(ast.parse(source)):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        caught = {node.name for node in ast.walk(function) if isinstance(node, ast.ExceptHandler)}
+        for node in ast.walk(function):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="logger")), args=[_, *words]):
+                    found += [word.lineno for word in words if isinstance(word, ast.Name) and word.id in caught]
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_log_is_handed_words_and_no_exception(path: Path) -> None:
+    """A handler that keeps records would keep its frames as well, and with them a service and all that it holds."""
+    assert logged_exceptions(path.read_text(encoding="utf-8")) == []
+
+
+def test_a_logged_exception_is_found() -> None:
+    source = "def f():\n    try:\n        g()\n    except OSError as error:\n        logger.warning('%s', {})\n"
+    assert logged_exceptions(source.format("error")) == [5]
+    assert logged_exceptions(source.format("str(error)")) == []
 
 
 def test_every_variable_is_in_the_settings_page() -> None:

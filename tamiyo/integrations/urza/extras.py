@@ -64,7 +64,7 @@ def safety_sheet(extras: Mapping[str, Any]) -> pb.BSDS | None:
         orjson.dumps(known, default=_as_object)  # protobuf fails with SystemError where an enum's name has a surrogate
         return ParseDict(known, pb.BSDS())
     except (ParseError, TypeError, ValueError, OverflowError) as error:  # the last: an infinite enum value
-        logger.warning("extras['bsds'] is ignored: %s", error)
+        logger.warning("extras['bsds'] is ignored: %s", str(error))
         return None
 
 

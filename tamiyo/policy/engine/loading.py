@@ -72,7 +72,7 @@ def build(
             engine.take_device(lambda folded: _on_device(folded, device, dtype, may_capture=may_capture))
             _try_device(engine, network)
     except (ArithmeticError, ValueError) as error:
-        logger.warning("the network runs as PyTorch Geometric has it, many times slower: %s", error)
+        logger.warning("the network runs as PyTorch Geometric has it, many times slower: %s", str(error))
         engine = None
     return Built(engine, (time.perf_counter_ns() - started_ns) / 1e6)
 

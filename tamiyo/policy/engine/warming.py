@@ -127,7 +127,7 @@ class WarmedForm:
             with under_way():
                 self._meet_all()
         except Exception as error:  # noqa: BLE001  whatever it was, steps meet new sizes themselves from now on
-            logger.warning("the network cannot be warmed up ahead of its steps, which meet new sizes: %s", error)
+            logger.warning("the network cannot be warmed up ahead of its steps, which meet new sizes: %s", str(error))
             with self._changed:
                 self._is_broken = True
                 self._ended()
