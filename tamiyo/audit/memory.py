@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import islice
+from typing import cast
 
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import CHECKPOINT_STEPS
@@ -31,14 +32,15 @@ class States:
     def take(self, event: Event, state_after: Callable[[], State]) -> None:
         """Follow one event that was folded."""
         self._following.append(event)
-        if isinstance(event, journal.StepReceived):
-            index = event.step_index
+        kind = type(event)
+        if kind is journal.StepReceived:
+            index = cast("journal.StepReceived", event).step_index
             if not index % CHECKPOINT_STEPS:
                 self._mark(state_after())
             if not index % STATES_KEPT:
                 self._recent = [self._recent[-1], (state_after(), [])]
                 self._following = self._recent[-1][1]
-        elif isinstance(event, journal.RetentionPlanned):
+        elif kind is journal.RetentionPlanned:
             self._mark(state_after())
 
     def at(self, lsn: int) -> State | None:

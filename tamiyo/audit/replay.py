@@ -229,8 +229,9 @@ class Auditor:
         self._compare(lsn, expected, event)
 
     def _check_observed(self, lsn: int, event: Observed) -> None:
-        if event.step_lsn in self._open:
-            self._open[event.step_lsn].observed.append(event)
+        step = self._open.get(event.step_lsn)
+        if step is not None:
+            step.observed.append(event)
         else:
             self._diverge(
                 lsn, 0, f"{event.DESCRIPTOR.name} of step LSN {event.step_lsn}, which is not awaiting a decision"
@@ -265,12 +266,20 @@ class Auditor:
 
     def _fault_of(self, event: Idle) -> str | None:
         """What the log itself says against such an event, or None."""
-        if isinstance(event, journal.BlueprintObserved):
-            self._digests.add(event.digest)
-            return _content_fault(event)
-        if isinstance(event, journal.PublishAttempted):
-            return self._reports.fault_of(event)
-        return None
+        check = self._FAULTS.get(type(event))
+        return None if check is None else check(self, event)
+
+    def _fault_of_blueprint(self, event: journal.BlueprintObserved) -> str | None:
+        self._digests.add(event.digest)
+        if not event.content:
+            return None
+        digest = content_digest(_content(event.content))
+        if digest == event.digest:
+            return None
+        return f"the content of blueprint {event.blueprint_id!r} has digest {digest}"
+
+    def _fault_of_attempt(self, event: journal.PublishAttempted) -> str | None:
+        return self._reports.fault_of(event)
 
     def _check_decision(self, lsn: int, event: journal.DecisionMade) -> None:
         step = self._open.pop(event.step_lsn, None)
@@ -365,16 +374,14 @@ class Auditor:
     )
     """What is asked of each event that nothing announced; of the others nothing: they say what was, and are folded."""
 
+    _FAULTS: ClassVar[Mapping[type[Event], Callable[[Any, Any], str | None]]] = MappingProxyType(
+        {journal.BlueprintObserved: _fault_of_blueprint, journal.PublishAttempted: _fault_of_attempt}
+    )
+    """Of what happens outside a step, what the log itself may speak against."""
+
 
 def _content(data: bytes) -> journal.BlueprintContent:
     return journal.BlueprintContent.FromString(data)
-
-
-def _content_fault(event: journal.BlueprintObserved) -> str | None:
-    if not event.content:
-        return None
-    digest = content_digest(_content(event.content))
-    return None if digest == event.digest else f"the content of blueprint {event.blueprint_id!r} has digest {digest}"
 
 
 def replay(

@@ -338,8 +338,8 @@ def state_of(message: journal.BaseState) -> State:
 
 
 def _fields(message: object, kind: Any) -> dict[str, Any]:
-    """The fields of a flat dataclass, by its own names."""
-    return {name: getattr(message, name) for name in kind.__slots__}
+    """The fields of a flat record, by its own names."""
+    return {name: getattr(message, name) for name in getattr(kind, "_fields", kind.__slots__)}
 
 
 def _optional(message: Any, name: str) -> float | None:

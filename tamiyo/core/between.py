@@ -36,7 +36,7 @@ def operator_directed(draft: Draft, _: int, event: journal.OperatorDirected) -> 
             raise draft.refusal(event, f"request {event.request_id} was taken up before")
         draft.note_request(event.request_id)
     holder = event.operator if event.directive == "conservative_on" else ""
-    draft.conservative = replace(draft.conservative, operator=holder)
+    draft.conservative = draft.conservative._replace(operator=holder)
     draft.advance(event.event_time_ns)
 
 
@@ -46,7 +46,7 @@ def await_delivery(draft: Draft, command_id: str, lsn: int) -> None:
     waiting[command_id] = lsn
     if len(waiting) > UNDELIVERED_MAX:
         del waiting[next(iter(waiting))]
-        draft.deliveries = replace(draft.deliveries, forgotten=draft.deliveries.forgotten + 1)
+        draft.deliveries = draft.deliveries._replace(forgotten=draft.deliveries.forgotten + 1)
 
 
 def forget_delivery(draft: Draft, command_id: str) -> bool:

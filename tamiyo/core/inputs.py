@@ -1,8 +1,7 @@
 """What one decision reads, put together from journal events: the same way live and in an audit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast, get_args
+from typing import NamedTuple, cast, get_args
 
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.choice import Choice, choice_of
@@ -16,10 +15,10 @@ __all__ = ["Inference", "Inputs", "identity_message", "inference_message", "prop
 Inference = journal.InferenceObserved | journal.InferenceTimedOut | journal.InferenceFailed | journal.InferenceSkipped
 MetadataFault = journal.MetadataTimedOut | journal.MetadataFailed
 _INFERENCES = frozenset(get_args(Inference))
+_METADATA_FAULTS = frozenset(get_args(MetadataFault))
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
+class Inputs(NamedTuple):
     """The recorded facts of one step. `proposal` is None unless the policy answered, in time and well-formed."""
 
     step_lsn: int
@@ -57,6 +56,7 @@ def step_inputs(
             f"step {step_lsn} has {len(graphs)} graph and {len(inferences)} inference events, not one of each"
         )
     graph, inference = graphs[0], cast("Inference", inferences[0])
+    faults = [cast("MetadataFault", event) for event in observed if type(event) in _METADATA_FAULTS]
     proposal = proposal_of(inference) if isinstance(inference, journal.InferenceObserved) else None
     return Inputs(
         step_lsn=step_lsn,
@@ -67,7 +67,7 @@ def step_inputs(
         policy_version=inference.identity.version,
         proposal=proposal,
         choice=choice_of(proposal) if proposal is not None else None,
-        metadata_faults=tuple([event for event in observed if isinstance(event, MetadataFault)]),
+        metadata_faults=tuple(faults),
         event_time_ns=event_time_ns,
         timings=timings,
     )

@@ -32,4 +32,4 @@ def is_candidate(seed: Seed) -> bool:
 
 def candidates(observation: Observation) -> tuple[int, ...]:
     """The places of the seeds that a policy may select, in packet order."""
-    return tuple(seed.index for seed in observation.seeds if is_candidate(seed))
+    return tuple([place for place, seed in enumerate(observation.seeds) if is_candidate(seed)])

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tamiyo.core.lifecycle import is_candidate
 from tamiyo.core.observation import Observation
@@ -44,8 +45,7 @@ class PolicyIdentity:
     compile_warm_ms: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(NamedTuple):
     """One answer of a policy.
 
     Shapes: `action` 32 and `risk` 5 and `blending_method` 4 probabilities; `param_deltas` 4 and `schedule` 2

@@ -5,7 +5,7 @@ states can be compared across processes and machines; a digest of another versio
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from hashlib import sha256
 from types import MappingProxyType
@@ -58,8 +58,7 @@ CONDITIONS_MAX = 256
 DIRECTIVES_MAX = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Conservative:
+class Conservative(NamedTuple):
     """Conservative mode: on or off, why, since when (event time), and the clean steps in a row.
 
     `operator` is who set it and has not cleared it since: it then ends by nobody else.
@@ -99,8 +98,7 @@ class Window:
         return self.opened_at + self.length
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """What one decision saw, for the windows that are open over it."""
 
     decision: int
@@ -109,8 +107,7 @@ class Sample:
     critical: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Windows:
+class Windows(NamedTuple):
     """Open windows in the order they close; samples of the decisions after the first of them; how many expired."""
 
     open: tuple[Window, ...] = ()
@@ -154,8 +151,7 @@ class Outbox:
         return self.published + self.dropped + self.superseded
 
 
-@dataclass(frozen=True, slots=True)
-class Deliveries:
+class Deliveries(NamedTuple):
     """What is known of commands that are no longer in the list of the undelivered."""
 
     forgotten: int = 0  # undelivered, and older than the list has room for
@@ -315,6 +311,8 @@ def canonical(value: object, pace: Pace = without_rest) -> bytes:
         return b"d" + struct.pack(">d", value)
     if isinstance(value, str):
         return _tagged(b"s", value.encode("utf-8", "surrogatepass"))
+    if isinstance(value, _RECORDS):
+        return _record(value, value._fields, pace)
     if isinstance(value, tuple):
         return _tagged(b"t", b"".join([canonical(part, pace) for part in paced(value, pace)]))
     if isinstance(value, Mapping):
@@ -322,9 +320,16 @@ def canonical(value: object, pace: Pace = without_rest) -> bytes:
             b"m", b"".join([canonical(key) + canonical(value[key], pace) for key in paced(sorted(value), pace)])
         )
     if is_dataclass(value):
-        parts = [canonical(part.name) + canonical(getattr(value, part.name), pace) for part in fields(value)]
-        return _tagged(b"r", b"".join(parts))
+        return _record(value, [part.name for part in fields(value)], pace)
     raise TypeError(f"a {type(value).__name__} has no canonical encoding; keep it out of the state")
+
+
+_RECORDS = (Conservative, Deliveries, Sample, Windows)
+"""Named tuples, because each step makes new ones, that are encoded by the names of their fields as dataclasses are."""
+
+
+def _record(value: object, names: Iterable[str], pace: Pace) -> bytes:
+    return _tagged(b"r", b"".join([canonical(name) + canonical(getattr(value, name), pace) for name in names]))
 
 
 def _tagged(tag: bytes, body: bytes) -> bytes:

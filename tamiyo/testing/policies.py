@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tamiyo.core.proposal import ACTIONS, BLENDING_METHODS, PolicyIdentity, Proposal
 from tamiyo.graph import Graph
@@ -122,8 +122,7 @@ def fitted(proposal: Proposal, candidates: Sequence[int], blueprints: int) -> Pr
         candidates: places of the seeds that may be selected, one at least.
         blueprints: how many the graph has.
     """
-    return replace(
-        proposal,
+    return proposal._replace(
         seed_index=candidates[proposal.seed_index % len(candidates)],
         blueprint_index=(proposal.blueprint_index + 1) % (blueprints + 1) - 1,
     )

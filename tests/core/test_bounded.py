@@ -53,11 +53,12 @@ BOUNDS = {
 
 def collections(value: object, path: str = "") -> Iterator[tuple[str, int]]:
     """Every collection of the state's own, with its size; what is inside entries is bounded by what made them."""
-    for part in fields(value):
-        found, here = getattr(value, part.name), f"{path}{part.name}"
+    names = [part.name for part in fields(value)] if is_dataclass(value) else getattr(value, "_fields", ())
+    for name in names:
+        found, here = getattr(value, name), f"{path}{name}"
         if isinstance(found, Mapping) or (isinstance(found, tuple) and not hasattr(found, "_fields")):
             yield here, len(found)
-        elif is_dataclass(found):
+        else:
             yield from collections(found, f"{here}.")
 
 

@@ -16,7 +16,7 @@ from tamiyo.core.events import KINDS, MESSAGES, decode, encode
 from tamiyo.core.limits import ALLOWED_PARAMETERS_MAX, TEXT_CHARS_MAX, Limits
 from tamiyo.core.norms import EPSILON, NORM_INPUTS, Norm, scaled, updated
 from tamiyo.core.observation import read_packet
-from tamiyo.core.proposal import Proposal, argmax, malformation
+from tamiyo.core.proposal import argmax, malformation
 from tamiyo.core.thresholds import Thresholds
 from tamiyo.errors import JournalUnreadable, PacketRejected
 from tamiyo.leyline import leyline_pb2 as pb
@@ -101,8 +101,7 @@ BAD_PROPOSALS = {
 @pytest.mark.parametrize(("fault", "change"), BAD_PROPOSALS.items())
 def test_a_malformed_proposal_is_named(fault: str, change: object) -> None:
     observation = read_packet(packet().SerializeToString(), Limits())
-    fields = {name: getattr(proposal(), name) for name in Proposal.__slots__}
-    made = Proposal(**{**fields, **change}) if isinstance(change, dict) else change
+    made = proposal()._replace(**change) if isinstance(change, dict) else change
     assert fault in str(malformation(made, observation, 1))
     assert malformation(proposal(), observation, 1) is None
 

@@ -12,7 +12,6 @@ On purpose, after a change that is meant to be one (a change of the schema is a 
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ def described(graph: Graph) -> dict[str, Any]:
         "coverage": {f"{family}.{feature}": [present, total] for family, feature, present, total in graph.coverage},
         "norm_inputs": graph.norm_inputs,
         "ignored_inputs": graph.ignored_inputs,
-        "baseline": asdict(BaselinePolicy().propose(graph)) if graph.candidates else None,
+        "baseline": BaselinePolicy().propose(graph)._asdict() if graph.candidates else None,
     }
 
 

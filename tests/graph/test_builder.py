@@ -1,5 +1,4 @@
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -299,7 +298,7 @@ def test_the_builder_keeps_a_bounded_number_of_plans() -> None:
 @pytest.mark.parametrize("field", ["packet_id", "training_run_id"])
 def test_the_host_is_the_blueprint_of_packet_or_run(field: str) -> None:
     other = BlueprintInput(blueprint("other", "d2"), metadata(layers=2))
-    observation = replace(observed(seed(), training_run_id="", packet_id=""), **{field: HOST})
+    observation = observed(seed(), training_run_id="", packet_id="")._replace(**{field: HOST})
     graph = built(observation, other, host(layers=3))
     assert graph.host_blueprint_index == 1
     assert graph.edge_index["seed", "monitors", "layer"].tolist() == [[0], [2]]

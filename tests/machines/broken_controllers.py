@@ -194,7 +194,7 @@ def leave_conservative_mode_early(patch: pytest.MonkeyPatch) -> None:
     original = decide._conservative_change
 
     def early(given: state.State, *arguments: Any, clean: bool) -> Any:
-        mode = replace(given.conservative, since_ns=0, clean_steps=10, operator="")
+        mode = given.conservative._replace(since_ns=0, clean_steps=10, operator="")
         return original(Altered(given, conservative=mode), *arguments, clean=clean)
 
     patch.setattr(decide, "_conservative_change", early)
@@ -256,7 +256,7 @@ def close_windows_late(patch: pytest.MonkeyPatch) -> None:
 
     def late(given: state.State, inputs: Any) -> decide.Decision:
         moved = tuple(replace(window, length=window.length + 1) for window in given.windows.open)
-        return original(Altered(given, windows=replace(given.windows, open=moved)), inputs)
+        return original(Altered(given, windows=given.windows._replace(open=moved)), inputs)
 
     patch.setattr(stages, "decide", late)
 

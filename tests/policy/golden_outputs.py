@@ -2,7 +2,6 @@
 
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ SEED = 7
 def outputs(policy: Policy) -> dict[str, Any]:
     """A proposal for every golden graph that a policy is asked about."""
     graphs = {case: graph_of(case) for case in CASES}
-    return {case: plain(asdict(policy.propose(graph))) for case, graph in graphs.items() if graph.candidates}
+    return {case: plain(policy.propose(graph)._asdict()) for case, graph in graphs.items() if graph.candidates}
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from live import PATIENT, SECRET, Live
@@ -141,7 +140,7 @@ def test_a_scripted_policy_selects_what_is_there() -> None:
 
 
 def _proposal(**changed: object) -> Proposal:
-    return replace(proposal(), **changed)
+    return proposal()._replace(**changed)
 
 
 class Turned:

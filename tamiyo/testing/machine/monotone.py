@@ -44,8 +44,8 @@ def _metric(name: str, value: float | None) -> Change:
         metrics = {other: kept for other, kept in inputs.observation.metrics.items() if other != name}
         if value is not None:
             metrics[name] = value
-        observation = replace(inputs.observation, metrics=MappingProxyType(metrics))
-        return state, replace(inputs, observation=observation)
+        observation = inputs.observation._replace(metrics=MappingProxyType(metrics))
+        return state, inputs._replace(observation=observation)
 
     return changed
 
@@ -58,8 +58,8 @@ def _policy_risk(share: float) -> Change:
             return state, inputs
         *lower, worst = inputs.proposal.risk
         risk = (*(part * (1.0 - share) for part in lower), worst + share * sum(lower))
-        proposal = replace(inputs.proposal, risk=risk)
-        return state, replace(inputs, proposal=proposal, choice=choice_of(proposal))
+        proposal = inputs.proposal._replace(risk=risk)
+        return state, inputs._replace(proposal=proposal, choice=choice_of(proposal))
 
     return changed
 

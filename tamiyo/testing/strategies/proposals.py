@@ -1,7 +1,6 @@
 """Proposals: well formed ones that a policy might make, and what is none."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -76,7 +75,7 @@ WRONG = (
 
 def malformed_proposals() -> st.SearchStrategy[object]:
     """What a policy may return and is no proposal for any graph."""
-    wrong = st.sampled_from(WRONG).map(lambda change: replace(CALM, **change))  # type: ignore[arg-type]  # ill-typed on purpose
+    wrong = st.sampled_from(WRONG).map(lambda change: CALM._replace(**change))  # type: ignore[arg-type]  # ill-typed on purpose
     return wrong | st.sampled_from((None, 7, "a proposal", {}, Proposal))
 
 
