@@ -1,11 +1,12 @@
 """What a policy proposes: final probabilities and scores, nothing left to interpret."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from tamiyo.core.lifecycle import is_candidate
-from tamiyo.core.observation import Observation
+from tamiyo.core.observation import Observation, Seed
 
 __all__ = [
     "ACTIONS",
@@ -74,9 +75,10 @@ def malformation(proposal: object, observation: Observation, blueprints: int) ->
     """Say in words what is wrong with a proposal for this packet, or None. Such a proposal counts as failed."""
     if not isinstance(proposal, Proposal):
         return f"a {type(proposal).__name__} is no Proposal"
-    vectors = () if _are_surely_sound(proposal) else _vector_faults(proposal)
+    if _is_surely_sound(proposal, observation.seeds, blueprints):
+        return None
     faults = (
-        *vectors,
+        *_vector_faults(proposal),
         _number_fault("value", proposal.value),
         _number_fault("seed_score", proposal.seed_score),
         _selection_fault(proposal, observation, blueprints),
@@ -99,19 +101,23 @@ _WIDTHS_IN_ORDER = tuple(_WIDTHS.values())
 _TUPLES_ONLY, _FLOATS_ONLY = {tuple}, {float}
 
 
-def _are_surely_sound(proposal: Proposal) -> bool:
-    """Whether nothing can be wrong with the vectors, in a fraction of the time; False means: look at them one by one.
+def _is_surely_sound(proposal: Proposal, seeds: Sequence[Seed], blueprints: int) -> bool:
+    """Whether nothing can be wrong with it, in a fraction of the time; False means: look at its parts one by one.
 
     A finite sum has only finite terms, and of those the least and the largest are what they seem.
     """
-    action, risk, method = proposal.action, proposal.risk, proposal.blending_method
-    vectors = (action, risk, proposal.param_deltas, method, proposal.schedule, proposal.breaker_scores)
+    action, risk, value, deltas, method, schedule, seed, score, blueprint, scores = proposal
+    vectors = (action, risk, deltas, method, schedule, scores)
     if set(map(type, vectors)) != _TUPLES_ONLY or tuple(map(len, vectors)) != _WIDTHS_IN_ORDER:
         return False
-    shares, bounded = action + risk + method, proposal.param_deltas + proposal.schedule
-    values = shares + bounded + proposal.breaker_scores
+    shares, bounded = action + risk + method, deltas + schedule
+    values = (*shares, *bounded, *scores, value, score)
     return (
-        set(map(type, values)) == _FLOATS_ONLY
+        type(seed) is type(blueprint) is int
+        and 0 <= seed < len(seeds)
+        and is_candidate(seeds[seed])
+        and -1 <= blueprint < blueprints
+        and set(map(type, values)) == _FLOATS_ONLY
         and math.isfinite(sum(values))
         and min(shares) >= 0.0
         and max(shares) <= 1.0
