@@ -23,8 +23,8 @@ __all__ = ["SIZES_MAX", "WANTED_MAX", "WarmedForm"]
 WANTED_MAX = 8
 """Sizes that wait for their turn; the newest first, and the oldest is forgotten."""
 
-SIZES_MAX = 128
-"""Sizes that are remembered as met, then all are forgotten: OpenVINO keeps 5,000 kernels, some 40 of them a size."""
+SIZES_MAX = 64
+"""Sizes that are remembered as met, then all are forgotten: OpenVINO keeps what it made for twice as many."""
 
 logger = logging.getLogger(__name__)
 
