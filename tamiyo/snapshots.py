@@ -119,6 +119,8 @@ class Snapshots:
         return sorted(found, key=_lsn_of, reverse=True)
 
     def _read(self, path: Path, log: wal.Log) -> Snapshot:
+        if not path.is_file():  # nothing is waited for, as a pipe would want it
+            raise _Unusable("it is no file")
         with path.open("rb") as file:
             header = _header(file.readline(HEADER_MAX_BYTES))
             if header.format != FORMAT or header.fingerprint != self._fingerprint:
@@ -147,9 +149,12 @@ def record_digest(record: wal.Entry) -> str:
 
 def _header(line: bytes) -> _Header:
     try:
-        return _Header(**orjson.loads(line))
+        header = _Header(**orjson.loads(line))
     except (ValueError, TypeError) as error:
         raise _Unusable(f"its first line does not say what it is: {error}") from error
+    if not isinstance(header.lsn, int):  # the others are compared, and nothing else is done with them
+        raise _Unusable(f"its first line names LSN {header.lsn!r:.80}")
+    return header
 
 
 def _record_at(log: wal.Log, lsn: int) -> wal.Entry | None:

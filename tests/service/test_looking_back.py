@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -148,6 +149,10 @@ SPOILED: dict[str, Callable[[Path], object]] = {
     "of another log": lambda path: header(path, log_id="00" * 16),
     "of a record that is another": lambda path: header(path, record="00" * 32),
     "of an LSN that does not exist": lambda path: header(path, lsn=10**9),
+    "of an LSN that is no number": lambda path: header(path, lsn="4"),
+    "of an LSN that is no whole number": lambda path: header(path, lsn=4.5),
+    "of no LSN": lambda path: header(path, lsn=None),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
     "of an LSN that is not the state's": lambda path: header(path, lsn=1),
     "with a flipped bit": flip,
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:-1]),
