@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from tamiyo.core.limits import TEXT_CHARS_MAX
 from tamiyo.core.proposal import BLENDING_METHODS
-from tamiyo.graph.metadata import EDGES_MAX, Places, Tally, is_list, number, place_in, section
+from tamiyo.graph.metadata import EDGES_MAX, Places, Tally, is_list, number, place_in, section, text
 from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = ["NO_TIES", "Monitored", "Ties", "read_ties"]
@@ -196,8 +196,8 @@ def _seed_place(name: object) -> int | None:
 def _stage(value: object, tally: Tally) -> float:
     """A stage as a number or by its name in Leyline, with or without the prefix."""
     if isinstance(value, str):
-        stages = pb.SeedLifecycleStage.DESCRIPTOR.values_by_name
-        known = stages.get(value) or stages.get(f"SEED_STAGE_{value}")
+        stages, name = pb.SeedLifecycleStage.DESCRIPTOR.values_by_name, text({"stage": value}, "stage", Tally())
+        known = stages.get(name) or stages.get(f"SEED_STAGE_{name}")  # what has no UTF-8 they cannot be asked for
         tally.add(int(known is None))
         return float(known.number) if known is not None else 0.0
     stage = number({"stage": value}, "stage", tally)

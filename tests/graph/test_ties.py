@@ -85,6 +85,7 @@ BAD_MONITORS = [
     {"monitors": {"thresholds": {"risk_max": "high"}}},
     {"monitors": {"thresholds": {"stage_min": "LATE"}}},
     {"monitors": {"thresholds": {"stage_min": []}}},
+    {"monitors": {"thresholds": {"stage_min": "\ud800"}}},
 ]
 
 

@@ -34,7 +34,7 @@ KEYS = st.sampled_from(
 )  # fmt: skip
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=6), st.integers(0, 4),
-    st.sampled_from(("relu", "conv2d")),
+    st.sampled_from(("relu", "conv2d", "\ud800")),  # the last is no text that can be written
 )  # fmt: skip
 
 
