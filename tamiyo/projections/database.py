@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -59,6 +59,20 @@ _DAMAGED = frozenset(
     }
 )
 """Primary result codes that say the file is not the projection it should be. Others may pass: a lock, a full disk."""
+
+
+_ADVICE_ELSE = "try again, and when that fails move the file and its side files (-wal, -shm) away"
+_NEEDS_RIGHTS = "this process needs to read and write the file, its side files (-wal, -shm) and their directory"
+_NEEDS_SPACE = "free space there, or look whether the disk fails"
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: "another process holds it: wait for that one, or end it",
+    sqlite3.SQLITE_FULL: _NEEDS_SPACE,
+    sqlite3.SQLITE_IOERR: _NEEDS_SPACE,
+    sqlite3.SQLITE_READONLY: _NEEDS_RIGHTS,
+    sqlite3.SQLITE_CANTOPEN: _NEEDS_RIGHTS,
+    sqlite3.SQLITE_PERM: _NEEDS_RIGHTS,
+}
+"""What helps, by primary result code."""
 
 
 class DatabaseDamaged(ProjectionUnusable):
@@ -125,7 +139,22 @@ def is_connected(engine: Engine) -> bool:
 
 def sqlite_engine(path: Path) -> Engine:
     """An engine for the file at `path`, made when missing. Every thread gets connections of its own."""
+    _unlock_side_files(path)
     return _prepared(create_engine(URL.create("sqlite", database=str(path))))
+
+
+def _unlock_side_files(path: Path) -> None:
+    """Let side files be written as the file is.
+
+    SQLite makes them with the file's mode. Where that was read-only then, they would lock everybody out after it has
+    been put right.
+    """
+    with suppress(OSError):  # one is missing, or another user's: whoever opens it hears what is wrong
+        mode = path.stat().st_mode & 0o777
+        for suffix in _SIDE_FILES:
+            side = Path(f"{path}{suffix}")
+            if mode & ~side.stat().st_mode & 0o222:
+                side.chmod(mode)
 
 
 def memory_engine() -> Engine:
@@ -237,17 +266,18 @@ def sensible(connection: Connection) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, ArithmeticError, InvalidRequestError) as error:
         cause = f"it holds what nobody wrote ({error!r:.200})"
-        raise DatabaseDamaged(f"cannot read {_what_to_do(connection.engine, cause)}") from error
+        raise DatabaseDamaged(f"cannot read {_what_to_do(connection.engine, cause, _ADVICE_ELSE)}") from error
 
 
 def unusable(engine: Engine, doing: str, error: SQLAlchemyError | sqlite3.Error) -> ProjectionUnusable:
     """Our error for one of the database's; `doing` is "read" or "write". A DatabaseDamaged where that says so."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     kind = DatabaseDamaged if _is_damage(cause) else ProjectionUnusable
-    return kind(f"cannot {doing} {_what_to_do(engine, str(cause))}")
+    advice = _ADVICE.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, _ADVICE_ELSE)
+    return kind(f"cannot {doing} {_what_to_do(engine, str(cause), advice)}")
 
 
-def _what_to_do(engine: Engine, cause: str) -> str:
+def _what_to_do(engine: Engine, cause: str, advice: str) -> str:
     """Which database it is, what happened to it, and what helps."""
     name = engine.url.database
     if name == "":
@@ -255,10 +285,7 @@ def _what_to_do(engine: Engine, cause: str) -> str:
             f"a projection in a temporary file: {cause}; SQLite puts that into the directory that SQLITE_TMPDIR or"
             " TMPDIR names, else into /var/tmp: name one with room for another projection or two"
         )
-    return (
-        f"the projection {name}: {cause}; it is made from the log, so nothing is lost"
-        "; try again, and when that fails move the file away and open the directory once more"
-    )
+    return f"the projection {name}: {cause}; it is made from the log, so nothing is lost; {advice}"
 
 
 def _is_damage(cause: BaseException | None) -> bool:

@@ -115,6 +115,16 @@ def test_side_files_that_the_last_one_takes_along_are_not_missed(directory):
         assert projection.rebuilt_because == ""
 
 
+def test_side_files_that_a_read_only_file_left_read_only_lock_nobody_out_once_it_is_not(directory):
+    names = ["projection.sqlite", "projection.sqlite-wal", "projection.sqlite-shm"]
+    with projected(directory):
+        for name in names[1:]:
+            (directory / name).chmod(0o444)
+        with Projection.open(directory) as other:
+            assert [(directory / name).stat().st_mode & 0o222 for name in names] == [0o200] * 3
+            assert other.contents() == made_new(directory)
+
+
 def test_tables_that_another_version_has_changed_meanwhile_are_made_anew(directory):
     with Projection.open(directory) as projection:
         run_sql(directory, "UPDATE alembic_version SET version_num = '9999'")
