@@ -1,7 +1,7 @@
 """What `tamiyo policy` and `tamiyo registries` do to a directory, beside a live service or without one."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -48,17 +48,22 @@ def journal_of(directory: Path) -> Iterator["Journal"]:
 
 
 def asked(directory: Path, request: "Request", wait_s: float) -> str:
-    """Carry a request out here, or leave it for the live service and wait for what it says.
+    """Carry a request out here, or leave it to whoever has the log open; where they go without, carry it out here.
 
     Raises:
         click.ClickException: it was refused, or nobody could do it.
     """
-    try:
-        return _here(directory, request)
-    except wal.LogLocked:
-        return _beside(directory, request, wait_s)
-    except (wal.LogError, TamiyoError, OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        try:
+            return _here(directory, request)
+        except wal.LogLocked as locked:
+            holder = "the live service" if locked.holder_pid is None else f"process {locked.holder_pid}"
+        except (wal.LogError, TamiyoError, OSError, ValueError) as error:
+            raise click.ClickException(str(error)) from error
+        answer = _beside(directory, request, deadline_s, holder)
+        if answer is not None:
+            return answer
 
 
 def _here(directory: Path, request: "Request") -> str:
@@ -76,15 +81,21 @@ def _here(directory: Path, request: "Request") -> str:
         return carry_out(PolicyDesk(journal, store, Speakers(speaker), clock=SystemClock()), request)
 
 
-def _beside(directory: Path, request: "Request", wait_s: float) -> str:
+def _beside(directory: Path, request: "Request", deadline_s: float, holder: str) -> str | None:
+    """What whoever has the log open says; None where the request was taken back, because nobody has it open now."""
     from tamiyo.requests import RequestBox
+    from wal.lock import is_locked
 
     box = RequestBox(directory)
     try:
         path = box.leave(replace(request))
-        _wait_for(lambda: not path.exists(), wait_s)
-        if path.exists():
-            return f"left in {path}: the service takes it up as soon as its log takes records"
+        while path.exists():
+            if not is_locked(wal.OsDisk(), directory / "wal"):  # it ended, or it was a command like this one
+                box.done(path)
+                return None
+            if time.monotonic() >= deadline_s:
+                return f"left in {path}: {holder} has the log open, and takes it up as soon as its log takes records"
+            time.sleep(LOOK_EVERY_S)
         aside = path.parent / "aside" / path.name
         if aside.exists():
             raise click.ClickException(aside.with_name(f"{path.name}.reason").read_text("utf-8").strip())
@@ -94,9 +105,3 @@ def _beside(directory: Path, request: "Request", wait_s: float) -> str:
     except OSError as error:
         raise click.ClickException(f"a request cannot be left in {directory / 'requests'}: {error}") from error
     return "taken up by the live service" if answer is None else answer.decode()
-
-
-def _wait_for(done: Callable[[], bool], wait_s: float) -> None:
-    deadline_s = time.monotonic() + wait_s
-    while not done() and time.monotonic() < deadline_s:
-        time.sleep(LOOK_EVERY_S)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import threading
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tamiyo.policy.checkpoint import Checkpoint, checkpoint_bytes, init_checkpoi
 from tamiyo.policy.store import STORE_MAX_BYTES, PolicyStore
 from tamiyo.policy.update import policy_update
 from tamiyo.projections.exports import import_registry
+from tamiyo.requests import RequestBox
 from tamiyo.signing import sign_update
 
 BASELINE = BaselinePolicy().identity.version
@@ -79,6 +81,33 @@ def test_install_and_rollback_beside_a_live_service(checkpoint: Checkpoint, tmp_
         assert run("policy", "rollback", tmp_path, "--wait", PATIENT_S).output == f"policy {BASELINE} speaks again\n"
         nothing = run("policy", "rollback", tmp_path, "--wait", PATIENT_S)
         assert (nothing.exit_code, "none to go back to" in nothing.output) == (1, True)
+
+
+def test_what_nobody_takes_up_is_done_here_once_whoever_had_the_log_has_gone(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    stepped(tmp_path)
+    log = wal.Log.open(tmp_path / "wal")  # another such command, or a service that ends
+
+    def leave() -> None:
+        while not RequestBox(tmp_path).waiting():
+            pass
+        log.close()
+
+    leaving = threading.Thread(target=leave)
+    leaving.start()
+    installed = run("policy", "install", tmp_path, checkpoint.path, "--wait", PATIENT_S)
+    leaving.join()
+    assert (installed.exit_code, "speaks from now on" in installed.output) == (0, True), installed.output
+    assert RequestBox(tmp_path).waiting() == []
+
+
+def test_what_is_left_for_who_has_the_log_open_says_who_that_is(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    stepped(tmp_path)
+    with wal.Log.open(tmp_path / "wal"):
+        left = run("policy", "install", tmp_path, checkpoint.path, "--wait", 0)
+    assert f"process {os.getpid()} has the log open" in left.output
+    assert len(RequestBox(tmp_path).waiting()) == 1
 
 
 def test_a_file_that_is_no_checkpoint_is_refused_in_words(tmp_path: Path) -> None:
