@@ -5,7 +5,9 @@ import threading
 from pathlib import Path
 
 import wal
+from tamiyo.core.paced import without_rest
 from tamiyo.errors import TamiyoError
+from tamiyo.pace import Restful
 from tamiyo.projections.projection import BATCH_ENTRIES, Projection
 from tamiyo.projections.tail import LogSource
 
@@ -16,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 class ProjectionFollower:
     """Keeps the projection of one directory current. `wake` says that there is more; it never waits and never raises.
+
+    Where the log is open in this process it rests all along, so that a step gets the interpreter when it wants it.
 
     The database is opened on the follower's own thread. What goes wrong there is kept in `failure` and logged once;
     the next wake tries again, and `failure` is None once that has worked.
@@ -34,6 +38,7 @@ class ProjectionFollower:
         """
         self._directory = Path(directory)
         self._log: LogSource = self._directory / "wal" if log is None else log
+        self._pace = Restful() if isinstance(self._log, wal.Log) else without_rest  # whether steps are taken here
         self._every_s = every_s
         self._applied_lsn = 0
         self._due = threading.Event()
@@ -91,7 +96,7 @@ class ProjectionFollower:
     def _attempt(self, projection: Projection | None) -> Projection | None:
         """Catch up; returns the projection to go on with, None where the next attempt must open it anew."""
         try:
-            projection = projection or Projection.open(self._directory)
+            projection = projection or Projection.open(self._directory, pace=self._pace)
             while projection.catch_up(self._log, BATCH_ENTRIES) == BATCH_ENTRIES:
                 self._applied_lsn = projection.applied_lsn
             self._applied_lsn = projection.applied_lsn

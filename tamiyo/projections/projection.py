@@ -1,7 +1,7 @@
 """One projection: its database, the rows written with their applied LSN, and what may be asked of it."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -12,6 +12,7 @@ import wal
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import decode
 from tamiyo.core.norms import Norm
+from tamiyo.core.paced import Pace, paced, without_rest
 from tamiyo.core.registries import Registries
 from tamiyo.core.state import State
 from tamiyo.errors import ProjectionUnusable
@@ -36,6 +37,8 @@ T = TypeVar("T")
 DATABASE_NAME = "projection.sqlite"
 BATCH_ENTRIES = 4_096
 """Records of one transaction: long enough that commits cost little, short enough that others get the lock."""
+PACED_ENTRIES = 256
+"""The same where somebody's steps wait for the interpreter while a batch is read, or its rows are handed to SQLite."""
 
 _LSN_END = 2**63
 
@@ -52,24 +55,29 @@ class Projection:
     `rebuilt_because` says why this object last made its rows anew, "" while it has not; it is logged as well.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, pace: Pace = without_rest) -> None:
         """Made by `open`, `in_memory` and `temporary`."""
         self._engine = engine
+        self._pace = pace
         self._identity: database.Identity | None = None
         self._tail: Tail | None = None
         self.rebuilt_because = ""
 
     @classmethod
-    def open(cls, directory: Path | str) -> Self:
+    def open(cls, directory: Path | str, *, pace: Pace = without_rest) -> Self:
         """Open `<directory>/projection.sqlite`, made and migrated as needed.
 
         A file that is no usable database is renamed to `projection.sqlite.damaged` and a new one begun.
+
+        Args:
+            directory: where the file lies.
+            pace: called after each record that is projected; `tamiyo.pace.Restful()` in a process that takes steps.
 
         Raises:
             ProjectionUnusable: the file cannot be opened or written, or stayed locked.
         """
         database.warn_of_wal_reset_bug()
-        return cls.over(database.sqlite_engine(Path(directory) / DATABASE_NAME))
+        return cls.over(database.sqlite_engine(Path(directory) / DATABASE_NAME), pace)
 
     @classmethod
     def in_memory(cls) -> Self:
@@ -86,13 +94,13 @@ class Projection:
         return cls.over(database.temporary_engine())
 
     @classmethod
-    def over(cls, engine: Engine) -> Self:
+    def over(cls, engine: Engine, pace: Pace = without_rest) -> Self:
         """A projection in the database of an engine that `tamiyo.projections.database` made.
 
         Raises:
             ProjectionUnusable: it cannot be opened or written, or stayed locked.
         """
-        projection = cls(engine)
+        projection = cls(engine, pace)
         try:
             projection._healed(projection._prepare)
         except ProjectionUnusable:
@@ -235,7 +243,7 @@ class Projection:
 
     def _rebuilt(self, log: LogSource) -> int:
         self._report("a rebuild was asked for")
-        with shadow.beside(self._engine) as engine, type(self).over(engine) as made:
+        with shadow.beside(self._engine) as engine, type(self).over(engine, self._pace) as made:
             done = made.catch_up(log)
             shadow.copy_over(engine, self._engine)
         self._tail = None
@@ -253,12 +261,12 @@ class Projection:
 
     def _caught_up(self, log: LogSource, limit: int | None, upto_lsn: int | None) -> int:
         self._prepare()  # another version of this program may have been at it since it was opened
-        done = 0
+        done, most = 0, BATCH_ENTRIES if self._pace is without_rest else PACED_ENTRIES
         while limit is None or done < limit:
             tail, stood = self._tail_of(log)
             left = None if limit is None else limit - done
             try:
-                entries = tail.poll(BATCH_ENTRIES if left is None else min(BATCH_ENTRIES, left))
+                entries = tail.poll(most if left is None else min(most, left))
             except wal.Trimmed:  # pruned under our eyes
                 self._begin_again(_VERDICTS[GONE])
                 continue
@@ -309,7 +317,7 @@ class Projection:
             folded_lsn = position.folded_lsn if base is None else max(position.folded_lsn, base.last_lsn)
             if lost_lsn(position, fresh) > folded_lsn:
                 return 0
-            _project(connection, fresh, position, base)
+            _project(connection, paced(fresh, self._pace), position, base)
             _move(connection, position.after(fresh, log_id, folded_lsn))
             return len(fresh)
 
@@ -370,7 +378,7 @@ def _continues(position: Position, stood: Position, fresh: Sequence[wal.Entry]) 
     return fresh[0].lsn == position.lsn + 1 or position.lsn == stood.lsn == 0
 
 
-def _project(connection: Connection, fresh: Sequence[wal.Entry], position: Position, base: State | None) -> None:
+def _project(connection: Connection, fresh: Iterable[wal.Entry], position: Position, base: State | None) -> None:
     """Write what follows from the entries: rows of all of them, and of those past the base what stands as well."""
     folded_lsn = position.folded_lsn
     if base is not None and base.last_lsn > folded_lsn:

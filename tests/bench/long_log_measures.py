@@ -114,9 +114,10 @@ def a_real_graph() -> tuple[GraphLayout, journal.GraphObserved]:
     """The layout and the graph that a service records of such a packet."""
     with tempfile.TemporaryDirectory() as folder:
         collections.deque(parts(2 * PARTS, Path(folder), window=1), maxlen=0)
-        events = [decode(entry.kind, entry.payload) for entry in wal.read(Path(folder) / "wal")]
-    layout = next(event for event in events if isinstance(event, journal.GraphLayoutObserved))
-    graph = [event for event in events if isinstance(event, journal.GraphObserved)][-1]
+        events = {entry.lsn: decode(entry.kind, entry.payload) for entry in wal.read(Path(folder) / "wal")}
+    graph = [event for event in events.values() if isinstance(event, journal.GraphObserved)][-1]
+    layout = events[graph.layout_lsn]  # not the first one: a library that was slow to answer adds another
+    assert isinstance(layout, journal.GraphLayoutObserved)
     for name in ("step_lsn", "layout_lsn", "blueprints", "host_blueprint_id"):
         graph.ClearField(name)
     return read_layout(layout), graph

@@ -292,3 +292,18 @@ def test_a_log_is_read_once_however_its_batches_and_the_transactions_meet(tmp_pa
         write_log(tmp_path, step(14, 5))
         assert projection.catch_up(tmp_path / "wal") == 3
     assert len(looked) == 1
+
+
+def test_one_that_rests_has_the_same_rows_made_in_smaller_transactions(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PACED_ENTRIES", 4)
+    write_log(tmp_path, *history(9))
+    rests, made = [], []
+    apply = Projection._apply
+    monkeypatch.setattr(Projection, "_apply", lambda *given: made.append(apply(*given)) or made[-1])
+    with Projection.open(tmp_path, pace=lambda: rests.append(len(made))) as projection:
+        done = projection.catch_up(tmp_path / "wal")
+        rows = projection.contents()
+    assert len(rests) == done == sum(made)
+    assert len(made) > 1
+    assert rests[0] == 0 < rests[-1] == len(made) - 1  # between the records, not once they are all written
+    assert rows == made_new(tmp_path)
