@@ -20,6 +20,7 @@ from tamiyo.bench.builder import HOSTS, Warm
 from tamiyo.bench.chance import large_graph
 from tamiyo.bench.network import LARGE_THREADS, Subject, threads
 from tamiyo.bench.samples import small_graph
+from tamiyo.bench.step import PREFIX as FOLDERS
 from tamiyo.bench.step import Stepping
 from tamiyo.bench.timing import Progress
 from tamiyo.step import Watch
@@ -80,7 +81,7 @@ def trace(subject: Subject, path: Path, parts: Collection[str], say: Progress, f
     with ExitStack() as stack:
         stepping, builders, forms = None, {}, {}
         if "step" in parts:
-            made = stack.enter_context(TemporaryDirectory(prefix="tamiyo-bench-", dir=folder))
+            made = stack.enter_context(TemporaryDirectory(prefix=FOLDERS, dir=folder))
             stepping = stack.enter_context(Stepping(Path(made) / "service", subject.exact))
         if "builder" in parts:
             builders = {name: Warm(seeds, host()) for name, (seeds, host) in HOSTS.items()}

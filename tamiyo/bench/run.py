@@ -4,13 +4,13 @@ import datetime as dt
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import gettempdir
+from tempfile import TemporaryDirectory, gettempdir
 
 from tamiyo.bench.agreement import measure_agreement
 from tamiyo.bench.builder import measure_builder
 from tamiyo.bench.machine import doubt, facts, load
 from tamiyo.bench.network import Subject, from_checkpoint, from_seed, measure_network
-from tamiyo.bench.step import measure_step
+from tamiyo.bench.step import PREFIX, measure_step
 from tamiyo.bench.timing import Figures, Progress
 
 __all__ = ["FULL", "PARTS", "QUICK", "Effort", "measure", "subject_of"]
@@ -62,15 +62,17 @@ def measure(
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "machine": facts(folder or Path(gettempdir())),
     }
+    if "step" in parts:
+        with TemporaryDirectory(prefix=PREFIX, dir=folder):
+            pass  # that logs cannot be written there is told before minutes are spent on the rest
+    subject = subject_of(checkpoint, say) if "network" in parts or "step" in parts else None
     if "builder" in parts:
         figures["builder"] = measure_builder(effort.builder, say)
-    if "network" in parts or "step" in parts:
-        subject = subject_of(checkpoint, say)
-        if "network" in parts:
-            agreement = measure_agreement(subject, effort.agreement, say)
-            figures["network"] = measure_network(subject, effort.network, say) | {"agreement": agreement}
-        if "step" in parts:
-            figures["step"] = measure_step(subject, effort.step, say, folder)
+    if subject is not None and "network" in parts:
+        agreement = measure_agreement(subject, effort.agreement, say)
+        figures["network"] = measure_network(subject, effort.network, say) | {"agreement": agreement}
+    if subject is not None and "step" in parts:
+        figures["step"] = measure_step(subject, effort.step, say, folder)
     after = load()
     return figures | {"load_before": before, "load_after": after, "doubt": doubt(before, after)}
 

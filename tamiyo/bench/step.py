@@ -24,7 +24,10 @@ from tamiyo.core.events import KINDS
 from tamiyo.policy import Policy
 from tamiyo.service import StepTimings, TamiyoService
 
-__all__ = ["Bare", "Stepping", "measure_step"]
+__all__ = ["PREFIX", "Bare", "Stepping", "measure_step"]
+
+PREFIX = "tamiyo-bench-"
+"""Of the folders that logs are written in; they go when it is over."""
 
 PATIENT_MS = 1_000
 SECTOR_BYTES = 512
@@ -156,7 +159,7 @@ def measure_step(subject: Subject, rounds: int, say: Progress, folder: Path | No
         OSError, wal.LogError: the folder cannot be written.
     """
     say(f"step, {rounds * TURN_STEPS} with the baseline and as many with the network")
-    with threads(1), TemporaryDirectory(prefix="tamiyo-bench-", dir=folder) as made, ExitStack() as stack:
+    with threads(1), TemporaryDirectory(prefix=PREFIX, dir=folder) as made, ExitStack() as stack:
         place = Path(made)
         policies = {"baseline": None, "network": subject.exact}
         steppings = {name: stack.enter_context(Stepping(place / name, policy)) for name, policy in policies.items()}

@@ -140,9 +140,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         data = read_bytes(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a path with a NUL in it, too
+        why = getattr(error, "strerror", None) or error
         raise CheckpointRejected(
-            f"the checkpoint {path} cannot be read: {error.strerror}; make one with `tamiyo policy init`",
+            f"the checkpoint {str(path)[:400]} cannot be read: {why}; make one with `tamiyo policy init`",
             "checkpoint_missing",
         ) from error
     return parse_checkpoint(data, path)

@@ -18,7 +18,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 from tamiyo.core.norms import NORM_INPUTS, PRIORS, Norm
 from tamiyo.core.registries import CAPACITIES, Registries, RegistryStamp, digest, require_stamp
@@ -128,8 +128,12 @@ def _entry(name: str, kind: str, entry: object) -> tuple[RegistryStamp, list[str
 
 
 def _is_norm(entry: object) -> bool:
-    values = [entry.get("mean"), entry.get("variance")] if isinstance(entry, dict) else [None]
-    return all(isinstance(value, int | float) and _is_finite(value) for value in values)
+    mean, variance = (entry.get("mean"), entry.get("variance")) if isinstance(entry, dict) else (None, None)
+    return _is_number(mean) and _is_number(variance) and variance >= 0
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
 
 
 def _is_finite(value: float) -> bool:

@@ -235,6 +235,15 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> 
     assert result.output.splitlines()[-1].startswith("Error: ")
 
 
+@pytest.mark.parametrize("wrong", ["folder", "checkpoint"])
+def test_what_cannot_be_used_is_told_before_anything_is_measured(tmp_path: Path, wrong: str) -> None:
+    (tmp_path / "wrong.safetensors").write_bytes(b"not a checkpoint")
+    given = {"folder": ("--folder", "/proc"), "checkpoint": ("--policy", tmp_path / "wrong.safetensors")}
+    result = bench(*given[wrong])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "measuring: builder" not in result.stderr
+
+
 def test_a_busy_machine_makes_the_figures_doubtful_and_an_idle_one_does_not() -> None:
     idle, own, busy = ({"load_1m": load, "cpus": 2} for load in (0.1, 1.3, 3.0))
     assert doubt(idle, own) == ""

@@ -108,6 +108,8 @@ def test_the_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
 def test_a_missing_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(CheckpointRejected, match=r"nowhere cannot be read: No such file .* `tamiyo policy init`"):
         load_policy(tmp_path / "nowhere")
+    with pytest.raises(CheckpointRejected, match="cannot be read: embedded null byte"):
+        load_policy(tmp_path / "a\0b")
 
 
 NO_CHECKPOINTS = {

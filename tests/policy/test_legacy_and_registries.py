@@ -120,6 +120,8 @@ NO_NORMS: list[object] = [
     {"loss": {"mean": 1.0}},
     {"loss": {"mean": "x", "variance": 1}},
     {"loss": {"mean": 10**400, "variance": 1}},
+    {"loss": {"mean": 0.8, "variance": -1.0}},
+    {"loss": {"mean": True, "variance": 1.0}},
 ]
 
 
