@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -60,8 +61,7 @@ class SeedSlot:
         self._plant(blueprint_id, self._made(factory, seed=0), learning_rate)
 
     def _made(self, factory: BlueprintFactory, seed: int) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with _random_from(seed):
             return factory(self.point.channels).to(self.device)
 
     def _plant(self, blueprint_id: str, branch: nn.Module, learning_rate: float) -> None:
@@ -107,6 +107,22 @@ class SeedSlot:
         self.blueprint_id = ""
         self.blend = None
         self.optimizer = None
+
+
+@contextmanager
+def _random_from(seed: int) -> Iterator[None]:
+    """Random numbers from a seed inside, and as if nothing had been drawn afterwards, on every device.
+
+    Not `torch.manual_seed`: it seeds the devices as well, also those that begin only later, and a host's dropout would
+    begin anew there with each graft.
+    """
+    has_begun = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if has_begun else ()
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
+        yield
 
 
 def gradient_norm(parameters: Iterator[nn.Parameter]) -> float:

@@ -240,6 +240,25 @@ def test_germination_leaves_the_process_random_stream_alone(rig):
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.parametrize("begun", [False, True], ids=["no device has begun", "two devices"])
+def test_germination_leaves_the_random_streams_of_devices_alone(rig, monkeypatch, begun):
+    states = {0: "the host's", 1: "the host's"}
+    seen = []
+
+    def seed_all(seed):
+        states.update(dict.fromkeys(states, seed))
+        seen.append(dict(states))
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: begun)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seed_all)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({device: state}))
+    assert rig.order(pb.SEED_OP_GERMINATE).outcome == "applied"
+    assert states == {0: "the host's", 1: "the host's"}
+    assert len(seen) == begun
+
+
 def test_the_same_germination_builds_the_same_weights():
     first, second = Rig(), Rig()
     torch.manual_seed(1)
