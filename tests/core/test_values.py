@@ -16,7 +16,7 @@ from tamiyo.core.events import KINDS, MESSAGES, decode, encode
 from tamiyo.core.limits import ALLOWED_PARAMETERS_MAX, TEXT_CHARS_MAX, Limits
 from tamiyo.core.norms import EPSILON, NORM_INPUTS, Norm, scaled, updated
 from tamiyo.core.observation import read_packet
-from tamiyo.core.proposal import argmax, malformation
+from tamiyo.core.proposal import _WIDTHS, argmax, malformation
 from tamiyo.core.thresholds import Thresholds
 from tamiyo.errors import JournalUnreadable, PacketRejected
 from tamiyo.leyline import leyline_pb2 as pb
@@ -104,6 +104,37 @@ def test_a_malformed_proposal_is_named(fault: str, change: object) -> None:
     made = proposal()._replace(**change) if isinstance(change, dict) else change
     assert fault in str(malformation(made, observation, 1))
     assert malformation(proposal(), observation, 1) is None
+
+
+NUMBERS = (0.0, -0.0, 1.0, 1.0 + 1e-9, -1.0, -1.0 - 1e-9, -1e-9, 0.25, 1e308, math.nan, -math.inf, 0, 1, True, "1")
+PLACES = (-2, -1, 0, 1, 2, True, 0.0, None, 2**70)
+
+
+def vectors(width: int) -> list[object]:
+    """Any number beside a one and beside a zero, distributions that miss 1 by a little, and other forms."""
+    rest = (0.0,) * (width - 2)
+    beside = [(first, number, *rest) for number in NUMBERS for first in (0.0, 1.0)]
+    near = [(total / width,) * width for total in (1.0 - 2e-3, 1.0 - 1e-4, 1.0, 1.0 + 1e-4, 1.0 + 2e-3)]
+    return [*beside, *near, list(near[2]), (1.0, *rest), (1.0, *rest, 0.0, 0.0)]
+
+
+CHANGES = [
+    *((name, vector) for name, width in _WIDTHS.items() for vector in vectors(width)),
+    *((name, number) for name in ("value", "seed_score") for number in NUMBERS),
+    *((name, place) for name in ("seed_index", "blueprint_index") for place in PLACES),
+]
+
+
+def test_the_quick_look_at_a_proposal_says_what_the_long_one_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = packet(seeds=2)
+    made.seed_states[1].stage = pb.SEED_STAGE_FOSSILIZED  # no candidate
+    observation = read_packet(made.SerializeToString(), Limits())
+    changed = [proposal()._replace(**{name: value}) for name, value in CHANGES]
+    quick = [malformation(one, observation, 1) for one in changed]
+    monkeypatch.setattr("tamiyo.core.proposal._is_surely_sound", lambda *_: False)
+    assert quick == [malformation(one, observation, 1) for one in changed]
+    assert None in quick
+    assert sum(fault is not None for fault in quick) > len(quick) / 2
 
 
 def test_a_blueprint_s_risk_is_the_larger_of_the_two_and_nan_wins() -> None:
