@@ -36,7 +36,7 @@ class Keeper:
         """`snapshots` is where they are written; None where none are."""
         self._journal = journal_
         self._snapshots = snapshots
-        self._size_bytes = 0  # of the log when the last base was written; none was since it was opened
+        self._segment = 0  # of the log, that was in use when the last base was written; none was since it was opened
         self._stored_lsn = 0
         self._keeping = threading.Lock()
 
@@ -55,8 +55,8 @@ class Keeper:
         pace = Restful()
         whole = base_of(checkpoint.state, checkpoint.contents, 0, contents_max_bytes=EVERYTHING, pace=pace)
         stored = self._store(whole, checkpoint)
-        size_bytes = checkpoint.log.size_bytes
-        if size_bytes != self._size_bytes:  # the log was opened since the last base, or a segment begun or pruned
+        segment = checkpoint.log.segment
+        if segment != self._segment:  # the log was opened since the last base, or a segment begun
             base = base_of(
                 checkpoint.state,
                 checkpoint.contents,
@@ -66,7 +66,7 @@ class Keeper:
                 pace=pace,
             )
             if self._record(checkpoint, base):
-                self._size_bytes = size_bytes
+                self._segment = segment
                 return
         taken = journal.SnapshotTaken(at_lsn=whole.at_lsn, digest=whole.digest, stored=stored)
         self._journal.ride(_told(self._journal, checkpoint, taken))

@@ -235,6 +235,11 @@ class Log:
         return self._writer.failure
 
     @property
+    def segment(self) -> int:
+        """The number of the segment in use; it only grows."""
+        return self._writer.segment
+
+    @property
     def size_bytes(self) -> int:
         """The length of all segments together, allocated space included."""
         return self._writer.size_bytes

@@ -106,6 +106,11 @@ class Writer:
         return self.handover.failure
 
     @property
+    def segment(self) -> int:
+        """The number of the segment in use."""
+        return self._tail.cursor.segment
+
+    @property
     def size_bytes(self) -> int:
         """The length of all segments together."""
         return self._size_bytes

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import Phase
 from hypothesis.errors import FlakyFailure, FlakyStrategyDefinition
 from machines.broken_controllers import VARIANTS, Variant
+from machines.broken_retention import RETENTION_VARIANTS
 
 from tamiyo.testing.machine import LawBroken, open_controller, run_controller_machine
 
+ALL = VARIANTS | RETENTION_VARIANTS
 SEEDS = range(4)
 
 
@@ -34,8 +36,8 @@ def histories(broken: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
                 raise found.exceptions[0] from found
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_broken_controller_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LawBroken) as found:
-        histories(VARIANTS[name], monkeypatch)
-    assert found.value.law.startswith(VARIANTS[name].laws), str(found.value)[:400]
+        histories(ALL[name], monkeypatch)
+    assert found.value.law.startswith(ALL[name].laws), str(found.value)[:400]

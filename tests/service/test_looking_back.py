@@ -111,6 +111,23 @@ def test_each_new_segment_brings_a_base(run: Run) -> None:
     assert len(run.events(journal.StateBase)) < len(run.events(journal.SnapshotTaken))
 
 
+def test_a_log_that_was_pruned_and_is_as_long_as_before_brings_a_base_all_the_same(run: Run) -> None:
+    while len(list((run.directory / "wal").glob("*.wal"))) < 3:
+        run.steps(EVERY)
+    run.steps(EVERY)
+    bases, size_bytes = len(run.events(journal.StateBase)), run.service.log.size_bytes
+    run.service.journal.checkpoint_steps = 10**6
+    assert run.service.log.prune(run.service.log.segments()[-1].first_lsn).segments == 2
+    while run.service.log.size_bytes < size_bytes:
+        run.steps(1)
+    left = len(run.events(journal.StateBase))
+    assert left <= bases
+    run.service.journal.checkpoint_steps = 1
+    run.steps(EVERY)  # the log may be busy with the next segment at the first
+    assert run.service.log.size_bytes == size_bytes
+    assert len(run.events(journal.StateBase)) == left + 1
+
+
 def test_an_opening_goes_on_from_the_snapshot_and_comes_to_the_same(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     run.steps(2 * EVERY + 1)
     contents = dict(run.service.journal._contents)

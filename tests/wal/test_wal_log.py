@@ -53,6 +53,7 @@ def test_a_log_goes_on_in_new_segments() -> None:
     assert wal.verify(PATH, disk=disk).segments == len(segments(disk))
     with open_log(disk) as log:
         assert log.size_bytes == SEGMENT_BYTES * len(segments(disk))
+        assert log.segment == len(segments(disk))
 
 
 def test_the_longest_batch_fits_a_segment_and_one_byte_more_is_refused() -> None:

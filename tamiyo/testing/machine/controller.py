@@ -24,6 +24,7 @@ from tamiyo.policy import Policy
 from tamiyo.requests import POLICY_INSTALL, POLICY_ROLLBACK
 from tamiyo.service import TamiyoService
 from tamiyo.testing.library import MemoryLibrary, MemoryRecord
+from tamiyo.testing.machine.custodian import AGES_S, Custodian
 from tamiyo.testing.machine.policies import PROBATION
 from tamiyo.testing.machine.subject import Subject
 from tamiyo.testing.machine.updates import INSTALLS, UPDATES
@@ -38,17 +39,28 @@ SETTINGS = Settings(
     upkeep_period_ms=600_000,  # never by itself: a flush does the same, when a rule says so
     fr_obs_window_epochs=3,  # so that observation windows open and close
     segment_bytes=2**16,  # the least, so that runs of some length cross into another segment
+    log_retention_hours=0.01,  # 36 s, so that there is something to take
+    field_report_retention_hours=0.005,
     thresholds=Thresholds(feature_coverage_critical=-1.0, feature_coverage_low=-1.0),  # drawn packets say little
 )
 """What `ControllerMachine` opens its service with. Budgets do not matter: the world's clock says when one is over."""
 
 PACKETS = training_packets(packet_ids=("packet-1", "bp-1"))
+RETENTIONS_MAX = 1
+"""Of one history: each costs as much as ten other rules."""
 SECONDS = st.sampled_from((0.01, 0.4, 1.1, 5.0))
 CALM_PACKET = pb.SystemStatePacket(
     version=1,
     training_run_id="run-1",
     validation_loss=0.5,
     seed_states=[pb.SeedState(seed_id="seed-calm", stage=pb.SEED_STAGE_TRAINING)],  # grown from nothing risky
+).SerializeToString()
+LENGTHY_PACKET = pb.SystemStatePacket(  # two of them fill a segment
+    version=1,
+    training_run_id="run-1",
+    validation_loss=0.5,
+    seed_states=[pb.SeedState(seed_id="seed-calm", stage=pb.SEED_STAGE_TRAINING)],
+    training_metrics={f"{number:0500d}": 1.0 for number in range(80)},
 ).SerializeToString()
 REQUEST_OPS = ("waiting", "read", "done", "answer", "put_aside")
 FATES = st.none() | st.lists(st.integers(0, 3), max_size=12)
@@ -82,6 +94,7 @@ class ControllerMachine(RuleBasedStateMachine):
         self.world = World(self.make_policy(), MemoryLibrary())
         self._subject: Subject | None = None
         self._troubled = False  # since everything healed
+        self._retentions = 0
 
     def open_service(self, world: World) -> TamiyoService:
         """Open the service under test on the world's collaborators; override it to open yours."""
@@ -230,6 +243,20 @@ class ControllerMachine(RuleBasedStateMachine):
             self.world.known.withdraw("bp-1")
         self.subject.refresh(CALM_PACKET)
 
+    @rule(age_s=st.sampled_from((*AGES_S, 0.0)), rounds=st.sampled_from((1, 1, 2)), asked=st.booleans())
+    def old_records_go(self, age_s: float, rounds: int, asked: bool) -> None:  # noqa: FBT001
+        """A host has taken what is older than its window, once the log has grown and aged, or as it is."""
+        custodian = Custodian(self.subject)
+        for number in range(rounds if self._may_retain() else 0):
+            head = self.subject.service.log.head()
+            if age_s:
+                custodian.let_grow(LENGTHY_PACKET, CALM_PACKET, age_s=age_s)
+            custodian.retain(keep=None if number else head, asked=asked)
+
+    def _may_retain(self) -> bool:
+        self._retentions += 1
+        return self._retentions <= RETENTIONS_MAX
+
     # What goes wrong.
 
     @rule(
@@ -365,6 +392,24 @@ class ControllerMachine(RuleBasedStateMachine):
                 self.world.requests.faults.fail(op="done")
             self.subject.ask(deed, what="")
         self._die(fate)
+
+    @rule(operations=st.integers(0, 40), age_s=st.sampled_from(AGES_S), asked=st.booleans(), fate=FATES)
+    def dies_amid_retention(
+        self,
+        operations: int,
+        age_s: float,
+        asked: bool,  # noqa: FBT001
+        fate: Sequence[int] | None,
+    ) -> None:
+        """The process dies while old records go; the next one takes what is due, as it was planned then."""
+        if self._may_retain():
+            custodian = Custodian(self.subject)
+            head = self.subject.service.log.head()
+            custodian.let_grow(LENGTHY_PACKET, CALM_PACKET, age_s=age_s)
+            self._troubled = True
+            custodian.die(keep=head, asked=asked, operations=operations)
+            self._die(fate)
+            Custodian(self.subject).retain(keep=self.subject.service.log.head())
 
     def _die(self, fate: Sequence[int] | None) -> None:
         memory, choices = self.world.memory, chain(fate or (), repeat(0))

@@ -112,6 +112,11 @@ class DecisionBook:
         """The LSNs of packets that were neither decided nor paused."""
         return self._received
 
+    @property
+    def kept_back(self) -> set[str]:
+        """The ids of reports that need not be published: dropped ones, and those of superseded commands."""
+        return self.dropped | {f"fr-{command_id}" for command_id in self.superseded}
+
     def check(self) -> None:
         """At the end of a batch."""
         told = self._open.event.step_lsn if self._open else 0

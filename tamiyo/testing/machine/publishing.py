@@ -68,6 +68,10 @@ class BusBook:
         """The telemetry packets up to an LSN that the bus does not have."""
         return self._through(through_lsn) - self._taken()
 
+    def untold(self, lsn: int) -> set[str]:
+        """The telemetry packets and field reports up to an LSN that the bus does not have."""
+        return {name for name, place in self._places.items() if place <= lsn} - self._taken()
+
     def _through(self, lsn: int) -> set[str]:
         return {name for name in self.telemetry if self._places[name] <= lsn}
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from tamiyo.core import state
 from tamiyo.core.events import Event
 from tamiyo.policies import PUT_BACK
-from tamiyo.requests import JOBS, Request, RequestBox
+from tamiyo.requests import JOBS, RETAIN, Request, RequestBox
 from tamiyo.testing.machine.law import require
 
 __all__ = ["RequestBook"]
@@ -23,6 +23,7 @@ GONE = "a request goes only once the log has it, or it is moved aside or answere
 class _Left:
     path: Path
     data: bytes
+    directive: str
     is_job: bool
 
 
@@ -40,15 +41,23 @@ class RequestBook:
         self._records = 0
         self._last_gone: tuple[str, _Left] | None = None
 
-    def leave(self, directive: str, *, reason: str = "", checkpoint: str = "", damage: bytes | None = None) -> str:
+    def leave(
+        self,
+        directive: str,
+        *,
+        reason: str = "",
+        checkpoint: str = "",
+        damage: bytes | None = None,
+        keep_heads: tuple[str, ...] = (),
+    ) -> str:
         """Leave a request, `damage` in place of its words where it is given; its id."""
         self._number += 1
         request_id = str(UUID(int=self._number))
-        request = Request(request_id, directive, "ada", reason, checkpoint=checkpoint)
+        request = Request(request_id, directive, "ada", reason, checkpoint=checkpoint, keep_heads=keep_heads)
         path = RequestBox.leave(self._box, request)
         if damage is not None:
             path.write_bytes(damage)
-        self.left[request_id] = _Left(path, path.read_bytes(), directive in JOBS or damage is not None)
+        self.left[request_id] = _Left(path, path.read_bytes(), directive, directive in JOBS or damage is not None)
         return request_id
 
     def take(self, event: Event) -> None:
@@ -84,4 +93,5 @@ class RequestBook:
         aside = self._box.path / "aside" / left.path.name
         if aside.with_name(f"{aside.name}.reason").exists():
             return True
-        return PUT_BACK in (self._box.take_answer(left.path) or b"").decode()  # of others the log has a record
+        answer = (self._box.take_answer(left.path) or b"").decode()
+        return PUT_BACK in answer or (left.directive == RETAIN and '"runs"' in answer)  # of others the log has a record

@@ -6,7 +6,6 @@ requirements: of breakers, decisions, policies, requests and publishing.
 """
 
 from dataclasses import dataclass, field, fields
-from itertools import zip_longest
 
 import wal
 from tamiyo.audit import Auditor
@@ -25,6 +24,7 @@ from tamiyo.testing.machine.law import LawBroken, require
 from tamiyo.testing.machine.policies import PolicyBook
 from tamiyo.testing.machine.publishing import BusBook
 from tamiyo.testing.machine.requests import RequestBook
+from tamiyo.testing.machine.retention import RetentionBook, replayed
 from tamiyo.testing.machine.world import World
 
 __all__ = ["RecordedStep", "Shadow"]
@@ -52,6 +52,7 @@ class Shadow:
         self.policies = PolicyBook()
         self.requests = RequestBook(world.requests)
         self.bus = BusBook(world.bus, world.published_at)
+        self.retention = RetentionBook(self.bus)
         self.last_step: RecordedStep | None = None
         self._world = world
         self._auditor = Auditor()
@@ -70,12 +71,16 @@ class Shadow:
             self._take(entry.lsn, event_of(entry))
 
     def require_kept(self, service: TamiyoService, law: str) -> None:
-        """The log begins with everything read so far, bit for bit: then what was made of it stands, too."""
-        known, durable_lsn = len(self._entries), service.log.durable_lsn
-        kept = self._read(min(known, durable_lsn), 0)[:known]
-        if kept != self._entries:
-            lsn = next(read.lsn for read, now in zip_longest(self._entries, kept) if read != now)
-            raise LawBroken(law, f"{known} records were durable, {durable_lsn} are; LSN {lsn} is not what it was")
+        """The log has everything read so far, bit for bit, but what retention took: then what was made of it stands."""
+        self.retention.require_left(self._left(service), self._entries, law)
+
+    def refold(self, service: TamiyoService) -> None:
+        """Audit what is left of the log, from its first record or a base on: it comes to the state that there is."""
+        state = service.state
+        found = replayed(self._left(service))
+        require(found.divergence is None, "what is left can be recomputed", found.divergence)
+        if found.state.last_lsn == state.last_lsn:
+            self._require_same(state, found.state)
 
     def compare(self, service: TamiyoService) -> None:
         """The laws that hold between batches; with the same records, both controllers are in the same state."""
@@ -114,6 +119,11 @@ class Shadow:
             found += more
         return found
 
+    def _left(self, service: TamiyoService) -> list[wal.Entry]:
+        """All that the log has of its records, read from its files."""
+        segments = wal.segments(self._world.log_path, disk=self._world.memory)
+        return self._read(service.log.durable_lsn, segments[0].first_lsn - 1)
+
     def _take(self, lsn: int, event: Event) -> None:
         law = "the log's numbers are dense and never given twice"
         require(lsn == len(self.events) + 1, law, f"{lsn} follows {len(self.events)}")
@@ -127,6 +137,7 @@ class Shadow:
         self.policies.take(lsn, event)
         self.requests.take(event)
         self.bus.take(lsn, event)
+        self.retention.take(lsn, event, self.decisions.kept_back)
 
     def _gather(self, lsn: int, event: Event, before: State) -> None:
         """Keep what the next decision is made from: its state is the one after the last observation."""

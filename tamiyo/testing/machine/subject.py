@@ -4,16 +4,16 @@ import errno
 from contextlib import suppress
 
 import wal
-from tamiyo.audit import replay
 from tamiyo.errors import NotRecorded, PacketRejected
 from tamiyo.leyline import leyline_pb2 as pb
-from tamiyo.requests import POLICY_INSTALL
+from tamiyo.requests import POLICY_INSTALL, RETAIN
 from tamiyo.signing import signature_of
 from tamiyo.speakers import baseline_speaker
 from tamiyo.testing.machine.commands import check_command, is_bare, unsigned
 from tamiyo.testing.machine.law import LawBroken, require
 from tamiyo.testing.machine.monotone import CHAINS, check_monotone
 from tamiyo.testing.machine.policies import IN_FORCE
+from tamiyo.testing.machine.retention import replayed
 from tamiyo.testing.machine.shadow import Shadow
 from tamiyo.testing.machine.updates import Learner
 from tamiyo.testing.machine.world import Factory, World
@@ -23,7 +23,7 @@ __all__ = ["Subject"]
 
 SURVIVES = "what was acknowledged survives"
 SIGNALS = tuple(CHAINS)
-WHOLE = ("intact", "torn")  # what is torn was never acknowledged
+WHOLE = ("intact", "torn", "pruned", "redacted")  # what is torn was never acknowledged
 QUEUED_MAX = 1_024
 """Batches that wait for the disk at a time, at most."""
 RECOVERY_STEPS = 6
@@ -66,6 +66,7 @@ class Subject:
         except wal.LogError as error:
             raise LawBroken("a log opens again after its process or machine died", str(error)) from error
         self._opened_lsn = self.service.state.last_lsn
+        self.shadow.retention.windows = self.service.settings.windows()
         self._require_speaker()
 
     # What happens to it.
@@ -147,7 +148,7 @@ class Subject:
         Of a log that was well and lives on, all that it took is there afterwards, and it is told what it refused.
         """
         log, book = self.service.log, self.shadow.decisions
-        well = self._is_well and not self.world.disk.hanging
+        well = self.is_well and not self.world.disk.hanging
         well = well and self.service.state.steps_received == self.answered
         unrecorded, timed_out = book.unrecorded, book.timed_out
         self.world.disk.hang("pwrite")
@@ -192,7 +193,7 @@ class Subject:
         """A flush, as a host's worker has it: whether all is durable."""
         if self._would_run_beside:
             return False
-        well, log, book = self._is_well, self.service.log, self.shadow.policies
+        well, log, book = self.is_well, self.service.log, self.shadow.policies
         alone = not any(left.is_job for left in self.shadow.requests.left.values())
         failing, last_lsn = book.speaks if book.gives_way else "", self._last_lsn
         durable = self.service.flush(self._patience_s)
@@ -200,17 +201,19 @@ class Subject:
             lost = log is self.service.log and log.failure is None and last_lsn > log.durable_lsn
             require(not lost, "a flush that says so has made all durable", f"{last_lsn} of {log.durable_lsn}")
         self.settle()
-        if alone and well and self._is_well and self.service.log is log:  # beside a job it is looked at the next time
+        if alone and well and self.is_well and self.service.log is log:  # beside a job it is looked at the next time
             require(book.speaks != failing, "a policy that fails on probation gives way", failing)
         return durable
 
     @property
     def _would_run_beside(self) -> bool:
         """Whether a job would be begun that waits for the disk: what it does meanwhile is up to the machine's speed."""
-        return self.world.commits_hang and any(left.is_job for left in self.shadow.requests.left.values())
+        left = self.shadow.requests.left.values()
+        reads_hang = bool(self.world.disk.hanging) and any(one.directive == RETAIN for one in left)
+        return reads_hang or (self.world.commits_hang and any(one.is_job for one in left))
 
     @property
-    def _is_well(self) -> bool:
+    def is_well(self) -> bool:
         """Whether the log takes records now."""
         return self.service.journal.refusal() is None and not self.world.commits_hang
 
@@ -223,8 +226,10 @@ class Subject:
             last_lsn -= 1
         return last_lsn
 
-    def ask(self, directive: str, *, what: str = "", damage: bytes | None = None) -> None:
-        """Somebody leaves a request, of an installation for `what`, or what looks like one."""
+    def ask(
+        self, directive: str, *, what: str = "", damage: bytes | None = None, keep_heads: tuple[str, ...] = ()
+    ) -> None:
+        """Somebody leaves a request: an installation of `what`, retention with `keep_heads`, or a damaged one."""
         checkpoint, data = "", b""
         if directive == POLICY_INSTALL:
             data = self.learner.wanted(self.service, what)
@@ -233,7 +238,8 @@ class Subject:
             checkpoint = str(path)
         self._asked += 1
         book = self.shadow.requests
-        request_id = book.leave(directive, reason=f"reason {self._asked}", checkpoint=checkpoint, damage=damage)
+        reason = f"reason {self._asked}"
+        request_id = book.leave(directive, reason=reason, checkpoint=checkpoint, damage=damage, keep_heads=keep_heads)
         for _ in range(2):  # a job is answered in the flush after it has ended
             self.keep_up()
         held = self.service.state.policies.current
@@ -368,8 +374,16 @@ class Subject:
         path, disk = self.world.log_path, self.world.memory
         verdict = wal.verify(path, disk=disk)
         require(verdict.status in WHOLE, "the log is intact (audit level 1)", verdict)
-        found = replay(wal.read(path, disk=disk))
+        found = replayed(list(wal.read(path, None, disk=disk)))
         require(found.divergence is None, "every decision follows from its record (audit level 2)", found.divergence)
+
+    def check_left(self) -> None:
+        """After retention: what is left is as the plans say, whole, comes to the same state, and proves the heads."""
+        self.shadow.require_kept(self.service, SURVIVES)
+        self.shadow.refold(self.service)
+        for head in sorted(self.shadow.retention.heads, key=lambda head: head.size):
+            found = wal.verify(self.world.log_path, head, disk=self.world.memory)
+            require(found.expected == "confirmed", "a head that a run promised to keep stays provable", found)
 
     def discard(self) -> None:
         """Let go of everything, whatever state it is in."""

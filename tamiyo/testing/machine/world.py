@@ -38,7 +38,7 @@ COMMIT_OPS = frozenset({"pwrite", "fdatasync"})
 """Operations of the disk that stand between a batch and its durability."""
 READ_OPS = frozenset({"pread", "open"})
 """Those that reading the log takes."""
-BACKGROUND = ("tamiyo-lookups", "tamiyo-log-trial", "tamiyo-outbox", "tamiyo-policy-job")
+BACKGROUND = ("tamiyo-lookups", "tamiyo-log-trial", "tamiyo-outbox", "tamiyo-policy-job", "tamiyo-retention")
 ABANDONED_MAX = 4
 """With so many calls out that nobody waits for, a service does not ask again."""
 GIVE_UP_S = 60.0
