@@ -368,3 +368,12 @@ def test_no_size_is_captured_that_is_not_kept(folded: Folded) -> None:
     sizes = [(1, seeds, 1, layers, 4, 4) for seeds in (1, 2, 4, 8) for layers in (1, 2, 4, 8, 12, 16, 24, 32, 48)]
     form.warm_up(sizes)
     assert (len(form._kept), device.captures) == (KEPT_MAX, KEPT_MAX)
+
+
+def test_a_step_of_a_known_large_topology_is_one_copy(folded: Folded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is copied piece by piece is waited for piece by piece."""
+    engine, graph = engine_on(folded, Processor()), random_graph(LARGE, 1, density=0.1)
+    expected = outputs(engine, graph)
+    monkeypatch.setattr(DeviceSparse, "_there", lambda *_: pytest.fail("an array goes by itself"))
+    assert all(map(torch.equal, outputs(engine, graph), expected))
+    assert engine.is_on_device

@@ -18,6 +18,7 @@ from tamiyo.policy.engine.dense import Dense
 from tamiyo.policy.engine.device import Device
 from tamiyo.policy.engine.fold import Attention, Folded, Product, stacked, vectors
 from tamiyo.policy.engine.form import Sample, Size, size_of
+from tamiyo.policy.engine.packed import Packed
 from tamiyo.policy.engine.raw import Raw
 from tamiyo.policy.engine.sizes import Sizes
 
@@ -90,18 +91,12 @@ class _Work:
     """One size's buffers, and what fills the second from the first."""
 
     def __init__(self, program: "_Program", device: Device, dense: Dense, *, capture: bool) -> None:
-        arrays, sizes = _arrays(dense), dense.sizes
+        sizes = dense.sizes
         self.is_captured = capture
         self._device, self._scores = device, (sizes.counts["seed"], sizes.counts["blueprint"])
-        ends = np.cumsum([array.size for array in arrays]).tolist()
-        self._given = device.buffer(ends[-1])
-        host = self._given.numpy()
-        cuts = list(zip([0, *ends[:-1]], ends, strict=True))
-        self._parts = [host[begin:end].reshape(array.shape) for array, (begin, end) in zip(arrays, cuts, strict=True)]
         with device.calls():
-            self._there = torch.empty(ends[-1], dtype=torch.float32, device=device.place)
-            parts = [self._there[begin:end].view(array.shape) for array, (begin, end) in zip(arrays, cuts, strict=True)]
-            rows = _Rows(sizes, device.place)
+            self._inputs = Packed([array.shape for array in _arrays(dense)], device)
+            parts, rows = self._inputs.there, _Rows(sizes, device.place)
             if capture:
                 self._write(dense)
         device.finish()  # nothing of this may be under way on another stream
@@ -109,7 +104,7 @@ class _Work:
             self._again, self._result = device.captured(lambda: program.computed(rows, parts))
             self._answer = device.buffer(self._result.numel())
         else:
-            self._again, self._result = (lambda: self._keep(program.computed(rows, parts))), self._there
+            self._again, self._result = (lambda: self._keep(program.computed(rows, parts))), torch.empty(0)
             self._answer = device.buffer(program.width + sum(self._scores))
 
     def run(self, dense: Dense) -> Raw:
@@ -124,9 +119,9 @@ class _Work:
         return Raw(heads, seeds, blueprints)
 
     def _write(self, dense: Dense) -> None:
-        for part, array in zip(self._parts, _arrays(dense), strict=True):
+        for part, array in zip(self._inputs.here, _arrays(dense), strict=True):
             np.copyto(part, array)
-        self._there.copy_(self._given, non_blocking=True)
+        self._inputs.send()
 
     def _keep(self, result: Tensor) -> None:
         self._result = result

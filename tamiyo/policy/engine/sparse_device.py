@@ -1,8 +1,8 @@
 """The folded network on edge lists, on a device: large graphs, kernel by kernel.
 
-As `tamiyo.policy.engine.sparse`, and laid out for many small processors: nothing goes back to the host before the
-answer does, and every sum over edges is a sum over bags, whose order is fixed, so that the same graph gets the same
-bits. Attention and outputs are fp32 in bf16 too.
+As `tamiyo.policy.engine.sparse`, and laid out for many small processors: one copy there, nothing back to the host
+before the answer, and every sum over edges is a sum over bags, whose order is fixed, so that the same graph gets the
+same bits. Attention and outputs are fp32 in bf16 too.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,9 @@ from tamiyo.graph.graph import Graph, IndexArray
 from tamiyo.graph.schema import NODE_TYPES, EdgeType
 from tamiyo.policy.engine.dense import node_inputs
 from tamiyo.policy.engine.device import Device
-from tamiyo.policy.engine.fold import INTO, Attention, Encoder, Folded, Product
+from tamiyo.policy.engine.fold import INTO, SINGLE, Attention, Encoder, Folded, Product
 from tamiyo.policy.engine.kept import Kept
+from tamiyo.policy.engine.packed import Packed
 from tamiyo.policy.engine.raw import Raw
 
 __all__ = ["DeviceSparse"]
@@ -70,7 +71,24 @@ class _Encoder:
     epsilon: float
 
 
-_Plan = Mapping[str, tuple[_Hop, ...]]
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """By target type the relations; and where a step's numbers go: nodes by type, attributes by relation, sorted."""
+
+    hops: Mapping[str, tuple[_Hop, ...]]
+    inputs: Packed
+    orders: Mapping[EdgeType, IndexArray]
+    nodes: Mapping[str, Tensor]
+    attributes: Mapping[EdgeType, Tensor]
+
+    def send(self, graph: Graph, folded: Folded) -> None:
+        """Queue a step's numbers for the device."""
+        here = iter(self.inputs.here)
+        for kind in self.nodes:
+            np.copyto(next(here), node_inputs(graph, kind, folded))
+        for edge_type in self.attributes:
+            np.take(graph.edge_attr[edge_type], self.orders[edge_type], axis=0, out=next(here), mode="clip")
+        self.inputs.send()
 
 
 class DeviceSparse:
@@ -96,7 +114,8 @@ class DeviceSparse:
         with self._device.turn:
             plan = self._plans.get(key, lambda: self._plan(graph))
             with self._device.calls():
-                result = self._computed(graph, plan)
+                plan.send(graph, self._folded)
+                result = self._computed(plan)
                 answer = self._device.buffer(result.numel())
                 answer.copy_(result, non_blocking=True)
             self._device.finish()
@@ -105,17 +124,17 @@ class DeviceSparse:
         width = len(found) - seeds - blueprints
         return Raw(found[:width], found[width : width + seeds], found[width + seeds :])
 
-    def _computed(self, graph: Graph, plan: _Plan) -> Tensor:
-        encoded = {kind: self._encoded(graph, kind) for kind in NODE_TYPES}
+    def _computed(self, plan: _Plan) -> Tensor:
+        encoded = {kind: self._encoded(plan.nodes[kind], kind) for kind in NODE_TYPES}
         states: Mapping[str, Tensor] = encoded
         for sage in self._sage:
             states = {
-                kind: _passed_on(states[kind], self._averaged(plan[kind], part, states, states[kind]))
+                kind: _passed_on(states[kind], self._averaged(plan.hops[kind], part, states, states[kind]))
                 for kind, part in sage.items()
             }
         for gat in self._gat:
             states = {
-                kind: _passed_on(states[kind], self._attended(graph, plan[kind], part, states, states[kind]))
+                kind: _passed_on(states[kind], self._attended(plan, kind, part, states, states[kind]))
                 for kind, part in gat.items()
             }
         seeds, blueprints = (
@@ -127,9 +146,9 @@ class DeviceSparse:
             _times(blueprints, self._blueprints).flatten(),
         ])  # fmt: skip
 
-    def _encoded(self, graph: Graph, kind: str) -> Tensor:
+    def _encoded(self, nodes: Tensor, kind: str) -> Tensor:
         encoder = self._encoders[kind]
-        projected = gelu(_times(self._there(node_inputs(graph, kind, self._folded)), encoder.project))
+        projected = gelu(_times(nodes, encoder.project))
         return layer_norm(projected, encoder.scale.shape, encoder.scale, encoder.shift, encoder.epsilon).to(self._dtype)
 
     def _averaged(self, hops: tuple[_Hop, ...], part: _Product, states: Mapping[str, Tensor], own: Tensor) -> Tensor:
@@ -139,23 +158,21 @@ class DeviceSparse:
             total += _bagged(hop.sources, states[hop.source], hop.bags, hop.shares.to(self._dtype)) @ weights[hop.row]
         return total
 
-    def _attended(
-        self, graph: Graph, hops: tuple[_Hop, ...], part: _Attention, states: Mapping[str, Tensor], own: Tensor
-    ) -> Tensor:
+    def _attended(self, plan: _Plan, kind: str, part: _Attention, states: Mapping[str, Tensor], own: Tensor) -> Tensor:
         total = part.bias.repeat(len(own), 1)
-        for hop in hops:
+        for hop in plan.hops[kind]:
             sources = states[hop.source]
-            shares = self._shares(graph, hop, part, sources, own).to(self._dtype)
+            shares = self._shares(plan, hop, part, sources, own).to(self._dtype)
             by_head = [_bagged(hop.sources, sources, hop.bags, column.contiguous()) for column in shares.unbind(1)]
             total += torch.cat(by_head, dim=1) @ part.blocks[hop.row]
         return total
 
-    def _shares(self, graph: Graph, hop: _Hop, part: _Attention, sources: Tensor, targets: Tensor) -> Tensor:
+    def _shares(self, plan: _Plan, hop: _Hop, part: _Attention, sources: Tensor, targets: Tensor) -> Tensor:
         """The attention, (E, heads): a softmax over the edges of each target, in float32."""
         by_source, by_target, by_edge = part.source[hop.row], part.target[hop.row], part.edge[hop.row]
         if by_source is None or by_target is None or by_edge is None:  # one source: all there is
             return hop.shares[:, None]
-        logits = self._there(graph.edge_attr[hop.edge_type][hop.order]) @ by_edge
+        logits = plan.attributes[hop.edge_type] @ by_edge
         logits = logits + (sources.float() @ by_source).index_select(0, hop.sources)
         logits = leaky_relu(logits + (targets.float() @ by_target).index_select(0, hop.targets), self._folded.slope)
         places = hop.targets[:, None].expand_as(logits)
@@ -166,7 +183,7 @@ class DeviceSparse:
 
     def _plan(self, graph: Graph) -> _Plan:
         with self._device.calls():
-            found = {
+            hops = {
                 kind: tuple(
                     self._hop(graph, relation.edge_type, relation.source, row, len(graph.features[kind]))
                     for row, relation in enumerate(INTO[kind])
@@ -174,8 +191,19 @@ class DeviceSparse:
                 )
                 for kind in NODE_TYPES
             }
+            orders = {hop.edge_type: hop.order for into in hops.values() for hop in into if hop.source != SINGLE}
+            nodes = {kind: node_inputs(graph, kind, self._folded).shape for kind in NODE_TYPES}
+            edges = {edge_type: graph.edge_attr[edge_type].shape for edge_type in orders}
+            inputs = Packed([*nodes.values(), *edges.values()], self._device)
         self._device.finish()
-        return found
+        there = iter(inputs.there)
+        return _Plan(
+            hops=hops,
+            inputs=inputs,
+            orders=orders,
+            nodes=dict(zip(nodes, there, strict=False)),
+            attributes=dict(zip(edges, there, strict=False)),
+        )
 
     def _hop(self, graph: Graph, edge_type: EdgeType, source: str, row: int, targets: int) -> _Hop:
         edges = graph.edge_index[edge_type]
