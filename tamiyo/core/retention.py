@@ -100,8 +100,10 @@ class Holdings:
     taken: Mapping[int, int] = field(default_factory=dict)
 
     def before(self, base: BaseMark) -> BaseMark | None:
-        """The base that speaks of the latest record before what another speaks of."""
-        return max((other for other in self.bases if other.at_lsn < base.at_lsn), key=lambda b: b.at_lsn, default=None)
+        """The base that speaks of the latest record before what another speaks of, and that can be folded on from."""
+        first_lsn = self.segments[0].first_lsn if self.segments else 1
+        earlier = (other for other in self.bases if first_lsn - 1 <= other.at_lsn < base.at_lsn)
+        return max(earlier, key=lambda mark: mark.at_lsn, default=None)
 
     def older_than(self, time_ns: int) -> int:
         """The last LSN that is known to be older, 0 where none is."""

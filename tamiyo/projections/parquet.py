@@ -240,13 +240,28 @@ def _steps_about(connection: Connection) -> int:
 
 def _steps(log: LogSource, upto_lsn: int) -> Iterator[tuple[Any, ...]]:
     """A row for each packet that the log still holds, up to an LSN."""
-    reading = reader(log, None)
-    while entries := reading.poll():
+    for entry in _entries(log):
+        if entry.lsn > upto_lsn:
+            return
+        if entry.kind == _STEP_KIND and not isinstance(entry, wal.Redacted):
+            yield _step(entry.lsn, decode(entry.kind, entry.payload))
+
+
+def _entries(log: LogSource) -> Iterator[wal.Entry]:
+    """The entries that the log holds; where it is pruned meanwhile, it goes on with what is left."""
+    reading, last_lsn = reader(log, None), 0
+    while True:
+        try:
+            entries = reading.poll()
+        except wal.Trimmed:
+            reading = reader(log, None)
+            continue
+        if not entries:
+            return
         for entry in entries:
-            if entry.lsn > upto_lsn:
-                return
-            if entry.kind == _STEP_KIND and not isinstance(entry, wal.Redacted):
-                yield _step(entry.lsn, decode(entry.kind, entry.payload))
+            if entry.lsn > last_lsn:
+                yield entry
+        last_lsn = max(last_lsn, entries[-1].lsn)
 
 
 def _step(lsn: int, event: Any) -> tuple[Any, ...]:

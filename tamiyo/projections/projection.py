@@ -267,13 +267,14 @@ class Projection:
             left = None if limit is None else limit - done
             try:
                 entries = tail.poll(most if left is None else min(most, left))
+                wanted = _cut(entries, left, upto_lsn)  # a poll gives whole batches, so it may give more
+                if tail.verdict != FOLLOW or not wanted:
+                    break
+                base = self._base_for(log, stood, wanted)
             except wal.Trimmed:  # pruned under our eyes
                 self._begin_again(_VERDICTS[GONE])
                 continue
-            wanted = _cut(entries, left, upto_lsn)  # a poll gives whole batches, so it may give more
-            if tail.verdict != FOLLOW or not wanted:
-                break
-            done += self._apply(tail.log_id, stood, wanted, self._base_for(log, stood, wanted))
+            done += self._apply(tail.log_id, stood, wanted, base)
         self._forget_what_is_gone(log)
         return done
 

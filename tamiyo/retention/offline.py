@@ -1,6 +1,6 @@
 """Retention of a directory whose log nobody has open, and the dry run of any."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import base_of
 from tamiyo.core.events import KINDS, Event
 from tamiyo.core.paced import Pace, without_rest
+from tamiyo.core.retention import Windows
 from tamiyo.core.state import State
 from tamiyo.errors import NotRecorded, PacketRejected
 from tamiyo.fingerprint import code_fingerprint
@@ -32,6 +33,7 @@ __all__ = ["preview", "prune_unrecorded", "retain_directory"]
 ARRIVALS_KEPT = 60
 """How many of the last packets an audit remembers the state of, at least: a base of another could not be compared."""
 CONTENTS_MAX_BYTES = 1 << 20
+LOOKS = 8
 LOOKED_AT = frozenset(KINDS[kind] for kind in (journal.StepPaused, journal.CommitLate, journal.StateBase))
 
 
@@ -45,10 +47,23 @@ def preview(
         JournalUnreadable: the log cannot be read by this version.
         wal.LogError, OSError: the log is damaged, or cannot be read.
     """
+    windows = (settings or load_settings()).windows()
+    return _untrimmed(lambda: _previewed(directory, windows, clock or SystemClock(), pace))
+
+
+def _previewed(directory: Path, windows: Windows, clock: Clock, pace: Pace) -> Preview:
     files = Files(_log_of(directory))
     state = state_of_log(files, pace)
-    now_ns = max(state.event_time_ns + 1, (clock or SystemClock()).wall_ns())
-    return preview_of(files, state, (settings or load_settings()).windows(), now_ns, pace)
+    now_ns = max(state.event_time_ns + 1, clock.wall_ns())
+    return preview_of(files, state, windows, now_ns, pace)
+
+
+def _untrimmed(look: Callable[[], Preview]) -> Preview:
+    """Look again where a live service prunes what is being looked at. Raises wal.Trimmed where it never stops."""
+    for _ in range(LOOKS - 1):
+        with suppress(wal.Trimmed):
+            return look()
+    return look()
 
 
 def retain_directory(

@@ -1,13 +1,17 @@
 """Real retention runs on a real directory, and the projection that followed it all along."""
 
+import pyarrow.parquet
 import pytest
 from projection_rig import made_new
 from rig import packet, proposal
 
 import wal
 from tamiyo.config import Settings
+from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import encode
 from tamiyo.projections import Projection, diagnose
+from tamiyo.projections import projection as module
+from tamiyo.projections.parquet import export_parquet
 from tamiyo.retention import Order, prune_unrecorded, retain_directory
 from tamiyo.testing import History, ManualClock
 
@@ -81,3 +85,39 @@ def test_what_a_full_disk_had_no_room_to_plan_is_forgotten_too(aged, tmp_path):
         assert projection.rebuilt_because == ""
         assert projection.contents() == made_new(tmp_path)
         assert projection.contents()["retention_runs"] == []
+
+
+def test_an_export_goes_on_with_what_is_left_where_the_log_is_pruned_meanwhile(aged, tmp_path, monkeypatch):
+    poll = wal.Reader.poll
+    monkeypatch.setattr(wal.Reader, "poll", lambda reader, limit=4: poll(reader, limit))  # as of a log that is long
+    with Projection.open(tmp_path) as projection:
+        projection.catch_up(tmp_path / "wal")
+        begins = []
+
+        def prune_once(name, rows, about):
+            if not begins:
+                _, pruned = prune_unrecorded(tmp_path, SETTINGS, clock=clock(aged))
+                begins.append(pruned.first_lsn)
+
+        folder = tmp_path / "exports"
+        export_parquet(projection, tmp_path / "wal", folder, files=["steps"], progress=prune_once, rows_per_group=1)
+    found = [row["lsn"] for row in pyarrow.parquet.read_table(folder / "steps.parquet").to_pylist()]
+    steps = [lsn for lsn, event in enumerate(aged.events, 1) if isinstance(event, journal.StepReceived)]
+    assert begins[0] > 1
+    assert set(found) >= {lsn for lsn in steps if lsn >= begins[0]}
+    assert found == sorted(set(found) & set(steps))
+
+
+def test_a_base_that_is_pruned_while_it_is_looked_for_is_looked_for_again(aged, tmp_path, monkeypatch):
+    retain_directory(tmp_path, Order("run-1"), SETTINGS, clock=clock(aged))
+    look, pruned = module.base_past, [wal.Trimmed(1, 2)]
+
+    def pruned_once(log, lsn):
+        if pruned:
+            raise pruned.pop()
+        return look(log, lsn)
+
+    monkeypatch.setattr(module, "base_past", pruned_once)
+    with Projection.open(tmp_path) as projection:
+        projection.catch_up(tmp_path / "wal")
+        assert projection.contents() == made_new(tmp_path)

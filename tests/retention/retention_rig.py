@@ -46,8 +46,8 @@ class Aged:
         return ManualClock(wall=self.now_ns)
 
 
-def history(steps: int = 24, base_every: int = 6) -> History:
-    """A journal of steps ten minutes apart, published to its end, with a base now and then."""
+def history(steps: int = 24, base_every: int = 6, *, drained: bool = True) -> History:
+    """A journal of steps ten minutes apart, published to its end (to the last base where not), and bases among them."""
     made = History()
     for number in range(1, steps + 1):
         made.pass_time(60 * MINUTES_APART)
@@ -56,6 +56,8 @@ def history(steps: int = 24, base_every: int = 6) -> History:
             made.publish(succeeded=True)
             made.drain()
             made.base()
+    if not drained:
+        return made
     made.step(packet(), proposal())
     made.publish(succeeded=True)
     made.drain()
