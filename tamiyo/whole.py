@@ -77,9 +77,10 @@ def written_to(path: Path) -> Iterator[BinaryIO]:
         with whole_file(path.resolve() if path.is_symlink() else path) as file:
             yield file
     except OSError as error:
-        if Path(str(error.filename)).name.startswith(_PREFIX):  # a draft's name says nothing to who gave the place
-            error.filename, error.filename2 = str(path), None
-        raise
+        if not Path(str(error.filename)).name.startswith(_PREFIX):
+            raise
+        # a draft's name says nothing to who gave the place
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sync_folder(folder: Path) -> None:
