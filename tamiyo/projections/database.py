@@ -14,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool, StaticPool
 
+from tamiyo.core.paced import Pace
 from tamiyo.errors import ProjectionUnusable
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "memory_engine",
     "path_of",
     "reading",
+    "rest_after_statements",
     "sensible",
     "set_aside",
     "sqlite_engine",
@@ -215,6 +217,11 @@ def _prepared(engine: Engine) -> Engine:
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", _on_begin)
     return engine
+
+
+def rest_after_statements(engine: Engine, pace: Pace) -> None:
+    """Have `pace` called after each statement: handing rows over takes longer than making them."""
+    event.listen(engine, "after_cursor_execute", lambda *_: pace())
 
 
 def _on_connect(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:

@@ -59,6 +59,8 @@ class Projection:
         """Made by `open`, `in_memory` and `temporary`."""
         self._engine = engine
         self._pace = pace
+        if pace is not without_rest:
+            database.rest_after_statements(engine, pace)
         self._identity: database.Identity | None = None
         self._tail: Tail | None = None
         self.rebuilt_because = ""
@@ -71,7 +73,7 @@ class Projection:
 
         Args:
             directory: where the file lies.
-            pace: called after each record that is projected; `tamiyo.pace.Restful()` in a process that takes steps.
+            pace: called after each record and each statement; `tamiyo.pace.Restful()` in a process that takes steps.
 
         Raises:
             ProjectionUnusable: the file cannot be opened or written, or stayed locked.

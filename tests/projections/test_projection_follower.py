@@ -178,16 +178,17 @@ def test_closing_again_does_nothing_more(tmp_path):
     assert following.close(WAIT_S)
 
 
-def test_a_follower_rests_after_each_record_where_steps_are_taken_and_only_there(tmp_path, monkeypatch):
+def test_a_follower_rests_after_each_record_and_statement_where_steps_are_taken_and_only_there(tmp_path, monkeypatch):
     rests = []
     monkeypatch.setattr(follower, "Restful", lambda: lambda: rests.append(None))
     with open_log(tmp_path) as log:
         append(log, *history(3))
         last_lsn = log.durable_lsn
         ProjectionFollower(tmp_path, log).close(WAIT_S)
-    assert len(rests) == last_lsn > 0
+    taken = len(rests)
+    assert taken > last_lsn > 0
     (tmp_path / "projection.sqlite").unlink()
     ProjectionFollower(tmp_path).close(WAIT_S)
-    assert len(rests) == last_lsn
+    assert len(rests) == taken
     with Projection.open(tmp_path) as projection:
         assert projection.applied_lsn == last_lsn
