@@ -23,6 +23,7 @@ from wal.tree import HASH_BYTES, Tree, frontier_length
 # Room for the consistency proofs of some thirty kept heads of a log of a hundred million records.
 SLOT_BYTES = 64 << 10
 SLOTS = 2
+_PATH_RESERVED = 32  # hashes
 MAGIC = b"\x89WALBAS\n"
 
 # What a slot usually takes; a directory is looked at often, and the rest of it is read when it says that it is longer.
@@ -128,6 +129,12 @@ def beside_prunes(path: Path, disk: Disk, look: Callable[[], T]) -> T:
         except (FileNotFoundError, LogCorrupt):
             if read_base(path, disk) == before:
                 raise
+
+
+def reserved_bytes(base: Base) -> int:
+    """Return what a slot takes once each proof in it has grown to that of a log of two billion records."""
+    hashes = sum([max(len(step.path), _PATH_RESERVED) for step in base.steps])
+    return _FIELDS.size + _STEP.size * len(base.steps) + HASH_BYTES * (_PATH_RESERVED + hashes) + _CRC.size
 
 
 def write_base(path: Path, disk: Disk, base: Base) -> None:

@@ -81,6 +81,29 @@ def consistent(old: int, old_root: bytes, new: int, new_root: bytes, path: Seque
     return (old_node, new_node) == (old_root, new_root)
 
 
+def extended(
+    old: int, path: Sequence[bytes], middle: int, middle_root: bytes, further: Sequence[bytes], new: int
+) -> tuple[bytes, ...]:
+    """Return the path from `old` leaves to `new` ones: `path` leads to `middle`, and `further` on from there.
+
+    So no leaf before `middle` has to be there any more. Both paths hold; 0 < old <= middle < new.
+    """
+    roots = dict(zip(consistency_ranges(old, middle), path, strict=True))
+    ranges = consistency_ranges(middle, new)
+    roots |= zip(ranges, further, strict=True)
+    rest = ranges
+    start, end, node = 0, middle, middle_root
+    if ranges[0][1] == middle:
+        (start, end), node, rest = ranges[0], further[0], ranges[1:]
+    for first, last in rest:  # the subtrees of the new tree that `middle` ends in, the smallest first
+        if last <= start:
+            node, start = parent(roots[first, last], node), first
+        else:
+            node, end = parent(node, roots[first, last]), last
+        roots[start, end] = node
+    return tuple([roots[wanted] for wanted in consistency_ranges(old, new)])
+
+
 def _split(size: int) -> int:
     """Return the largest power of two below `size`, which is at least 2."""
     return 1 << (size - 1).bit_length() - 1

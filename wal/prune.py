@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wal.base import Base, Step, base_of, read_base, write_base
+from wal.base import SLOT_BYTES, Base, Step, base_of, read_base, reserved_bytes, write_base
 from wal.disk import Disk, OsDisk, opened, settle
 from wal.errors import LogCorrupt, LogError
 from wal.head import CONFIRMED, Head, standing
 from wal.leaves import tree_at
 from wal.lock import Lock
+from wal.merkle import extended
 from wal.proofs import consistency_path
 from wal.segment import BASE_NAME, Header, parse_name
 from wal.shelf import Segment, finished_tree, read_segments
@@ -71,6 +72,7 @@ def drop_segments(
     if going or steps != old.steps:  # a head that is to be kept waits in BASE also when nothing goes yet
         tree, _ = tree_at(path, disk, kept.first_lsn - 1)
         base = base_of(kept, old.number + 1, tree, steps)
+        _require_room(base, old)
         still_ours()  # asked once more, because this took a while
         write_base(path, disk, base)
         settle(disk, path / BASE_NAME)  # a file system that fails late says so at the second sync
@@ -116,9 +118,7 @@ def _steps(path: Path, disk: Disk, old: Base, kept: Header, heads: Sequence[Head
     begins = kept.first_lsn - 1
     wanted = {(head.size, head.root) for head in heads if _is_ours(path, disk, head, kept.log_id)}
     wanted |= {(step.old_size, step.old_root) for step in old.steps if step.waits}
-    steps = [step for step in old.steps if not step.waits]
-    if steps and begins >= old.first_lsn:
-        wanted.add((old.first_lsn - 1, old.root))  # the steps made before end there
+    steps = _led_on(path, disk, old, kept)
     for size, root in sorted(wanted):
         if size == 0 or size < old.first_lsn - 1:
             continue  # every log begins with nothing; and what led to the beginning already still does
@@ -127,6 +127,37 @@ def _steps(path: Path, disk: Disk, old: Base, kept: Header, heads: Sequence[Head
         else:
             steps.append(Step(size, root, begins, kept.root, consistency_path(path, disk, size, begins)))
     return tuple(steps)
+
+
+def _led_on(path: Path, disk: Disk, old: Base, kept: Header) -> list[Step]:
+    """Return the steps of the prunes before, those that lead to the old beginning led on to the new one.
+
+    So there is one for each head, however many prunes there are. Format 2's first writers added one for each prune.
+    """
+    steps = [step for step in old.steps if not step.waits]
+    was, begins = old.first_lsn - 1, kept.first_lsn - 1
+    if begins == was or not steps:
+        return steps
+    further = consistency_path(path, disk, was, begins)
+    return [
+        step
+        if step.new_size != was
+        else Step(
+            step.old_size, step.old_root, begins, kept.root,
+            extended(step.old_size, step.path, was, old.root, further, begins),
+        )
+        for step in steps
+    ]  # fmt: skip
+
+
+def _require_room(base: Base, old: Base) -> None:
+    """Refuse a head for which there is no room once its proof has grown: later prunes must not fail of it."""
+    heads = {step.old_size for step in base.steps}
+    if heads - {step.old_size for step in old.steps} and reserved_bytes(base) > SLOT_BYTES:
+        raise LogError(
+            f"cannot keep the proofs of {len(heads)} heads past prunes to come: they may take {reserved_bytes(base)}"
+            f" bytes and {SLOT_BYTES} are there. Nothing was pruned; keep fewer heads."
+        )
 
 
 def _is_ours(path: Path, disk: Disk, head: Head, log_id: bytes) -> bool:

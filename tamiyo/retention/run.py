@@ -119,7 +119,7 @@ class Retention:
     def _run(self, order: Order, pace: Pace, tell: Tell) -> Report:
         log = self._journal.log
         pace = _while_it_works(log, pace)
-        _require_heads(log, order)
+        _keep_heads(log, order)
         if order.archive is not None:
             folder = order.archive.absolute()
             Archive(folder, log.head().log_id).require()
@@ -336,8 +336,11 @@ def _while_it_works(log: wal.Log, pace: Pace) -> Pace:
     return watchful
 
 
-def _require_heads(log: wal.Log, order: Order) -> None:
+def _keep_heads(log: wal.Log, order: Order) -> None:
+    """Promise it in the log before anything is planned, also where nothing goes now: a later run would take them."""
     for head in order.keep_heads:
         found = log.standing(head)
         if found != "confirmed":
             raise HeadNotKept(f"{head} cannot be kept: against {log.path} it is {found}. Nothing was changed")
+    if order.keep_heads:
+        log.prune(0, keep_heads=order.keep_heads)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wal.merkle import consistency_ranges, consistent, included, inclusion_ranges
+from wal.merkle import consistency_ranges, consistent, extended, included, inclusion_ranges
 from wal.tree import EMPTY_ROOT, LazyTree, Tree, bag, leaf_hashes, parent
 
 LEAVES = [hashlib.sha256(bytes([0, number])).digest() for number in range(70)]
@@ -161,3 +161,14 @@ def test_every_tree_begins_with_the_empty_one_and_with_itself() -> None:
 
 def test_the_proof_of_one_of_eighty_million_records_is_27_hashes() -> None:
     assert max(len(inclusion_ranges(leaf, 80_000_000)) for leaf in (0, 1, 79_999_999, 40_000_000, 67_108_863)) == 27
+
+
+def test_a_path_is_led_on_from_a_size_whose_leaves_are_gone() -> None:
+    for new in range(2, 40):
+        root = roots([(0, new)])[0]
+        for middle in range(1, new):
+            further = proof(middle, LEAVES[:new])
+            for old in range(1, middle + 1):
+                found = extended(old, proof(old, LEAVES[:middle]), middle, mth(LEAVES[:middle]), further, new)
+                assert list(found) == proof(old, LEAVES[:new])
+                assert consistent(old, mth(LEAVES[:old]), new, root, found)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import itertools
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from log_rig import PATH, abandon, contents, entries, numbered, open_log, overwrite, segments, written
 
 import wal
-from wal.base import SLOT_BYTES, read_base
+from wal.base import SLOT_BYTES, Step, read_base, write_base
+from wal.proofs import consistency_path
 from wal.testing import SYNC_MODELS, FaultDisk, MemoryDisk, SyncModel
 
 BATCHES = [[(n, bytes([n]) * 900), (n + 100, b"%d" % n)] for n in range(1, 31)]
@@ -198,6 +200,63 @@ def test_more_heads_than_there_is_room_for_are_refused_and_nothing_is_pruned() -
         with pytest.raises(wal.LogError, match="keep fewer heads"):
             log.prune(650, keep_heads=heads)
         assert log.prune(650, keep_heads=heads[:50]).segments == 1
+
+
+def test_a_kept_head_takes_the_same_place_however_many_prunes_there_are() -> None:
+    kept = HEADS[1:4]
+    disk = pruned(FIRSTS[1], kept)
+    with open_log(disk) as log:
+        for first in FIRSTS[2:]:
+            log.prune(first)
+            base = read_base(PATH, disk)
+            assert base is not None
+            assert [step.old_size for step in base.steps] == [head.size for head in kept]
+            assert {wal.verify(PATH, head, disk=disk).expected for head in kept} == {"confirmed"}
+            wrong = wal.Head(kept[0].log_id, kept[0].size, b"x" * 32, kept[0].chain)
+            assert wal.verify(PATH, wrong, disk=disk).expected == "contradicted"
+
+
+def test_a_chain_of_proofs_as_earlier_versions_left_it_still_holds_and_is_led_on() -> None:
+    kept = HEADS[1]
+    disk = pruned(FIRSTS[1], [kept])
+    first = read_base(PATH, disk)
+    further = consistency_path(PATH, disk, FIRSTS[1] - 1, FIRSTS[2] - 1)
+    with open_log(disk) as log:
+        log.prune(FIRSTS[2])
+    second = read_base(PATH, disk)
+    assert first is not None
+    assert second is not None
+    link = Step(FIRSTS[1] - 1, first.root, FIRSTS[2] - 1, second.root, further)
+    write_base(PATH, disk, replace(second, number=second.number + 1, steps=(*first.steps, link)))
+    assert wal.verify(PATH, kept, disk=disk).expected == "confirmed"
+    with open_log(disk) as log:
+        for later in FIRSTS[3:]:
+            log.prune(later)
+            assert wal.verify(PATH, kept, disk=disk).expected == "confirmed"
+    last = read_base(PATH, disk)
+    assert last is not None
+    assert [step.old_size for step in last.steps] == [kept.size, FIRSTS[1] - 1]
+
+
+def test_a_head_whose_proof_would_find_no_room_in_prunes_to_come_is_refused_at_once() -> None:
+    disk = SOURCE.copy()
+    taken: list[wal.Head] = []
+    with open_log(disk) as log:
+
+        def keep_more() -> None:
+            while len(taken) < 100:
+                log.append([(1, b"")])
+                log.prune(1, keep_heads=[log.head()])
+                taken.append(log.head())
+
+        with pytest.raises(wal.LogError, match="keep fewer heads"):
+            keep_more()
+        assert len(taken) > 30
+        base = read_base(PATH, disk)
+        assert base is not None
+        assert [step.old_size for step in base.steps] == [head.size for head in taken]
+        for first in FIRSTS[1:]:
+            assert log.prune(first).segments == 1
 
 
 def test_pruning_needs_no_free_space() -> None:
