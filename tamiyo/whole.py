@@ -9,6 +9,7 @@ the next file that is written in that folder takes it away.
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,23 +39,28 @@ def whole_file(path: Path, *, mode: int = 0o666, replace: bool = True) -> Iterat
             file is there and may not outlast a power cut.
     """
     _remove_abandoned(path.parent)
-    draft = path.with_name(f"{_PREFIX}{uuid4().hex}{_SUFFIX}")
-    try:
-        with os.fdopen(os.open(draft, _NEW, mode), "wb") as file:
-            with suppress(OSError):  # where there are no locks nobody takes a draft for one that was left
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            if replace:
-                draft.replace(path)  # while it is locked, so that nobody takes it for one that was left
-            else:
-                path.hardlink_to(draft)
+    written = False
+    while not written:
+        draft = path.with_name(f"{_PREFIX}{uuid4().hex}{_SUFFIX}")
+        try:
+            with os.fdopen(os.open(draft, _NEW, mode), "wb") as file:
+                with suppress(OSError):  # where there are no locks nobody takes a draft for one that was left
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                if not os.fstat(file.fileno()).st_nlink:
+                    continue  # somebody was faster and took it for one that was left
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                if replace:
+                    draft.replace(path)  # while it is locked, so that nobody takes it for one that was left
+                else:
+                    path.hardlink_to(draft)
+                    draft.unlink()
+                written = True
+        except BaseException:  # whatever stops the writing, an interrupt too, no draft stays behind
+            with suppress(OSError):  # what is told is what went wrong first; the next writer looks for it again
                 draft.unlink()
-    except BaseException:  # whatever stops the writing, an interrupt too, no draft stays behind
-        with suppress(OSError):  # what is told is what went wrong first; the next writer looks for it again
-            draft.unlink()
-        raise
+            raise
     sync_folder(path.parent)
 
 
@@ -103,7 +109,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 def _remove_unless_locked(draft: Path) -> None:
     with os.fdopen(os.open(draft, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            return  # just made by a process that has not locked it yet
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: somebody is at work
-        draft.unlink()
+        draft.unlink()  # who has just made it and waits for the lock sees that it is gone, and makes another

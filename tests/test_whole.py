@@ -87,8 +87,7 @@ def test_a_process_that_is_killed_anywhere_leaves_the_old_file_or_the_new_one(tm
     for folder in folders:
         write(folder / "file", b"the next one")
         assert (folder / "file").read_bytes() == b"the next one"
-        left = [place for place in folder.iterdir() if place.name != "file"]
-        assert all(place.stat().st_size == 0 for place in left), "what a dead process had written is gone"
+        assert in_folder(folder) == ["file"], "what a dead process had begun is gone"
 
 
 def test_the_bytes_are_on_the_medium_before_the_name_and_the_name_before_the_return(
@@ -187,6 +186,22 @@ def test_a_draft_that_another_process_is_writing_stays(path: Path) -> None:
         file.flush()
         write(path, b"another's")
         assert path.read_bytes() == b"another's"
+    assert path.read_bytes() == NEW
+    assert in_folder(path.parent) == ["file"]
+
+
+def test_a_draft_that_is_taken_for_one_that_was_left_before_it_is_locked_is_made_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, others = fcntl.flock, [b"another's"]
+
+    def late(file: object, operation: int) -> None:
+        if others:
+            write(path, others.pop())  # it takes the draft away that is there and not locked
+        flock(file, operation)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    write(path)
     assert path.read_bytes() == NEW
     assert in_folder(path.parent) == ["file"]
 
