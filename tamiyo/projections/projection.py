@@ -263,13 +263,13 @@ class Projection:
 
     def _caught_up(self, log: LogSource, limit: int | None, upto_lsn: int | None) -> int:
         self._prepare()  # another version of this program may have been at it since it was opened
-        done, most = 0, BATCH_ENTRIES if self._pace is without_rest else PACED_ENTRIES
+        done, batch = 0, BATCH_ENTRIES if self._pace is without_rest else PACED_ENTRIES
         while limit is None or done < limit:
             tail, stood = self._tail_of(log)
             left = None if limit is None else limit - done
             try:
-                entries = tail.poll(most if left is None else min(most, left))
-                wanted = _cut(entries, left, upto_lsn)  # a poll gives whole batches, so it may give more
+                entries = tail.poll(batch if left is None else min(batch, left), left)
+                wanted = entries if upto_lsn is None else [entry for entry in entries if entry.lsn <= upto_lsn]
                 if tail.verdict != FOLLOW or not wanted:
                     break
                 base = self._base_for(log, stood, wanted)
@@ -369,11 +369,6 @@ def _move(connection: Connection, position: Position) -> None:
             folded_lsn=position.folded_lsn,
         )
     )
-
-
-def _cut(entries: Sequence[wal.Entry], limit: int | None, upto_lsn: int | None) -> Sequence[wal.Entry]:
-    entries = entries[:limit]
-    return entries if upto_lsn is None else [entry for entry in entries if entry.lsn <= upto_lsn]
 
 
 def _continues(position: Position, stood: Position, fresh: Sequence[wal.Entry]) -> bool:

@@ -83,14 +83,25 @@ class Tail:
         self.verdict = verdict(position, self.log_id, here, pruned=pruned, all_visible=all_visible)
         self._source = source
         self._reader = reader(source, position.lsn or None)
+        self._ahead: list[wal.Entry] = []  # read, and not handed over: a reader gives whole batches
 
     def follows(self, source: LogSource, position: Position) -> bool:
         """Whether polling goes on from `position` of the same log."""
-        return self.verdict == FOLLOW and self._source == source and self._reader.last_lsn == position.lsn
+        return self.verdict == FOLLOW and self._source == source and self._last_lsn == position.lsn
 
-    def poll(self, limit: int) -> list[wal.Entry]:
-        """The entries that follow, about `limit` at most. Raises what `wal.Reader.poll` raises."""
-        return self._reader.poll(limit)
+    @property
+    def _last_lsn(self) -> int:
+        return self._ahead[0].lsn - 1 if self._ahead else self._reader.last_lsn
+
+    def poll(self, about: int, most: int | None = None) -> list[wal.Entry]:
+        """The entries that follow: about so many, and never more than `most`. Raises what `wal.Reader.poll` raises.
+
+        What a reader gives beyond that is kept for the next time: one that is set back, to stand where the rows stand,
+        reads its segment again from the beginning.
+        """
+        found = self._ahead or self._reader.poll(about)
+        self._ahead = [] if most is None else found[most:]
+        return found[:most]
 
 
 def reader(source: LogSource, after: int | None) -> wal.Reader:

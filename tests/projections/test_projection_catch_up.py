@@ -295,6 +295,30 @@ def test_a_log_is_read_once_however_its_batches_and_the_transactions_meet(tmp_pa
     assert len(looked) == 1
 
 
+def test_nor_is_it_read_again_where_a_limit_falls_into_the_middle_of_a_batch(tmp_path, monkeypatch):
+    write_log(tmp_path, *history(4))
+    looked = []
+    monkeypatch.setattr(module, "Tail", lambda *given: looked.append(given) or Tail(*given))
+    with Projection.open(tmp_path) as projection:
+        for _ in range(6):
+            assert projection.catch_up(tmp_path / "wal", 2) == 2
+        assert projection.catch_up(tmp_path / "wal", 2) == 1
+        assert projection.contents() == made_new(tmp_path)
+        assert projection.catch_up(tmp_path / "wal", 2) == 0
+    assert len(looked) == 2  # that of `made_new` too
+
+
+def test_what_a_tail_has_read_ahead_is_left_where_another_process_has_written_its_rows(tmp_path):
+    write_log(tmp_path, *history(4))
+    with Projection.open(tmp_path) as one, Projection.open(tmp_path) as other:
+        assert one.catch_up(tmp_path / "wal", 3) == 3
+        assert other.catch_up(tmp_path / "wal", 4) == 4
+        assert one.catch_up(tmp_path / "wal", 2) == 2
+        assert other.catch_up(tmp_path / "wal") == 4
+        assert one.catch_up(tmp_path / "wal") == 0
+        assert one.contents() == made_new(tmp_path)
+
+
 def test_one_that_rests_has_the_same_rows_made_in_smaller_transactions(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PACED_ENTRIES", 4)
     write_log(tmp_path, *history(9))
