@@ -125,7 +125,7 @@ def opening_speaker(
     if held is None:
         return baseline_speaker(), None
     try:
-        policy = load(store.read(held.checkpoint_digest), str(store.place(held.checkpoint_digest)), state.registries)
+        policy = _loaded(load, store, held.checkpoint_digest, state.registries)
     except CheckpointRejected as rejected:
         logger.error("policy %s cannot speak, and the baseline does in its place: %s", held.version, str(rejected))  # noqa: TRY400
         return baseline_speaker(), journal.PolicyRejected(
@@ -136,6 +136,19 @@ def opening_speaker(
             payload_digest=held.checkpoint_digest,
         )
     return Speaker(policy, policy.identity, is_kept=True), None
+
+
+def _loaded(load: Load, store: PolicyStore, digest: str, registries: Registries) -> Policy:
+    """A kept policy. Raises CheckpointRejected, whatever stands in the way: a service opens all the same."""
+    data, name = store.read(digest), str(store.place(digest))
+    try:
+        return load(data, name, registries)
+    except CheckpointRejected:
+        raise
+    except (
+        Exception
+    ) as error:  # as an update that raises is refused: no memory for it, a torch that is set up strangely
+        raise CheckpointRejected(f"loading {name} raised {in_words(error)}") from error
 
 
 def _require_stamps(policy: Policy, registries: Registries) -> None:

@@ -349,6 +349,27 @@ def test_a_checkpoint_that_is_gone_leaves_the_baseline_until_it_is_back(run: Run
     assert "not the one that was kept" in run.events(journal.PolicyRejected)[-1].detail
 
 
+@pytest.mark.parametrize("error", [RuntimeError("not on the expected device"), MemoryError()], ids=repr)
+def test_an_installed_policy_that_cannot_be_loaded_for_whatever_reason_leaves_the_baseline(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    run.ingest("one")
+    run.service.close()
+
+    def broken(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "load", broken)
+        run.service = run.open()
+    assert run.step() == BASELINE
+    (event,) = run.events(journal.PolicyRejected)
+    assert (event.reason, event.version) == ("invalid_payload", "one")
+    assert f"raised {type(error).__name__}" in event.detail
+    run.reopen()
+    assert run.step() == "one"
+
+
 def test_a_policy_that_the_host_gives_goes_before_the_installed_one(run: Run) -> None:
     run.ingest("one")
     run.reopen(FixedPolicy(2))
