@@ -55,7 +55,7 @@ def compile_for_cpu(model: openvino.Model, properties: dict[str, Any]) -> Any:
     except RuntimeError as error:
         if _ENTRIES not in str(error):
             raise
-        logger.info("this OpenVINO keeps what it made for each size of graph without a bound: %s", error)
+        logger.info("this OpenVINO keeps what it made for each size of graph without a bound: %s", str(error))
         return _core[0].compile_model(model, "CPU", properties)
 
 
