@@ -25,6 +25,8 @@ __all__ = ["command"]
 LEFT = 3
 WAIT_S = 600.0
 LOOK_EVERY_S = 0.05
+GONE_S = 2.0
+"""A service whose log failed lets go of it, and tries once a second to have it back: nobody is to be faster."""
 
 
 @click.command(name="retain")
@@ -143,11 +145,15 @@ def _asked_for(directory: Path, order: Any, deadline_s: float, holder: str) -> d
     path = box.leave(Request(order.run_id, RETAIN, operator_name(), "", archive, heads))
     with _progress() as tell:
         tell("waiting", "the live service has the log open and does it")
+        locked_s = time.monotonic()
         while path.exists():
-            if not is_locked(wal.OsDisk(), directory / "wal"):  # it died, or it was a run like this one
+            now_s = time.monotonic()
+            if is_locked(wal.OsDisk(), directory / "wal"):
+                locked_s = now_s
+            elif now_s - locked_s >= GONE_S:  # it died, or it was a run like this one
                 box.done(path)
                 return None
-            if time.monotonic() >= deadline_s:
+            if now_s >= deadline_s:
                 print(f"left in {path}: {holder} has the log open and is not done yet")
                 raise SystemExit(LEFT)
             time.sleep(LOOK_EVERY_S)

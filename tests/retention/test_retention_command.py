@@ -13,6 +13,7 @@ import wal
 from tamiyo import Settings, TamiyoService
 from tamiyo.audit import audit
 from tamiyo.cli import main
+from tamiyo.cli import retain as command
 from tamiyo.requests import RequestBox
 from tamiyo.testing import FixedPolicy
 
@@ -103,7 +104,10 @@ def test_a_live_service_that_is_not_done_in_time_goes_on(tmp_path: Path, aged: A
     assert len(RequestBox(tmp_path).waiting()) == 1
 
 
-def test_what_nobody_takes_up_is_done_here_once_whoever_had_the_log_has_gone(tmp_path: Path, aged: Aged) -> None:
+def test_what_nobody_takes_up_is_done_here_once_whoever_had_the_log_has_gone(
+    tmp_path: Path, aged: Aged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "GONE_S", 0.0)
     log = wal.Log.open(tmp_path / "wal", segment_bytes=2**14)  # another such run, or a service that dies
 
     def leave() -> None:
