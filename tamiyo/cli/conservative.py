@@ -12,6 +12,7 @@ from uuid import uuid4
 import click
 
 import wal
+from tamiyo.cli.desk import require_log
 from tamiyo.errors import RequestRejected, TamiyoError
 
 __all__ = ["command", "operator_name"]
@@ -36,8 +37,7 @@ def command(mode: str, directory: Path, reason: str, operator: str | None, wait_
     """
     from tamiyo.requests import Request, RequestBox
 
-    if not any((directory / "wal").glob("*.wal")):
-        raise click.UsageError(f"{directory} has no log: {directory / 'wal'} holds no segment")
+    require_log(directory)
     try:
         request = Request(uuid4().hex, f"conservative_{mode}", operator or operator_name(), reason)
         path = RequestBox(directory).leave(request)

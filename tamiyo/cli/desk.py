@@ -24,9 +24,16 @@ LOOK_EVERY_S = 0.05
 
 
 def require_log(directory: Path) -> None:
-    """Refuse a directory without a log."""
-    if not any((directory / "wal").glob("*.wal")):
-        raise click.UsageError(f"{directory} has no log: {directory / 'wal'} holds no segment")
+    """Refuse a directory without a log; one that may not be looked into is another matter."""
+    log = directory / "wal"
+    try:
+        names = [entry.name for entry in log.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
+    except OSError as error:
+        raise click.ClickException(f"the log in {log} cannot be read: {error}") from error
+    if not any(name.endswith(".wal") for name in names):
+        raise click.UsageError(f"{directory} has no log: {log} holds no segment. Name the directory of a service.")
 
 
 @contextmanager

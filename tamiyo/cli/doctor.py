@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import wal
+from tamiyo.cli.desk import require_log
 from tamiyo.errors import JournalError
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ def command(directory: Path, repair: bool, as_json: bool) -> None:  # noqa: FBT0
     The log is only read. Without --repair nothing is written; a service may be at work beside it. Both sides lie in
     temporary files while they are compared.
     """
-    log = directory / "wal"
-    if not any(log.glob("*.wal")):
-        raise click.UsageError(f"{directory} has no log: {log} holds no segment. Name the directory of a service.")
+    require_log(directory)
     try:
         diagnosis, repaired = _examined(directory, repair=repair)
     except (JournalError, wal.LogError, OSError) as error:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 import wal
+from tamiyo.cli.desk import require_log
 from tamiyo.errors import JournalError, ProjectionUnusable
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ def command(directory: Path, folder: Path, files: tuple[str, ...]) -> None:
     written, one is made in memory. Needs the extra `export`.
     """
     log = directory / "wal"
-    if not any(log.glob("*.wal")):
-        raise click.UsageError(f"{directory} has no log: {log} holds no segment. Name the directory of a service.")
+    require_log(directory)
     from tamiyo.projections.parquet import ExportUnavailable
 
     try:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 import wal
+from tamiyo.cli.desk import require_log
 from tamiyo.errors import JournalUnreadable, ProjectionUnusable
 from tamiyo.leyline import leyline_pb2 as pb
 
@@ -31,8 +32,7 @@ def command(directory: Path, as_json: bool) -> None:  # noqa: FBT001  click pass
     The log is only read. The projection is brought up to date; where it cannot be written, one is made in memory.
     """
     log = directory / "wal"
-    if not any(log.glob("*.wal")):
-        raise click.UsageError(f"{directory} has no log: {log} holds no segment. Name the directory of a service.")
+    require_log(directory)
     try:
         summary, note = _summary(directory, log)
     except (ProjectionUnusable, JournalUnreadable, wal.LogError, OSError) as error:

@@ -205,6 +205,10 @@ def _arrival(source: Source, telemetry_lsn: int, pace: Pace) -> int | None:
 
 def _log_of(directory: Path) -> Path:
     path = directory / "wal"
-    if not any(path.glob("*.wal")):
+    try:
+        names = [entry.name for entry in path.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
+    if not any(name.endswith(".wal") for name in names):
         raise FileNotFoundError(f"there is no log at {path}; give the directory that the service was opened with")
     return path

@@ -7,6 +7,7 @@ from projection_rig import append, decided, history, open_log, opened, received,
 from projection_rig import command as made
 
 import wal
+from tamiyo.cli import main
 from tamiyo.cli.status import command
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.breakers import BREAKERS
@@ -93,6 +94,18 @@ def test_a_directory_without_a_log_is_a_clear_error_and_left_alone(tmp_path, nam
     assert "has no log" in result.output
     assert "Traceback" not in result.output
     assert sorted(tmp_path.rglob("*")) == before
+
+
+ASKED = ["status", "doctor", "retain", "export --to out", "conservative on"]
+
+
+@pytest.mark.parametrize("words", ASKED)
+def test_a_log_that_may_not_be_looked_into_is_not_called_missing(tmp_path, words):
+    (tmp_path / "wal").symlink_to(tmp_path / "wal")  # nobody may, not even the one who may do all
+    result = CliRunner().invoke(main, [*words.split(), str(tmp_path)])
+    assert result.exit_code == 1, result.output
+    assert "Too many levels of symbolic links" in result.output
+    assert "no log" not in result.output
 
 
 def test_a_damaged_log_is_a_clear_error(tmp_path):
