@@ -74,7 +74,7 @@ def _masked(stream: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 def random_network(seed: int, *, spread: float = 1.0) -> TamiyoNetwork:
     """Weights as drawn, biases and LayerNorms moved too; `spread` scales the heads, so that no class always wins."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # no device is seeded along
         network = TamiyoNetwork().eval().requires_grad_(requires_grad=False)
         for name, weights in network.named_parameters():
             if weights.dim() == 1:

@@ -99,7 +99,7 @@ def describe(module: nn.Module) -> list[dict[str, Any]]:
 
 def _example(blueprint_id: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # no device is seeded along
         return BLUEPRINTS[blueprint_id](_DESCRIBED_CHANNELS)
 
 

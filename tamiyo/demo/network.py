@@ -44,5 +44,5 @@ class DigitNetwork(nn.Module):
 def new_network(seed: int) -> DigitNetwork:
     """A network whose weights depend on `seed` alone; the process's random stream is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # no device is seeded along
         return DigitNetwork()
