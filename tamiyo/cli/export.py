@@ -43,7 +43,11 @@ def command(directory: Path, folder: Path, files: tuple[str, ...]) -> None:
 
     try:
         with _current(directory, log) as projection:
-            written = _exported(projection, log, folder, files or FILES)
+            try:
+                written = _exported(projection, log, folder, files or FILES)
+            except ProjectionUnusable:  # damage that catching up did not touch
+                projection.rebuild(log)
+                written = _exported(projection, log, folder, files or FILES)
     except ExportUnavailable as error:
         raise click.ClickException(str(error)) from error
     except (JournalError, wal.LogError, OSError) as error:

@@ -63,6 +63,8 @@ _DAMAGED = frozenset(
 """Primary result codes that say the file is not the projection it should be. Others may pass: a lock, a full disk."""
 
 
+_NO_TEXT = "Could not decode to UTF-8"  # what the driver says of it, without a code
+
 _ADVICE_ELSE = "try again, and when that fails move the file and its side files (-wal, -shm) away"
 _NEEDS_RIGHTS = "this process needs to read and write the file, its side files (-wal, -shm) and their directory"
 _NEEDS_SPACE = "free space there, or look whether the disk fails"
@@ -258,7 +260,7 @@ def translated(engine: Engine, doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except (SQLAlchemyError, sqlite3.Error) as error:
+    except (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes damage, whatever bytes it has
         raise unusable(engine, doing, error) from error
 
 
@@ -276,7 +278,9 @@ def sensible(connection: Connection) -> Iterator[None]:
         raise DatabaseDamaged(f"cannot read {_what_to_do(connection.engine, cause, _ADVICE_ELSE)}") from error
 
 
-def unusable(engine: Engine, doing: str, error: SQLAlchemyError | sqlite3.Error) -> ProjectionUnusable:
+def unusable(
+    engine: Engine, doing: str, error: SQLAlchemyError | sqlite3.Error | UnicodeDecodeError
+) -> ProjectionUnusable:
     """Our error for one of the database's; `doing` is "read" or "write". A DatabaseDamaged where that says so."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     kind = DatabaseDamaged if _is_damage(cause) else ProjectionUnusable
@@ -296,5 +300,7 @@ def _what_to_do(engine: Engine, cause: str, advice: str) -> str:
 
 
 def _is_damage(cause: BaseException | None) -> bool:
+    if isinstance(cause, UnicodeDecodeError) or str(cause).startswith(_NO_TEXT):
+        return True
     code = getattr(cause, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in _DAMAGED

@@ -128,6 +128,8 @@ class _Copy:
             if _code(error) == sqlite3.SQLITE_FULL:  # that is the copy: the projection is only read
                 raise database.unusable(self.engine, "write", error) from error
             self.problem = _in_words(error)
+        except UnicodeDecodeError as error:  # SQLite quotes what is damaged, whatever bytes it has
+            self.problem = f"the file is damaged: {error}"
 
     def close(self) -> None:
         self.engine.dispose()

@@ -5,8 +5,10 @@ import threading
 from contextlib import closing
 
 import pytest
+from click.testing import CliRunner
 from projection_rig import append, history, made_new, open_log, projected, step, write_log
 
+from tamiyo.cli import main
 from tamiyo.errors import ProjectionUnusable
 from tamiyo.projections import Projection, ProjectionFollower, diagnose
 from tamiyo.projections.parquet import export_parquet
@@ -26,6 +28,7 @@ NONSENSE = {
     "a count": "UPDATE controller SET decisions = 'abc'",
     "a version": "UPDATE controller SET policy_version = x'00ff'",
     "no controller": "DELETE FROM controller",
+    "text that is none": "UPDATE applied SET record_digest = CAST(x'ff' AS TEXT)",
     "rows past the applied LSN": "UPDATE applied SET lsn = 7, folded_lsn = 7, record_digest = (SELECT d FROM kept)",
 }
 
@@ -82,6 +85,22 @@ def test_an_export_of_rows_that_make_no_sense_is_a_typed_error(directory, tmp_pa
         with pytest.raises(ProjectionUnusable, match="nobody wrote"):
             export_parquet(projection, directory / "wal", tmp_path / "exports", files=["decisions"])
     assert list((tmp_path / "exports").iterdir()) == []
+
+
+def test_the_command_makes_rows_that_make_no_sense_anew_and_exports_them(directory, tmp_path):
+    run_sql(directory, "UPDATE decisions SET training_run_id = CAST(x'ff' AS TEXT)")
+    said = CliRunner().invoke(main, ["export", str(directory), "--to", str(tmp_path / "exports")])
+    assert said.exit_code == 0, said.output
+    assert diagnose(directory).sound
+
+
+def test_damage_that_sqlite_quotes_with_bytes_that_are_no_text_is_damage(directory):
+    path = directory / "projection.sqlite"
+    path.write_bytes(path.read_bytes().replace(b"NOT NULL", b"N\xd5T NULL"))
+    assert "damaged" in diagnose(directory).problem
+    with projected(directory) as projection:
+        assert "damaged" in projection.rebuilt_because
+        assert projection.contents() == made_new(directory)
 
 
 SIDE_FILES = {
