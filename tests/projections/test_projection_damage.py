@@ -96,7 +96,7 @@ def test_the_command_makes_rows_that_make_no_sense_anew_and_exports_them(directo
 
 def test_damage_that_sqlite_quotes_with_bytes_that_are_no_text_is_damage(directory):
     path = directory / "projection.sqlite"
-    path.write_bytes(path.read_bytes().replace(b"NOT NULL", b"N\xd5T NULL"))
+    path.write_bytes(path.read_bytes().replace(b"NOT NULL", b"NOT N\xd5LL"))
     assert "damaged" in diagnose(directory).problem
     with projected(directory) as projection:
         assert "damaged" in projection.rebuilt_because
