@@ -344,6 +344,11 @@ class TamiyoService:
         return self._journal.state
 
     @property
+    def policy(self) -> Policy | None:
+        """The policy that the next step asks; None while the one in force is not loaded."""
+        return self._stages.policy
+
+    @property
     def log(self) -> wal.Log:
         """The log in use, to read from; only the service writes it."""
         return self._journal.log

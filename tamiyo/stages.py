@@ -32,6 +32,7 @@ from tamiyo.graph import Graph, GraphBuilder
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.owed import ReleasedPause
+from tamiyo.policy import Policy
 from tamiyo.records import JournalUnavailable, Recorded
 from tamiyo.speakers import Speaker, Speakers
 from tamiyo.step import (
@@ -74,6 +75,12 @@ class Stages:
         self._clock = clock
         self._builder = builder
         self._inference = DeadlineWorker("tamiyo-inference")
+
+    @property
+    def policy(self) -> Policy | None:
+        """Whom the next step asks."""
+        speaker = self._speakers.of(self._journal.state.policy_version)
+        return None if speaker is None else speaker.policy
 
     def arrive(self, packet: Message | bytes, call: str, budget_ms: int) -> Step:
         """Read the packet and give the step its identity and its time. Raises `PacketRejected`."""

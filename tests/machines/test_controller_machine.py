@@ -1,10 +1,14 @@
 """The machine against Tamiyo itself: no history breaks a law. `HYPOTHESIS_PROFILE` does not matter here."""
 
+import orjson
 import pytest
 
 from tamiyo.core import between, draft, evolve, outbox, state, windows
 from tamiyo.core.risk import RISK_ROWS
+from tamiyo.testing.library import MemoryLibrary
 from tamiyo.testing.machine import ControllerMachine, open_controller, run, run_controller_machine
+from tamiyo.testing.machine.world import World
+from tamiyo.testing.policies import FixedPolicy
 
 
 def test_no_history_breaks_a_law() -> None:
@@ -80,3 +84,17 @@ def test_the_machine_is_a_test_case_that_a_host_can_subclass() -> None:
 
     run_controller_machine(open_controller, machine=Hosts, max_examples=3, step_count=3)
     assert Hosts.opened == 0, "the factory given stands before the machine's own"
+
+
+def test_of_a_policy_that_was_loaded_twice_the_machine_looks_at_the_one_that_is_asked() -> None:
+    """A second load that is not installed, because its version speaks already, is no part of what goes on."""
+    world = World(FixedPolicy(), MemoryLibrary())
+    try:
+        with world.open(open_controller) as service:
+            assert world.speaker(service) is world.cast.host
+            identity = world.cast.host.identity
+            data = orjson.dumps({"version": identity.version, "fault": ""})
+            assert world.load(data, "again", service.state.registries).identity.version == identity.version
+            assert world.speaker(service) is world.cast.host
+    finally:
+        world.close()

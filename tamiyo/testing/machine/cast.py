@@ -77,11 +77,6 @@ class Cast:
         self._loaded.append(speaker)
         return speaker
 
-    def speaking(self, version: str) -> FaultPolicy | None:
-        """The policy of this version, as it was last loaded; None for one that is not of this cast."""
-        known = [speaker for speaker in self.all() if speaker.identity.version == version]
-        return known[-1] if known else None
-
     def asked(self) -> Counter[str]:
         """How often each version was asked, trying out included."""
         found: Counter[str] = Counter()
