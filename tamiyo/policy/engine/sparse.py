@@ -25,6 +25,9 @@ __all__ = ["SparseForm"]
 _PLANS_MAX = 4
 """A plan of 56,000 edges takes a few MB."""
 
+_READ_BY_HEADS = frozenset({"global", "seed", "blueprint"})
+"""Few nodes, and all that the outputs are made of: exact products cost nothing here and avoid most of bf16's error."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reads:
@@ -44,15 +47,16 @@ class SparseForm:
 
     Args:
         folded: the weights.
-        dtype: float32, exact; or bfloat16, where attention and outputs stay float32.
+        dtype: float32, exact; or bfloat16 for what layers, activations and parameters are. The attention, and all of
+            the nodes that the heads read, stay float32.
     """
 
     def __init__(self, folded: Folded, dtype: torch.dtype = torch.float32) -> None:
         self._folded, self._dtype = folded, dtype
         self.engine = f"{str(dtype).removeprefix('torch.')}, torch {torch.__version__}"
         self._plans: Kept[bytes, Plan] = Kept(_PLANS_MAX)
-        self._sage = tuple({kind: self._cut_sage(part) for kind, part in layer.items()} for layer in folded.sage)
-        self._gat = tuple({kind: self._cut_gat(part) for kind, part in layer.items()} for layer in folded.gat)
+        self._sage = tuple({kind: self._cut_sage(kind, part) for kind, part in layer.items()} for layer in folded.sage)
+        self._gat = tuple({kind: self._cut_gat(kind, part) for kind, part in layer.items()} for layer in folded.gat)
         self._reads = tuple(_read_by(layer) for layer in folded.gat)
 
     def run(self, graph: Graph, key: bytes) -> Raw:
@@ -76,16 +80,21 @@ class SparseForm:
                 }
             return self._read(states, encoded)
 
+    def _type_of(self, kind: str) -> torch.dtype:
+        """What the nodes of a type are kept and transformed in."""
+        return torch.float32 if kind in _READ_BY_HEADS else self._dtype
+
     def _encoded(self, graph: Graph, kind: str) -> Tensor:
         encoder = self._folded.encoders[kind]
         projected = gelu(_product(encoder.project, torch.from_numpy(node_inputs(graph, kind, self._folded))))
         scale, shift = torch.from_numpy(encoder.scale), torch.from_numpy(encoder.shift)
-        return layer_norm(projected, scale.shape, scale, shift, encoder.epsilon).to(self._dtype)
+        return layer_norm(projected, scale.shape, scale, shift, encoder.epsilon).to(self._type_of(kind))
 
     def _averaged(
         self, into: Into, weights: tuple[Tensor, ...], part: Product, states: Mapping[str, Tensor], kind: str
     ) -> Tensor:
-        total = torch.addmm(torch.from_numpy(part.bias).to(self._dtype), states[kind], weights[-1])
+        dtype = self._type_of(kind)
+        total = torch.addmm(torch.from_numpy(part.bias).to(dtype), states[kind], weights[-1])
         if not into.hops:
             return total
         table = _table(into.mean, total)
@@ -94,9 +103,9 @@ class SparseForm:
             if hop.by_head is None:
                 rows = _rows(sources, hop.sources)
             else:
-                rows = _bagged(hop.ends[0], sources, hop.bags, hop.shares.to(self._dtype))
-            torch.mm(rows, weights[hop.row], out=table[block])
-        return total.add_(_bagged(into.mean.rows, table, into.mean.bags, into.shares.to(self._dtype)))
+                rows = _bagged(hop.ends[0], sources, hop.bags, hop.shares)
+            torch.mm(rows.to(dtype), weights[hop.row], out=table[block])
+        return total.add_(_bagged(into.mean.rows, table, into.mean.bags, into.shares))
 
     def _attended(
         self,
@@ -107,7 +116,8 @@ class SparseForm:
         shares_of: Mapping[EdgeType, Tensor],
         kind: str,
     ) -> Tensor:
-        total = torch.from_numpy(part.product.bias).to(self._dtype).repeat(len(states[kind]), 1)
+        dtype = self._type_of(kind)
+        total = torch.from_numpy(part.product.bias).to(dtype).repeat(len(states[kind]), 1)
         if not into.hops:
             return total
         table, near_shares = _table(into.attention, total), []
@@ -117,11 +127,11 @@ class SparseForm:
             near, far = weights[hop.row]
             if by_head is None:
                 near_shares.append(shares)
-                torch.mm(_rows(sources, hop.sources), near, out=table[block].view(-1, near.shape[1]))
+                torch.mm(_rows(sources, hop.sources).to(dtype), near, out=table[block].view(-1, near.shape[1]))
             else:
                 rows = _bagged(by_head.rows, sources, by_head.bags, shares.index_select(0, by_head.shares))
-                torch.mm(rows.view(-1, heads * sources.shape[1]), far, out=table[block])
-        shares = torch.cat([*near_shares, total.new_ones(1)]).index_select(0, into.attention.shares)
+                torch.mm(rows.view(-1, heads * sources.shape[1]).to(dtype), far, out=table[block])
+        shares = torch.cat([*near_shares, torch.ones(1)]).index_select(0, into.attention.shares)
         return total.add_(_bagged(into.attention.rows, table, into.attention.bags, shares))
 
     def _shares(
@@ -133,19 +143,19 @@ class SparseForm:
         states: Mapping[str, Tensor],
     ) -> dict[EdgeType, Tensor]:
         """By relation the attention, (E, heads): a softmax over the edges of each target, in float32."""
-        read = {kind: (states[kind] @ matrix.to(self._dtype)).float() for kind, matrix in reads.matrices.items()}
+        read = {kind: (states[kind] @ matrix.to(states[kind].dtype)).float() for kind, matrix in reads.matrices.items()}
         found = {}
         for kind in layer:
             for hop in plan[kind].hops:
                 edge_type = INTO[kind][hop.row].edge_type
                 if edge_type not in reads.edges:  # one source: all there is
-                    found[edge_type] = hop.shares[:, None].to(self._dtype)
+                    found[edge_type] = hop.shares[:, None]
                     continue
                 logits = torch.from_numpy(graph.edge_attr[edge_type][hop.order]) @ reads.edges[edge_type]
                 ends = ((hop.source, reads.sources, hop.ends[0]), (kind, reads.targets, hop.ends[1]))
                 for end, columns, places in ends:
                     logits += read[end][:, columns[edge_type]].contiguous().index_select(0, places)
-                found[edge_type] = self._softmax(hop, logits).to(self._dtype)
+                found[edge_type] = self._softmax(hop, logits)
         return found
 
     def _softmax(self, hop: Hop, logits: Tensor) -> Tensor:
@@ -156,23 +166,21 @@ class SparseForm:
         return raised.div_(sums.index_select(0, hop.target_places))
 
     def _read(self, states: Mapping[str, Tensor], encoded: Mapping[str, Tensor]) -> Raw:
-        seeds, blueprints = (
-            torch.cat([states[kind].float(), encoded[kind].float()], dim=1) for kind in ("seed", "blueprint")
-        )
+        seeds, blueprints = (torch.cat([states[kind], encoded[kind]], dim=1) for kind in ("seed", "blueprint"))
         return Raw(
-            heads=_product(self._folded.heads, states["global"].float())[0].numpy(),
+            heads=_product(self._folded.heads, states["global"])[0].numpy(),
             seed_scores=_product(self._folded.seed_score, seeds)[:, 0].numpy(),
             blueprint_scores=_product(self._folded.blueprint_score, blueprints)[:, 0].numpy(),
         )
 
-    def _cut_sage(self, product: Product) -> tuple[Tensor, ...]:
-        weight = torch.from_numpy(product.weight).to(self._dtype)
+    def _cut_sage(self, kind: str, product: Product) -> tuple[Tensor, ...]:
+        weight = torch.from_numpy(product.weight).to(self._type_of(kind))
         return tuple(part.contiguous() for part in torch.split(weight, self._folded.hidden))
 
-    def _cut_gat(self, part: Attention) -> tuple[tuple[Tensor, Tensor], ...]:
+    def _cut_gat(self, kind: str, part: Attention) -> tuple[tuple[Tensor, Tensor], ...]:
         """Return each relation's weights, for near (in, H * out) and for far (H * in, out)."""
         inputs = len(part.source)
-        weight = torch.from_numpy(part.product.weight).to(self._dtype)
+        weight = torch.from_numpy(part.product.weight).to(self._type_of(kind))
         blocks = torch.split(weight, [heads * inputs for heads in part.heads])
         return tuple(
             (far.view(heads, inputs, -1).permute(1, 0, 2).reshape(inputs, -1).contiguous(), far.contiguous())
@@ -182,7 +190,7 @@ class SparseForm:
 
 def _bagged(places: Tensor, table: Tensor, bags: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums of rows of a table; torch's fast way for this is "sum" with weights, not "mean"."""
-    return embedding_bag(places, table, bags, mode="sum", per_sample_weights=weights)
+    return embedding_bag(places, table, bags, mode="sum", per_sample_weights=weights.to(table.dtype))
 
 
 def _rows(table: Tensor, places: Tensor | None) -> Tensor:
