@@ -68,6 +68,8 @@ class Custodian:
 
     def die(self, *, keep: wal.Head, asked: bool, operations: int) -> None:
         """A run amid which the process dies, after so many operations of the disk; the caller buries it."""
+        if self._world.disk.hanging:
+            return
         self._world.memory.power_off_after(operations)
         with suppress(*FAILURES):
             if asked:
