@@ -3,6 +3,7 @@
 A checkpoint here is a line of JSON: the version that it speaks as, and what is wrong with it.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ __all__ = ["FAULTS", "Cast", "checkpoint"]
 
 FAULTS = ("", "no checkpoint", "other registries", "raises", "proposes nonsense")
 """What can be wrong with a checkpoint; "" is nothing."""
+STEPS_ASK = "tamiyo-inference"
+"""The thread on which a step has its policy asked; try-outs are on others, and may be beside a step."""
 NOBODY_S = RegistryStamp(1, "0" * 64)
 
 
@@ -46,7 +49,21 @@ class _Loaded(ScriptedPolicy):
         return super().propose(graph)
 
 
-class _FaultSpeaker(FaultPolicy):
+class _Actor(FaultPolicy):
+    """A policy that tells who asks: a step, or somebody who tries it out beside the steps."""
+
+    def __init__(self, inner: Policy | None = None) -> None:
+        super().__init__(inner)
+        self.asked_by_steps = 0
+
+    def propose(self, graph: Graph) -> Proposal:
+        """What `inner` proposes."""
+        asking = threading.current_thread()
+        self.asked_by_steps += asking.name == STEPS_ASK or asking is threading.main_thread()
+        return super().propose(graph)
+
+
+class _FaultSpeaker(_Actor):
     """A loaded policy with a switchboard of its own."""
 
     @property
@@ -59,7 +76,7 @@ class Cast:
     """The policies of one world; `host` is the one that the host gives when it gives one."""
 
     def __init__(self, host: Policy) -> None:
-        self.host = FaultPolicy(host)
+        self.host = _Actor(host)
         self._script: Proposal = CALM
         self._loaded: list[_FaultSpeaker] = []
 
@@ -84,6 +101,13 @@ class Cast:
             found[speaker.identity.version] += speaker.calls["propose"]
         return found
 
+    def asked_by_steps(self) -> Counter[str]:
+        """How often each version was asked by steps."""
+        found: Counter[str] = Counter()
+        for actor in self.all():
+            found[actor.identity.version] += actor.asked_by_steps
+        return found
+
     def follow(self, script: Proposal) -> None:
         """Let all who follow a script propose this one."""
         self._script = script
@@ -91,7 +115,7 @@ class Cast:
             if isinstance(speaker.inner, ScriptedPolicy):
                 speaker.inner.script = script
 
-    def all(self) -> Iterator[FaultPolicy]:
+    def all(self) -> Iterator[_Actor]:
         """Everybody, in the order in which they came."""
         yield self.host
         yield from self._loaded

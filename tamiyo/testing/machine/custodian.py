@@ -71,8 +71,6 @@ class Custodian:
         if self._world.disk.hanging:
             return
         self._world.memory.power_off_after(operations)
-        if self._world.disk.hanging:
-            return
         with suppress(*FAILURES):
             if asked:
                 self._subject.ask(RETAIN, keep_heads=(str(keep),))

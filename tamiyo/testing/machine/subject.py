@@ -79,7 +79,7 @@ class Subject:
 
     def _answer(self, data: bytes, *, epoch: bool = False) -> pb.AdaptationCommand:
         """One step. Raises `PacketRejected` as the service does; it must then have left no trace."""
-        speaks, spoken = self.service.state.policy_version, self.world.cast.asked()
+        speaks, spoken = self.service.state.policy_version, self.world.cast.asked_by_steps()
         asked = sum(self.world.library.calls.values())
         may_ask = [self._may_ask(name) for name in ("inference", "metadata")]
         try:
@@ -91,7 +91,7 @@ class Subject:
         self._take(command)
         self.settle()
         law = "while a breaker is open its call is not attempted"
-        proposals = self.world.cast.asked() - spoken
+        proposals = self.world.cast.asked_by_steps() - spoken
         require(may_ask[0] or not proposals, law, "the policy was asked")
         require(may_ask[1] or sum(self.world.library.calls.values()) == asked, law, "the library was asked")
         require(proposals.keys() <= {speaks}, IN_FORCE, f"{dict(proposals)}, and {speaks!r} is in force")
