@@ -6,7 +6,7 @@ import errno
 import threading
 
 import pytest
-from log_rig import PATH, entries, numbered, open_log
+from log_rig import PATH, entries, numbered, open_log, wait_until
 
 import wal
 from wal.testing import FaultDisk, MemoryDisk
@@ -18,6 +18,7 @@ def hung(**options: object) -> tuple[wal.Log, FaultDisk, wal.Pending]:
     """A log whose disk hangs in the sync of its first batch."""
     disk = FaultDisk(MemoryDisk())
     log = open_log(disk, segment_bytes=1 << 20, **options)
+    wait_until(lambda: log._writer.handover.quiet)  # else it may hang in a sync of preparing its segment
     disk.hang("fdatasync")
     first = log.submit([(1, b"first")])
     assert disk.wait_until_hung("fdatasync")
