@@ -26,7 +26,7 @@ _PLANS_MAX = 4
 """A plan of 56,000 edges takes a few MB."""
 
 _READ_BY_HEADS = frozenset({"global", "seed", "blueprint"})
-"""Few nodes, and all that the outputs are made of: exact products cost nothing here and avoid most of bf16's error."""
+"""Few nodes, and all that the outputs are made of: exact sums and products cost little here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class SparseForm:
 
     Args:
         folded: the weights.
-        dtype: float32, exact; or bfloat16 for what layers, activations and parameters are. The attention, and all of
-            the nodes that the heads read, stay float32.
+        dtype: float32, exact; or bfloat16 for what layers, activations and parameters receive. What the heads read,
+            what every node keeps from layer to layer, and the attention stay float32.
     """
 
     def __init__(self, folded: Folded, dtype: torch.dtype = torch.float32) -> None:
@@ -66,29 +66,36 @@ class SparseForm:
             encoded = {kind: self._encoded(graph, kind) for kind in NODE_TYPES}
             states: Mapping[str, Tensor] = encoded
             for weights, sage in zip(self._sage, self._folded.sage, strict=True):
+                seen = self._rounded(states)
                 states = {
-                    kind: _passed_on(states[kind], self._averaged(plan[kind], weights[kind], part, states, kind))
+                    kind: _passed_on(states[kind], self._averaged(plan[kind], weights[kind], part, seen[kind], kind))
                     for kind, part in sage.items()
                 }
             for weights_of, gat, reads in zip(self._gat, self._folded.gat, self._reads, strict=True):
+                seen = self._rounded(states)
                 shares = self._shares(graph, plan, gat, reads, states)
                 states = {
                     kind: _passed_on(
-                        states[kind], self._attended(plan[kind], weights_of[kind], part, states, shares, kind)
+                        states[kind], self._attended(plan[kind], weights_of[kind], part, seen[kind], shares, kind)
                     )
                     for kind, part in gat.items()
                 }
             return self._read(states, encoded)
 
     def _type_of(self, kind: str) -> torch.dtype:
-        """What the nodes of a type are kept and transformed in."""
+        """What the nodes of a type compute with."""
         return torch.float32 if kind in _READ_BY_HEADS else self._dtype
+
+    def _rounded(self, states: Mapping[str, Tensor]) -> dict[str, Mapping[str, Tensor]]:
+        """By target type all states, in the type that it computes with."""
+        rounded = {kind: state.to(self._dtype) for kind, state in states.items()}
+        return {kind: states if self._type_of(kind) == torch.float32 else rounded for kind in NODE_TYPES}
 
     def _encoded(self, graph: Graph, kind: str) -> Tensor:
         encoder = self._folded.encoders[kind]
         projected = gelu(_product(encoder.project, torch.from_numpy(node_inputs(graph, kind, self._folded))))
         scale, shift = torch.from_numpy(encoder.scale), torch.from_numpy(encoder.shift)
-        return layer_norm(projected, scale.shape, scale, shift, encoder.epsilon).to(self._type_of(kind))
+        return layer_norm(projected, scale.shape, scale, shift, encoder.epsilon)
 
     def _averaged(
         self, into: Into, weights: tuple[Tensor, ...], part: Product, states: Mapping[str, Tensor], kind: str
@@ -103,9 +110,9 @@ class SparseForm:
             if hop.by_head is None:
                 rows = _rows(sources, hop.sources)
             else:
-                rows = _bagged(hop.ends[0], sources, hop.bags, hop.shares)
-            torch.mm(rows.to(dtype), weights[hop.row], out=table[block])
-        return total.add_(_bagged(into.mean.rows, table, into.mean.bags, into.shares))
+                rows = _bagged(hop.ends[0], sources, hop.bags, hop.shares.to(dtype))
+            torch.mm(rows, weights[hop.row], out=table[block])
+        return total.add_(_bagged(into.mean.rows, table, into.mean.bags, into.shares.to(dtype)))
 
     def _attended(
         self,
@@ -123,15 +130,15 @@ class SparseForm:
         table, near_shares = _table(into.attention, total), []
         for hop, block in zip(into.hops, into.attention.blocks, strict=True):
             sources, heads, by_head = states[hop.source], part.heads[hop.row], hop.by_head
-            shares = shares_of[INTO[kind][hop.row].edge_type].flatten()
+            shares = shares_of[INTO[kind][hop.row].edge_type].to(dtype).flatten()
             near, far = weights[hop.row]
             if by_head is None:
                 near_shares.append(shares)
-                torch.mm(_rows(sources, hop.sources).to(dtype), near, out=table[block].view(-1, near.shape[1]))
+                torch.mm(_rows(sources, hop.sources), near, out=table[block].view(-1, near.shape[1]))
             else:
                 rows = _bagged(by_head.rows, sources, by_head.bags, shares.index_select(0, by_head.shares))
-                torch.mm(rows.view(-1, heads * sources.shape[1]).to(dtype), far, out=table[block])
-        shares = torch.cat([*near_shares, torch.ones(1)]).index_select(0, into.attention.shares)
+                torch.mm(rows.view(-1, heads * sources.shape[1]), far, out=table[block])
+        shares = torch.cat([*near_shares, total.new_ones(1)]).index_select(0, into.attention.shares)
         return total.add_(_bagged(into.attention.rows, table, into.attention.bags, shares))
 
     def _shares(
@@ -143,7 +150,7 @@ class SparseForm:
         states: Mapping[str, Tensor],
     ) -> dict[EdgeType, Tensor]:
         """By relation the attention, (E, heads): a softmax over the edges of each target, in float32."""
-        read = {kind: (states[kind] @ matrix.to(states[kind].dtype)).float() for kind, matrix in reads.matrices.items()}
+        read = {kind: states[kind] @ matrix for kind, matrix in reads.matrices.items()}
         found = {}
         for kind in layer:
             for hop in plan[kind].hops:
@@ -190,7 +197,7 @@ class SparseForm:
 
 def _bagged(places: Tensor, table: Tensor, bags: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums of rows of a table; torch's fast way for this is "sum" with weights, not "mean"."""
-    return embedding_bag(places, table, bags, mode="sum", per_sample_weights=weights.to(table.dtype))
+    return embedding_bag(places, table, bags, mode="sum", per_sample_weights=weights)
 
 
 def _rows(table: Tensor, places: Tensor | None) -> Tensor:
@@ -225,7 +232,8 @@ def _read_by(layer: Mapping[str, Attention]) -> Reads:
 
 
 def _passed_on(before: Tensor, received: Tensor) -> Tensor:
-    state = gelu(received)
+    """Float32, whatever was computed with."""
+    state = gelu(received).float()
     return state.add_(before) if state.shape == before.shape else state
 
 
