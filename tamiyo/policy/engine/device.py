@@ -157,7 +157,7 @@ class CudaDevice:
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 result = compute()
-            except BaseException:
+            except BaseException:  # whatever stops it: a stream left in capture refuses all later work
                 with suppress(RuntimeError):  # that the capture is broken says less than what broke it
                     graph.capture_end()
                 raise
