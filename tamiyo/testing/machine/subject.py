@@ -243,7 +243,8 @@ class Subject:
         for _ in range(2):  # a job is answered in the flush after it has ended
             self.keep_up()
         held = self.service.state.policies.current
-        if request_id not in book.left and held is not None and self.learner.made.get(held.version) == data:
+        was_taken_up = damage is None and request_id not in book.left  # a damaged one is moved aside unread
+        if was_taken_up and held is not None and self.learner.made.get(held.version) == data:
             there = self.world.checkpoints.holds(held.checkpoint_digest)
             require(there, "installing who speaks puts a lost checkpoint back", held)
 
