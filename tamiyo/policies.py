@@ -87,7 +87,8 @@ class PolicyDesk:
         self._clock = clock
         self._freshness_ns = int(freshness_s * 1e9)
         self._serving = threading.Lock()
-        self._opened_before_ns = _opened_ns(journal_.state)
+        self._found_open_ns = {journal_.state.policy_version: _opened_ns(journal_.state)}
+        """Since when the inference breaker was open as a policy came to speak, by version."""
         self._recorded_lsn = 0
         self._unusable: str = ""  # a kept checkpoint that could not be loaded again: it is not tried again and again
 
@@ -171,7 +172,7 @@ class PolicyDesk:
     def _failing(self, state: State) -> str:
         """Why who speaks is to be rolled back, "" where it is not. A breaker that it found open is not its doing."""
         cause = failed_probation(state)
-        found_open = cause == "breaker_open" and _opened_ns(state) == self._opened_before_ns
+        found_open = cause == "breaker_open" and _opened_ns(state) == self._found_open_ns.get(state.policy_version)
         return "" if found_open else cause
 
     def _roll_back(self, event: journal.PolicyRolledBack) -> tuple[str, Recorded | None]:
@@ -243,14 +244,21 @@ class PolicyDesk:
         event.checkpoint_digest = self._keep(data)
         replaced = self._journal.state.policy_version
         self._hold(speaker)
-        recorded = self._record(lambda state, now_ns: self._installed(state, event, now_ns))
+        opened_ns = 0
+
+        def installed(state: State, now_ns: int) -> tuple[Event, ...]:
+            nonlocal opened_ns
+            opened_ns = _opened_ns(state)
+            return _installed(state, event, now_ns)
+
+        recorded = self._record(installed)
+        # What is refused up to here comes to nothing: who speaks still answers for the breaker. The one before stays
+        # known, because a log that fails may take the installation back.
+        before_ns = self._found_open_ns.get(replaced, 0)
+        self._found_open_ns = {replaced: before_ns, event.version: opened_ns}
         self._let_go(replaced)
         logger.info("policy %s speaks from now on", identity.version)
         return recorded
-
-    def _installed(self, state: State, event: journal.PolicyInstalled, now_ns: int) -> tuple[Event, ...]:
-        self._opened_before_ns = _opened_ns(state)
-        return _installed(state, event, now_ns)
 
     def _put_back(self, data: bytes) -> bool:
         """Whether these bytes are the checkpoint of who speaks, and were missing from the directory."""

@@ -15,7 +15,7 @@ from tamiyo import Settings, TamiyoService
 from tamiyo.audit import replay
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import Event, decode
-from tamiyo.core.policies import PROBATION_PROPOSALS, REASONS
+from tamiyo.core.policies import PROBATION_PROPOSALS, REASONS, failed_probation
 from tamiyo.core.proposal import PolicyIdentity, Proposal
 from tamiyo.core.registries import Registries, RegistryStamp, digest
 from tamiyo.errors import CheckpointRejected, NotRecorded, PolicyUnchanged
@@ -23,7 +23,7 @@ from tamiyo.graph import Graph
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.policies import UpdateVerdict
 from tamiyo.policy.baseline import BaselinePolicy
-from tamiyo.policy_updates import UPDATE_MAX_BYTES
+from tamiyo.policy_updates import UPDATE_MAX_BYTES, Refused
 from tamiyo.signing import sign_update
 from tamiyo.testing import FailingPolicy, FixedPolicy, ManualClock
 
@@ -301,6 +301,23 @@ def test_a_policy_that_comes_for_a_failing_one_is_not_blamed_for_the_breaker_tha
     run.step()
     run.service.flush()
     assert [event.cause for event in run.events(journal.PolicyRolledBack)] == ["inference_failed"]
+
+
+def test_an_update_that_comes_to_nothing_takes_no_blame_from_who_speaks(run: Run) -> None:
+    """The breaker opened in the probation of `slow`; that `other` found it open says nothing of that."""
+    run.ingest("slow")
+    desk = run.service._desk
+    with desk._serving:  # nobody looks at the probation yet
+        run.loaded["slow"].gate = gate = threading.Event()
+        run.service.settings = run.service.settings.model_copy(update={"step_timeout_ms": 1})
+        for _ in range(3):
+            run.step()
+        gate.set()
+        assert failed_probation(run.service.state) == "breaker_open"
+        other = desk._tried(b"other trained elsewhere", "other")
+        with pytest.raises(Refused, match="seed_id"):
+            desk._install(other, b"other trained elsewhere", pb.PolicyUpdate())
+    assert rolled_back(run).from_version == "slow"
 
 
 def test_an_operator_goes_back_step_by_step(run: Run) -> None:
