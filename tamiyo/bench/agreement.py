@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tamiyo.bench.chance import random_graph
-from tamiyo.bench.network import Subject, threads
+from tamiyo.bench.network import Subject
 from tamiyo.bench.timing import Figures, Progress
 from tamiyo.core.proposal import Proposal
 from tamiyo.graph import Graph
 from tamiyo.graph.schema import NODE_TYPES
+from tamiyo.policy.ambient import threads
 from tamiyo.policy.gnn import GnnPolicy, proposal_of
 from tamiyo.policy.network import NetworkOutput
 

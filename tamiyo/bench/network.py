@@ -4,8 +4,6 @@ From graph to proposal, as a step has it. The small graph runs on one thread, th
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ from tamiyo.bench.chance import large_graph, random_network
 from tamiyo.bench.samples import small_graph
 from tamiyo.bench.timing import Figures, Progress, Turn, in_turns
 from tamiyo.core.proposal import PolicyIdentity
+from tamiyo.policy.ambient import threads
 from tamiyo.policy.checkpoint import load_policy
 from tamiyo.policy.engine import build
 from tamiyo.policy.engine.dense import layout_of
@@ -32,7 +31,6 @@ __all__ = [
     "from_network",
     "from_seed",
     "measure_network",
-    "threads",
 ]
 
 SPREAD = 20.0
@@ -86,17 +84,6 @@ def from_network(label: str, network: TamiyoNetwork, *, version: str = "gnn-meas
         return GnnPolicy(network, named, engine=engine)
 
     return Subject(label, form(bf16=False), form(bf16=True), GnnPolicy(network, identity))
-
-
-@contextmanager
-def threads(count: int) -> Iterator[int]:
-    """Let torch use so many, and as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield count
-    finally:
-        torch.set_num_threads(before)
 
 
 def measure_network(subject: Subject, rounds: int, say: Progress) -> Figures:

@@ -18,11 +18,12 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from tamiyo.bench.builder import HOSTS, Warm
 from tamiyo.bench.chance import large_graph
-from tamiyo.bench.network import LARGE_THREADS, Subject, threads
+from tamiyo.bench.network import LARGE_THREADS, Subject
 from tamiyo.bench.samples import small_graph
 from tamiyo.bench.step import PREFIX as FOLDERS
 from tamiyo.bench.step import Stepping
 from tamiyo.bench.timing import Progress
+from tamiyo.policy.ambient import threads
 from tamiyo.step import Watch
 from tamiyo.whole import written_to
 

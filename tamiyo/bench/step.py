@@ -15,13 +15,14 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
-from tamiyo.bench.network import Subject, threads
+from tamiyo.bench.network import Subject
 from tamiyo.bench.samples import SMALL_SEEDS, OneHost, small_host, training_packet
 from tamiyo.bench.timing import NOT_YET_HOT, Figures, Progress, quantiles_ms
 from tamiyo.config import load_settings
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import KINDS
 from tamiyo.policy import Policy
+from tamiyo.policy.ambient import threads
 from tamiyo.service import StepTimings, TamiyoService
 
 __all__ = ["PREFIX", "Bare", "Stepping", "measure_step"]

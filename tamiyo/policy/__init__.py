@@ -7,10 +7,12 @@
     engine      the same function folded and compiled; what runs by default
     gnn         the network as a policy
     checkpoint  its weights as a file: safetensors with a manifest
+    store       the checkpoints that a service keeps
+    past        the policies that a log names, for audits
 
 Importing this package does not import torch; `network`, `hetero`, `engine`, `gnn` and `checkpoint` do.
 """
 
-from tamiyo.policy.protocol import Policy, WarmsUp
+from tamiyo.policy.protocol import Policy, ProposesMany, WarmsUp
 
-__all__ = ["Policy", "WarmsUp"]
+__all__ = ["Policy", "ProposesMany", "WarmsUp"]

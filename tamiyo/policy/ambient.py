@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["float32_made", "uncast", "unswayed"]
+__all__ = ["float32_made", "threads", "uncast", "unswayed"]
 
 _AUTOCAST = ("cpu", "cuda")
 _MADE = frozenset({torch.empty, torch.ones, torch.zeros})
@@ -65,3 +65,14 @@ def unswayed() -> Iterator[None]:
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         yield
+
+
+@contextmanager
+def threads(count: int) -> Iterator[int]:
+    """Let torch use so many, and as many as before afterwards: the whole process, so not beside a trainer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(before)

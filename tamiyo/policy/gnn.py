@@ -6,7 +6,7 @@ needs none of it, it runs on the thread that calls; large graphs and the fallbac
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
@@ -17,7 +17,7 @@ from tamiyo.core.proposal import PolicyIdentity, Proposal, argmax
 from tamiyo.core.registries import RegistryStamp
 from tamiyo.graph.graph import Graph
 from tamiyo.policy.ambient import unswayed
-from tamiyo.policy.engine import Engine
+from tamiyo.policy.engine import Engine, batch_key
 from tamiyo.policy.engine.raw import Numbers
 from tamiyo.policy.hetero import to_hetero
 from tamiyo.policy.network import NetworkOutput, TamiyoNetwork
@@ -71,6 +71,28 @@ class GnnPolicy:
         if numbers is None:
             return proposal_of(self.reference_outputs(graph), graph.candidates)
         return _proposal(numbers, graph.candidates)
+
+    def propose_all(self, graphs: Sequence[Graph]) -> list[Proposal]:
+        """Propose for many graphs of one `batch_key` at once, in a third of the time and less.
+
+        Raises:
+            ValueError: a graph has no candidate.
+        """
+        found = None
+        if self.engine is not None and len(graphs) > 1 and all(graph.candidates for graph in graphs):
+            found = self.engine.batch(graphs)
+        if found is None:
+            return [self.propose(graph) for graph in graphs]
+        return [_proposal(each, graph.candidates) for each, graph in zip(found, graphs, strict=True)]
+
+    def batch_key(self, graph: Graph) -> bytes | None:
+        """A small graph's topology: for graphs that share it the engine plans once."""
+        return batch_key(graph)
+
+    def selection_scores(self, graph: Graph) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The scores of all seeds and of all blueprints."""
+        output = self.outputs(graph)
+        return tuple(output.seed_scores.tolist()), tuple(output.blueprint_scores.tolist())
 
     def outputs(self, graph: Graph) -> NetworkOutput:
         """The raw outputs for one graph."""

@@ -1,12 +1,12 @@
 """What proposes: one call, from graph to proposal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from tamiyo.core.proposal import PolicyIdentity, Proposal
 from tamiyo.graph import Graph
 
-__all__ = ["Policy", "WarmsUp"]
+__all__ = ["Policy", "ProposesMany", "WarmsUp"]
 
 
 class Policy(Protocol):
@@ -41,3 +41,23 @@ class WarmsUp(Protocol):
 
     def rest(self) -> None:
         """Another policy speaks: keep no more than it takes to answer, and return at once."""
+
+
+@runtime_checkable
+class ProposesMany(Protocol):
+    """What a policy has beside, if many graphs at once cost it less than one after the other. For audits.
+
+    The numbers may differ from those of `propose` in their last bits.
+    """
+
+    def propose_all(self, graphs: Sequence[Graph]) -> Sequence[Proposal]:
+        """Propose for each; graphs with a candidate each, and one `batch_key`."""
+        ...
+
+    def batch_key(self, graph: Graph) -> bytes | None:
+        """Graphs of equal keys go together best; None for one that goes by itself."""
+        ...
+
+    def selection_scores(self, graph: Graph) -> tuple[Sequence[float], Sequence[float]]:
+        """The scores of all seeds and of all blueprints, whose best ones a proposal selects."""
+        ...

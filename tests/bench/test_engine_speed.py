@@ -9,8 +9,9 @@ from typing import Any
 import engine_table
 import pytest
 
-from tamiyo.bench.network import Subject, from_seed, threads
+from tamiyo.bench.network import Subject, from_seed
 from tamiyo.bench.samples import small_graph
+from tamiyo.policy.ambient import threads
 
 Benchmark = Callable[..., Any]
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import speed_table
 
-from tamiyo.bench.network import from_seed, threads
+from tamiyo.bench.network import from_seed
 from tamiyo.bench.step import Bare, Stepping
+from tamiyo.policy.ambient import threads
 
 Benchmark = Callable[..., Any]
 STEPS = 500

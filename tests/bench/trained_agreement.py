@@ -24,11 +24,12 @@ from torch.nn.functional import cross_entropy, mse_loss
 from tamiyo.bench.agreement import MOST, PAST_DENSE, measure_agreement, random_graphs
 from tamiyo.bench.chance import random_graph
 from tamiyo.bench.machine import facts
-from tamiyo.bench.network import Subject, from_network, threads
+from tamiyo.bench.network import Subject, from_network
 from tamiyo.bench.timing import Figures
 from tamiyo.core.proposal import BLENDING_METHODS, RISK_CLASSES
 from tamiyo.graph import Graph
 from tamiyo.graph.schema import NODE_TYPES
+from tamiyo.policy.ambient import threads
 from tamiyo.policy.hetero import to_hetero
 from tamiyo.policy.network import TamiyoNetwork
 

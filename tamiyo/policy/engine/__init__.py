@@ -7,7 +7,8 @@
     warming  sizes met ahead of the graphs that have them
     vino     compiled by OpenVINO, on the dense form
     eager    plain torch, on the dense form
-    sparse   plain torch on edge lists: large graphs
+    sparse   plain torch on edge lists: large graphs, and many small ones
+    joined   many small graphs as one, for audits
     device   what is needed of CUDA; dense_device and sparse_device are the forms on one
     raw      what a form returns
     kept     layouts and plans, by topology
@@ -18,7 +19,7 @@
 docs/network.md explains it and has the figures.
 """
 
-from tamiyo.policy.engine.engine import Engine
+from tamiyo.policy.engine.engine import Engine, batch_key
 from tamiyo.policy.engine.loading import Built, build
 
-__all__ = ["Built", "Engine", "build"]
+__all__ = ["Built", "Engine", "batch_key", "build"]

@@ -19,6 +19,7 @@ import numpy as np
 from tamiyo.graph.graph import FloatArray, Graph, IndexArray
 from tamiyo.graph.schema import NODE_TYPES, RELATIONS, Relation
 from tamiyo.policy.engine.fold import INTO, Attention, Folded
+from tamiyo.policy.engine.joined import GraphArrays
 from tamiyo.policy.engine.sizes import Sizes, filled_up, sizes_of, starts_of
 
 __all__ = ["INPUT_MAX", "NO_EDGE", "Dense", "Layout", "dense_of", "layout_of", "node_inputs", "require_within"]
@@ -136,7 +137,7 @@ def require_within(inputs: Iterable[FloatArray]) -> None:
             raise OverflowError(f"inputs from {smallest:.3g} to {largest:.3g}, not finite or past {INPUT_MAX:.0e}")
 
 
-def node_inputs(graph: Graph, kind: str, folded: Folded) -> FloatArray:
+def node_inputs(graph: GraphArrays, kind: str, folded: Folded) -> FloatArray:
     """Features beside embedded categories, (N, in); an index past a registry's capacity reads as 0."""
     tables = folded.encoders[kind].tables
     parts: list[FloatArray] = [graph.features[kind]]

@@ -16,6 +16,7 @@ from tamiyo.graph.schema import NODE_TYPES, EdgeType
 from tamiyo.policy.ambient import unswayed
 from tamiyo.policy.engine.dense import node_inputs
 from tamiyo.policy.engine.fold import INTO, Attention, Folded, Product
+from tamiyo.policy.engine.joined import GraphArrays, Joined
 from tamiyo.policy.engine.kept import Kept
 from tamiyo.policy.engine.raw import Raw
 from tamiyo.policy.engine.sparse_plan import Hop, Into, Plan, Sum, plan_of
@@ -61,26 +62,39 @@ class SparseForm:
 
     def run(self, graph: Graph, key: bytes) -> Raw:
         """One graph; `key` stands for its topology."""
-        plan = self._plans.get(key, lambda: plan_of(graph, self._folded.attention_heads))
         with torch.inference_mode(), unswayed():
-            encoded = {kind: self._encoded(graph, kind) for kind in NODE_TYPES}
-            states: Mapping[str, Tensor] = encoded
-            for weights, sage in zip(self._sage, self._folded.sage, strict=True):
-                seen = self._rounded(states)
-                states = {
-                    kind: _passed_on(states[kind], self._averaged(plan[kind], weights[kind], part, seen[kind], kind))
-                    for kind, part in sage.items()
-                }
-            for weights_of, gat, reads in zip(self._gat, self._folded.gat, self._reads, strict=True):
-                seen = self._rounded(states)
-                shares = self._shares(graph, plan, gat, reads, states)
-                states = {
-                    kind: _passed_on(
-                        states[kind], self._attended(plan[kind], weights_of[kind], part, seen[kind], shares, kind)
-                    )
-                    for kind, part in gat.items()
-                }
-            return self._read(states, encoded)
+            heads, seeds, blueprints = self._outputs(graph, key)
+        return Raw(heads[0], seeds, blueprints)
+
+    def run_joined(self, joined: Joined, key: bytes) -> list[Raw]:
+        """Several graphs in one pass, an answer each; `key` stands for the topologies of all, in order."""
+        with torch.inference_mode(), unswayed():
+            heads, seeds, blueprints = self._outputs(joined, key)
+        ends = (np.cumsum(joined.counts[kind])[:-1] for kind in ("seed", "blueprint"))
+        parts = (np.split(scores, end) for scores, end in zip((seeds, blueprints), ends, strict=True))
+        return [Raw(*each) for each in zip(heads, *parts, strict=True)]
+
+    def _outputs(self, graph: GraphArrays, key: bytes) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The heads of each global node, (G, sum of widths), and all seeds' and all blueprints' scores."""
+        plan = self._plans.get(key, lambda: plan_of(graph, self._folded.attention_heads))
+        encoded = {kind: self._encoded(graph, kind) for kind in NODE_TYPES}
+        states: Mapping[str, Tensor] = encoded
+        for weights, sage in zip(self._sage, self._folded.sage, strict=True):
+            seen = self._rounded(states)
+            states = {
+                kind: _passed_on(states[kind], self._averaged(plan[kind], weights[kind], part, seen[kind], kind))
+                for kind, part in sage.items()
+            }
+        for weights_of, gat, reads in zip(self._gat, self._folded.gat, self._reads, strict=True):
+            seen = self._rounded(states)
+            shares = self._shares(graph, plan, gat, reads, states)
+            states = {
+                kind: _passed_on(
+                    states[kind], self._attended(plan[kind], weights_of[kind], part, seen[kind], shares, kind)
+                )
+                for kind, part in gat.items()
+            }
+        return self._read(states, encoded)
 
     def _type_of(self, kind: str) -> torch.dtype:
         """What the nodes of a type compute with."""
@@ -91,7 +105,7 @@ class SparseForm:
         rounded = {kind: state.to(self._dtype) for kind, state in states.items()}
         return {kind: states if self._type_of(kind) == torch.float32 else rounded for kind in NODE_TYPES}
 
-    def _encoded(self, graph: Graph, kind: str) -> Tensor:
+    def _encoded(self, graph: GraphArrays, kind: str) -> Tensor:
         encoder = self._folded.encoders[kind]
         projected = gelu(_product(encoder.project, torch.from_numpy(node_inputs(graph, kind, self._folded))))
         scale, shift = torch.from_numpy(encoder.scale), torch.from_numpy(encoder.shift)
@@ -143,7 +157,7 @@ class SparseForm:
 
     def _shares(
         self,
-        graph: Graph,
+        graph: GraphArrays,
         plan: Plan,
         layer: Mapping[str, Attention],
         reads: Reads,
@@ -172,12 +186,14 @@ class SparseForm:
         sums = torch.from_numpy(np.add.reduceat(raised.numpy(), hop.begins, axis=0))
         return raised.div_(sums.index_select(0, hop.target_places))
 
-    def _read(self, states: Mapping[str, Tensor], encoded: Mapping[str, Tensor]) -> Raw:
+    def _read(
+        self, states: Mapping[str, Tensor], encoded: Mapping[str, Tensor]
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
         seeds, blueprints = (torch.cat([states[kind], encoded[kind]], dim=1) for kind in ("seed", "blueprint"))
-        return Raw(
-            heads=_product(self._folded.heads, states["global"])[0].numpy(),
-            seed_scores=_product(self._folded.seed_score, seeds)[:, 0].numpy(),
-            blueprint_scores=_product(self._folded.blueprint_score, blueprints)[:, 0].numpy(),
+        return (
+            _product(self._folded.heads, states["global"]).numpy(),
+            _product(self._folded.seed_score, seeds)[:, 0].numpy(),
+            _product(self._folded.blueprint_score, blueprints)[:, 0].numpy(),
         )
 
     def _cut_sage(self, kind: str, product: Product) -> tuple[Tensor, ...]:

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tamiyo.graph.graph import Graph, IndexArray
+from tamiyo.graph.graph import IndexArray
 from tamiyo.graph.schema import NODE_TYPES
 from tamiyo.policy.engine.fold import INTO, SINGLE
+from tamiyo.policy.engine.joined import GraphArrays
 
 __all__ = ["ByHead", "Hop", "Into", "Plan", "Sum", "plan_of"]
 
@@ -100,12 +101,12 @@ class _Share:
     is_near: bool
 
 
-def plan_of(graph: Graph, heads: int) -> Plan:
+def plan_of(graph: GraphArrays, heads: int) -> Plan:
     """Sort every relation's edges by target, and find who takes part; `heads` are the attention's."""
     return {kind: _into(graph, kind, heads) for kind in NODE_TYPES}
 
 
-def _into(graph: Graph, kind: str, heads: int) -> Into:
+def _into(graph: GraphArrays, kind: str, heads: int) -> Into:
     nodes = len(graph.features[kind])
     hops: list[Hop] = []
     single: list[_Share] = []

@@ -1,0 +1,69 @@
+"""Several graphs as one that has no edge between them, so that one pass over the weights answers all of them.
+
+A row's sums and products stay those of its own graph. Only their order in a product of many rows is another, and with
+it the last bits.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from tamiyo.graph.graph import FloatArray, Graph, IndexArray
+from tamiyo.graph.schema import NODE_TYPES, RELATIONS, EdgeType
+
+__all__ = ["GraphArrays", "Joined", "join"]
+
+
+class GraphArrays(Protocol):
+    """What a form reads of a graph; shapes as in `tamiyo.graph.Graph`."""
+
+    @property
+    def features(self) -> Mapping[str, FloatArray]:
+        """By node type."""
+
+    @property
+    def categories(self) -> Mapping[str, IndexArray]:
+        """By node type."""
+
+    @property
+    def edge_index(self) -> Mapping[EdgeType, IndexArray]:
+        """By relation."""
+
+    @property
+    def edge_attr(self) -> Mapping[EdgeType, FloatArray]:
+        """By relation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Graphs one behind the other in every array; `counts[type]` says how many nodes each brought."""
+
+    features: Mapping[str, FloatArray]
+    categories: Mapping[str, IndexArray]
+    edge_index: Mapping[EdgeType, IndexArray]
+    edge_attr: Mapping[EdgeType, FloatArray]
+    counts: Mapping[str, IndexArray]
+
+
+def join(graphs: Sequence[Graph]) -> Joined:
+    """Join at least one graph."""
+    counts = {kind: np.array([len(graph.features[kind]) for graph in graphs]) for kind in NODE_TYPES}
+    starts = {kind: np.cumsum(count) - count for kind, count in counts.items()}
+    edge_index: dict[EdgeType, IndexArray] = {}
+    for relation in RELATIONS:
+        parts = [graph.edge_index[relation.edge_type] for graph in graphs]
+        edges = [part.shape[1] for part in parts]
+        first = np.stack([starts[relation.source], starts[relation.target]])
+        edge_index[relation.edge_type] = np.concatenate(parts, axis=1) + np.repeat(first, edges, axis=1)
+    return Joined(
+        features={kind: np.concatenate([graph.features[kind] for graph in graphs]) for kind in NODE_TYPES},
+        categories={kind: np.concatenate([graph.categories[kind] for graph in graphs]) for kind in NODE_TYPES},
+        edge_index=edge_index,
+        edge_attr={
+            relation.edge_type: np.concatenate([graph.edge_attr[relation.edge_type] for graph in graphs])
+            for relation in RELATIONS
+        },
+        counts=counts,
+    )
