@@ -28,7 +28,7 @@ from tamiyo.core.proposal import PolicyIdentity
 from tamiyo.core.registries import assignments, extended
 from tamiyo.core.state import State
 from tamiyo.errors import PacketRejected
-from tamiyo.graph import Graph, GraphBuilder
+from tamiyo.graph import Graph, GraphBuilder, graph_observed
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.owed import ReleasedPause
@@ -40,7 +40,6 @@ from tamiyo.step import (
     StepTimings,
     Watch,
     fault_event,
-    graph_observed,
     inference_failed,
     linked_graph,
     stage_timings,
@@ -136,7 +135,9 @@ class Stages:
                 step.observation, norms=step.state.norms, registries=registries, blueprints=step.blueprints
             )
             host_id = self._blueprints.host_id(step.observation)
-            step.layout, step.graph_event = graph_observed(step, step.graph, host_id)
+            step.layout, step.graph_event = graph_observed(
+                step.graph, step.blueprints, step_lsn=step.lsn, host_id=host_id
+            )
             step.graph_event.registry_overflow = overflow
             self._speakers.expect(step.state.policy_version, step.graph.node_counts())
 

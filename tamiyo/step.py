@@ -12,7 +12,6 @@ from tamiyo.blueprints import Fault
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import Event
 from tamiyo.core.layout import GraphLayout
-from tamiyo.core.norms import packed
 from tamiyo.core.observation import Observation
 from tamiyo.core.state import State
 from tamiyo.graph import BlueprintInput, Graph
@@ -25,7 +24,6 @@ __all__ = [
     "StepTimings",
     "Watch",
     "fault_event",
-    "graph_observed",
     "inference_failed",
     "linked_graph",
     "stage_timings",
@@ -103,28 +101,6 @@ def fault_event(step: Step, fault: Fault, budget_ms: int) -> Event:
         )
     return journal.MetadataTimedOut(
         step_lsn=step.lsn, blueprint_id=fault.blueprint_id, budget_ms=budget_ms, elapsed_ns=fault.elapsed_ns
-    )
-
-
-def graph_observed(step: Step, graph: Graph, host_id: str) -> tuple[GraphLayout, journal.GraphObserved]:
-    """The graph in numbers, and the names they stand for; the journal links the two."""
-    nodes, edges = graph.node_counts(), graph.edge_counts()
-    features = tuple((family, feature) for family, feature, _, _ in graph.coverage)
-    norms_present, norm_values = packed(graph.norm_inputs)
-    uses = [
-        journal.BlueprintUse(blueprint_id=i.blueprint.blueprint_id, digest=i.blueprint.digest) for i in step.blueprints
-    ]
-    return GraphLayout(features, tuple(nodes), tuple(edges)), journal.GraphObserved(
-        step_lsn=step.lsn,
-        present=[present for _, _, present, _ in graph.coverage],
-        total=[total for _, _, _, total in graph.coverage],
-        node_counts=nodes.values(),
-        edge_counts=edges.values(),
-        norms_present=norms_present,
-        norm_values=norm_values,
-        blueprints=uses,
-        ignored_inputs=graph.ignored_inputs,
-        host_blueprint_id=host_id,
     )
 
 

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.coverage import Count, Coverage
 
-__all__ = ["LAYOUTS_MAX", "GraphLayout", "counts", "coverage_of", "read_layout"]
+__all__ = ["LAYOUTS_MAX", "REMEMBERED", "GraphLayout", "counts", "coverage_of", "read_layout"]
 
 LAYOUTS_MAX = 16
 REMEMBERED = 64

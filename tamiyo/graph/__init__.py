@@ -13,6 +13,7 @@
     counts     coverage
     builder    packet + topology to `Graph`
     graph      the finished arrays
+    observed   what the journal says of one
 
 Rule 1: numpy only; no torch. Rule 2: no input makes an exception; what is bad is ignored and counted.
 Rule 3: a graph is a pure function of its inputs; the builder's cache changes its speed and nothing else.
@@ -21,6 +22,7 @@ Rule 3: a graph is a pure function of its inputs; the builder's cache changes it
 from tamiyo.graph.builder import GraphBuilder, build, registry_keys
 from tamiyo.graph.graph import Graph
 from tamiyo.graph.metadata import parse_metadata
+from tamiyo.graph.observed import graph_observed
 from tamiyo.graph.plan import BlueprintInput
 
-__all__ = ["BlueprintInput", "Graph", "GraphBuilder", "build", "parse_metadata", "registry_keys"]
+__all__ = ["BlueprintInput", "Graph", "GraphBuilder", "build", "graph_observed", "parse_metadata", "registry_keys"]
