@@ -1,7 +1,9 @@
 """Audit: trust nothing, recompute everything, name the first difference.
 
 Level 1 checks the integrity of the log. Level 2 recomputes every decision from replayed state and the
-recorded facts of its step, and compares what followed bit for bit. Each level is PASS, FAIL or UNVERIFIABLE.
+recorded facts of its step, and compares what followed bit for bit. Level 3 builds every graph and runs every
+inference again (`inference`, the one module here that knows graph and policies). Each level is PASS, FAIL or
+UNVERIFIABLE.
 """
 
 from tamiyo.audit.differences import Difference, differences

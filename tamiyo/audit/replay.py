@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Protocol, get_args
 
 import wal
 from tamiyo.audit.differences import Difference, differences
@@ -16,6 +16,7 @@ from tamiyo.core.base import base_of, read_base
 from tamiyo.core.behaviour import retired
 from tamiyo.core.blueprint import content_digest
 from tamiyo.core.decide import decide, pause_released
+from tamiyo.core.draft import Standing
 from tamiyo.core.events import KINDS, MESSAGES, Event, encode
 from tamiyo.core.evolve import Fold
 from tamiyo.core.inputs import Inference, Inputs, MetadataFault, require_fit, step_inputs
@@ -25,7 +26,7 @@ from tamiyo.core.state import State
 from tamiyo.errors import InvariantViolation, JournalUnreadable
 from tamiyo.stored import event_of
 
-__all__ = ["Auditor", "Divergence", "Replay", "replay"]
+__all__ = ["Auditor", "Divergence", "Follower", "Replay", "replay"]
 
 Observed = journal.GraphObserved | Inference | MetadataFault
 LookedBack = journal.StateBase | journal.SnapshotTaken | journal.RetentionCompleted
@@ -48,16 +49,27 @@ class _OpenStep:
     decision_lsn: int = 0
 
 
+class Follower(Protocol):
+    """What else looks at the events that were found to be in order."""
+
+    def recall(self, lsn: int, event: Event, state: State) -> None:
+        """A record up to that of the state it begins with."""
+
+    def take(self, lsn: int, event: Event, standing: Standing) -> None:
+        """The next event, and where the controller stands before it."""
+
+
 class Auditor:
     """Folds the log and, at each decision, decides again: event by event, for whoever follows a log that still grows.
 
     `found` is what it found so far; after a divergence its state stands still.
     """
 
-    def __init__(self, begun: State | None = None) -> None:
-        """Begin after a state that a base holds, or with the first record of the log."""
+    def __init__(self, begun: State | None = None, follower: Follower | None = None) -> None:
+        """Begin after a state that a base holds, or with the first record of the log; `follower` is told of each."""
         state = begun or State()
         self._found = Replay(state, begun_lsn=state.last_lsn)
+        self._follower = follower
         self._fold = Fold(state)
         self._since: list[Event] = []  # what was folded after `_found.state`
         self._open: dict[int, _OpenStep] = {}
@@ -91,6 +103,8 @@ class Auditor:
     def recall(self, lsn: int, event: Event) -> None:
         """Take note of a record up to the base's own: nothing is checked, but later ones may speak of it."""
         state = self._found.state
+        if self._follower is not None:
+            self._follower.recall(lsn, event, state)
         self._reports.known_from_lsn = min(self._reports.known_from_lsn, lsn)
         unsettled = 0 if state.unsettled is None else state.unsettled.step_lsn
         if isinstance(event, journal.StepReceived) and lsn == state.last_lsn:
@@ -157,6 +171,8 @@ class Auditor:
             self._diverge(self._fold.last_lsn, 0, "a step was observed, and its decision is not in the log")
 
     def _follow(self, lsn: int, event: Event) -> None:
+        if self._follower is not None:
+            self._follower.take(lsn, event, self._fold.standing)
         try:
             self._fold.take(lsn, event)
         except InvariantViolation as violation:
@@ -389,6 +405,7 @@ def replay(
     progress: Callable[[int], None] | None = None,
     *,
     base: journal.StateBase | None = None,
+    follower: Follower | None = None,
 ) -> Replay:
     """Fold and check entries, up to the first divergence.
 
@@ -396,12 +413,13 @@ def replay(
         entries: the log in order: from LSN 1 on, or from the first record that `base` needs.
         progress: called with the LSN now and then.
         base: where to begin; None for a log that is there from its first record on.
+        follower: told of every event that is in order.
 
     Raises:
         JournalUnreadable: a record does not parse or is of a newer version.
         RecordRedacted: a record that nothing else tells of was taken out.
     """
-    auditor = Auditor(None if base is None else read_base(base))
+    auditor = Auditor(None if base is None else read_base(base), follower)
     begun_lsn = auditor.found.begun_lsn
     for entry in entries:
         before = entry.lsn <= begun_lsn

@@ -1,21 +1,27 @@
 """The audit of a directory, and how it reads."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
 
 import wal
-from tamiyo.audit.replay import Divergence, Replay, replay
+from tamiyo.audit.agreement import Reinference
+from tamiyo.audit.replay import Divergence, Follower, Replay, replay
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import KINDS
 from tamiyo.errors import JournalUnreadable, RecordRedacted
 from tamiyo.stored import event_of
 
+if TYPE_CHECKING:
+    from tamiyo.policy import Policy
+
 __all__ = ["FAIL", "PASS", "UNVERIFIABLE", "AuditReport", "Level", "audit"]
 
 PASS, FAIL, UNVERIFIABLE = "PASS", "FAIL", "UNVERIFIABLE"
-LEVEL_MAX = 2
+LEVEL_DEFAULT, LEVEL_MAX = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +82,30 @@ class AuditReport:
 
 def audit(
     directory: Path | str,
-    level: int = LEVEL_MAX,
+    level: int = LEVEL_DEFAULT,
     progress: Callable[[int], None] | None = None,
     *,
     head: wal.Head | None = None,
+    checkpoints: Iterable[Path] = (),
+    policies: "Iterable[Policy]" = (),
 ) -> AuditReport:
     """Audit the log of a service's directory; reads only, also beside a live writer.
 
+    Level 3 computes on every processor, and leaves torch one thread for each call in this process meanwhile: not
+    beside a trainer.
+
     Args:
         directory: what was given to `TamiyoService.open`.
-        level: 1 for the log's integrity, 2 for every decision as well.
+        level: 1 for the log's integrity, 2 for every decision as well, 3 for every graph and inference, too.
         progress: called with the LSN now and then.
         head: the head of this log that was kept elsewhere: the log must reach it and must have been what it says.
+        checkpoints: for level 3, files of policies that the directory does not keep: those that the host gave.
+        policies: for level 3, policies of the host that are no checkpoint.
 
     Raises:
         FileNotFoundError: there is no log in the directory.
-        OSError: what is there cannot be read.
-        ValueError: the level is not 1 or 2.
+        OSError: what is there, or a checkpoint, cannot be read.
+        ValueError: there is no such level.
     """
     if level not in range(1, LEVEL_MAX + 1):
         raise ValueError(f"there is no audit level {level}; levels 1 to {LEVEL_MAX} are known")
@@ -103,19 +116,46 @@ def audit(
     integrity = _integrity(found_of_log)
     if level == 1 or integrity.verdict != PASS:
         return AuditReport(str(directory), (integrity,))
-    try:
-        found = _replayed(path, found_of_log.first_lsn, progress)
-    except JournalUnreadable as error:
-        return AuditReport(str(directory), (integrity, Level(2, UNVERIFIABLE, str(error))))
-    except wal.LogError as error:
-        return AuditReport(
-            str(directory), (integrity, Level(2, FAIL, f"the log could not be read to its end: {error}"))
-        )
-    decisions = Level(2, PASS if found.divergence is None else FAIL, _decisions_detail(found))
-    return AuditReport(str(directory), (integrity, decisions), found.divergence, found.state.digest(), found.begun_lsn)
+    asked = None
+    with ExitStack() as stack:
+        if level == LEVEL_MAX:
+            asked = stack.enter_context(_asked(Path(directory), checkpoints, policies))
+        try:
+            found = _replayed(path, found_of_log.first_lsn, progress, asked)
+        except JournalUnreadable as error:
+            return AuditReport(str(directory), (integrity, Level(2, UNVERIFIABLE, str(error))))
+        except wal.LogError as error:
+            return AuditReport(
+                str(directory), (integrity, Level(2, FAIL, f"the log could not be read to its end: {error}"))
+            )
+        levels = [integrity, Level(2, PASS if found.divergence is None else FAIL, _decisions_detail(found))]
+        divergence = found.divergence
+        if asked is not None:
+            again = asked.finish()
+            levels.append(Level(3, _inferences_verdict(again), _inferences_detail(again, found)))
+            divergence = divergence or again.divergence
+    return AuditReport(str(directory), tuple(levels), divergence, found.state.digest(), found.begun_lsn)
 
 
-def _replayed(path: Path, first_lsn: int, progress: Callable[[int], None] | None) -> Replay:
+class Asked(Follower, Protocol):
+    """Level 3, as this module knows it."""
+
+    def begin(self, base: journal.StateBase | None) -> None:
+        """Begin, from the base of what was before; what was seen so far counts for nothing."""
+
+    def finish(self) -> Reinference:
+        """What was found."""
+
+
+@contextmanager
+def _asked(directory: Path, checkpoints: Iterable[Path], policies: "Iterable[Policy]") -> Iterator[Asked]:
+    from tamiyo.audit.inference import Inferences, past_policies  # noqa: PLC0415  levels 1 and 2 know no graph
+
+    with past_policies(directory, checkpoints, policies) as past, Inferences(past) as asked:
+        yield asked
+
+
+def _replayed(path: Path, first_lsn: int, progress: Callable[[int], None] | None, asked: Asked | None = None) -> Replay:
     """Replay what can be: from the first record on, or from the first base past which nothing needed is missing.
 
     Raises:
@@ -125,8 +165,11 @@ def _replayed(path: Path, first_lsn: int, progress: Callable[[int], None] | None
     missing_lsn = first_lsn - 1
     while True:
         base = _base_past(path, missing_lsn) if missing_lsn else None
+        if asked is not None:
+            asked.begin(base)
         try:
-            return replay(wal.read(path, None if base is None else base.needs_lsn - 1), progress, base=base)
+            entries = wal.read(path, None if base is None else base.needs_lsn - 1)
+            return replay(entries, progress, base=base, follower=asked)
         except RecordRedacted as redacted:
             missing_lsn = redacted.lsn
 
@@ -206,4 +249,31 @@ def _decisions_detail(found: Replay) -> str:
         parts.append(f"{found.encoding_differs} events equal in other bytes (encoding differs)")
     if len(found.fingerprints) > 1:
         parts.append(f"written by {len(found.fingerprints)} versions of the code")
+    return ", ".join(parts)
+
+
+def _inferences_verdict(found: Reinference) -> str:
+    if found.divergence is not None:
+        return FAIL
+    return UNVERIFIABLE if found.unknown else PASS
+
+
+def _inferences_detail(found: Reinference, decisions: Replay) -> str:
+    parts = [f"{found.graphs} graphs built again", f"{found.inferences} inferences run again"]
+    if found.equal:
+        parts.append(f"{found.equal} of them equal to the last bit")
+    if found.close:
+        parts.append(
+            f"{found.close} within {found.tolerance:.0e} (largest difference {found.largest_error:.1e}, at LSN "
+            f"{found.largest_error_lsn})"
+        )
+    if found.ties:
+        parts.append(f"{found.ties} of these a tie that goes the other way here")
+    if found.same_choice:
+        parts.append(f"{found.same_choice} of an engine that is not exact, with every choice the same")
+    if found.unanswered:
+        parts.append(f"{found.unanswered} steps had no answer to compare")
+    if decisions.divergence is not None:
+        parts.append(f"up to LSN {decisions.divergence.lsn}, where level 2 ends")
+    parts += [f"{count} steps not comparable: {reason}" for reason, count in found.unknown.items()]
     return ", ".join(parts)

@@ -12,13 +12,32 @@ __all__ = ["command"]
 
 @click.command(name="audit")
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--level", type=click.IntRange(1, 2), default=2, show_default=True, help="1: the log. 2: every decision.")
+@click.option(
+    "--level",
+    type=click.IntRange(1, 3),
+    default=2,
+    show_default=True,
+    help="1: the log. 2: every decision. 3: every graph and inference.",
+)
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    multiple=True,
+    help="For level 3, a policy that DIRECTORY does not keep; may be given more than once.",
+)
 @click.option(
     "--head", "head_text", help="A head of this log that you kept elsewhere; `python -m wal head` prints one."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def command(directory: Path, level: int, head_text: str | None, as_json: bool) -> None:  # noqa: FBT001  click's flags
-    """Check the log in DIRECTORY and recompute every decision from it, bit for bit."""
+def command(
+    directory: Path,
+    level: int,
+    checkpoints: tuple[Path, ...],
+    head_text: str | None,
+    as_json: bool,  # noqa: FBT001  click's flags
+) -> None:
+    """Check the log in DIRECTORY and recompute every decision from it, bit for bit; at level 3 what led to it, too."""
     import wal
     from tamiyo.audit import audit
 
@@ -34,7 +53,7 @@ def command(directory: Path, level: int, head_text: str | None, as_json: bool) -
             def tell(lsn: int) -> None:
                 progress.update(task, description=f"replaying LSN {lsn:,}")
 
-            report = audit(directory, level, tell, head=head)
+            report = audit(directory, level, tell, head=head, checkpoints=checkpoints)
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:

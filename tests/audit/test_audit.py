@@ -183,8 +183,8 @@ def test_a_directory_without_a_log_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def test_an_unknown_level_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="levels 1 to 2"):
-        audit(tmp_path, level=3)
+    with pytest.raises(ValueError, match="levels 1 to 3"):
+        audit(tmp_path, level=4)
 
 
 def test_every_verdict_on_a_log_has_a_meaning_for_level_1() -> None:

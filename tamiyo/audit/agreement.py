@@ -1,0 +1,150 @@
+"""How far an inference that was run again agrees with the one that is recorded.
+
+equal        every number, to the last bit
+close        every number within the tolerance of the engine that is recorded; where the two choose differently,
+             what each chose is then as good as the other's within it (a tie)
+same choice  of an engine that is not exact: a number is past the tolerance, and every choice is the same
+another      none of these
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tamiyo.audit.found import Divergence
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.inputs import proposal_of
+from tamiyo.core.proposal import Proposal, argmax
+
+__all__ = ["ANOTHER", "CLOSE", "EQUAL", "SAME_CHOICE", "Agreement", "Reinference", "agreement", "tolerance_of"]
+
+EQUAL, CLOSE, SAME_CHOICE, ANOTHER = "equal", "close", "same choice", "another"
+
+TOLERANCE = 1e-4
+"""Of fp32: ten times the largest error between two engines over random graphs and weights."""
+INEXACT_TOLERANCE = 0.02
+"""Of what multiplies in TF32 or bf16, which keep three digits."""
+INEXACT = ("tf32", "bfloat16")
+"""Words in an engine's name that say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """`error` is the largest difference, each against the largest number of its head (or 1)."""
+
+    grade: str
+    error: float = 0.0
+    tolerance: float = TOLERANCE
+    is_tie: bool = False
+
+
+@dataclass(slots=True)
+class Reinference:
+    """What level 3 found. `graphs` were built again and are what is recorded; the inferences are counted by grade.
+
+    `unknown` says by reason how many steps it could say nothing of.
+    """
+
+    graphs: int = 0
+    equal: int = 0
+    close: int = 0
+    same_choice: int = 0
+    ties: int = 0
+    unanswered: int = 0
+    tolerance: float = TOLERANCE
+    largest_error: float = 0.0
+    largest_error_lsn: int = 0
+    unknown: dict[str, int] = field(default_factory=dict)
+    divergence: Divergence | None = None
+
+    @property
+    def inferences(self) -> int:
+        """How many were run again and agree."""
+        return self.equal + self.close + self.same_choice
+
+    def count(self, lsn: int, found: Agreement) -> None:
+        """Count one that agrees; `tolerance` is the widest that was asked for."""
+        self.tolerance = max(self.tolerance, found.tolerance)
+        self.equal += found.grade == EQUAL
+        self.close += found.grade == CLOSE
+        self.same_choice += found.grade == SAME_CHOICE
+        self.ties += found.is_tie
+        if found.error > self.largest_error:
+            self.largest_error, self.largest_error_lsn = found.error, lsn
+
+    def count_unknown(self, reason: str) -> None:
+        """Count a step that nothing can be said of."""
+        self.unknown[reason] = self.unknown.get(reason, 0) + 1
+
+    def diverge(self, divergence: Divergence) -> None:
+        """Keep the first one in the log: inferences are not run in its order."""
+        if self.divergence is None or divergence.lsn < self.divergence.lsn:
+            self.divergence = divergence
+
+
+def tolerance_of(engine: str) -> float:
+    """How far an inference of this engine may be from one of another."""
+    return INEXACT_TOLERANCE if any(word in engine for word in INEXACT) else TOLERANCE
+
+
+def agreement(
+    recorded: journal.InferenceObserved,
+    proposal: Proposal,
+    scores: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> Agreement:
+    """Compare.
+
+    Args:
+        recorded: what the log says.
+        proposal: what the same policy proposes now.
+        scores: of all seeds and all blueprints, as they are now; without them another seed or blueprint is no tie.
+    """
+    theirs = proposal_of(recorded)
+    if proposal == theirs:
+        return Agreement(EQUAL)
+    tolerance = tolerance_of(recorded.identity.engine)
+    error = max(_error(mine, other) for mine, other in zip(_heads(proposal), _heads(theirs), strict=True))
+    chosen = _same_choice(proposal, theirs)
+    if error <= tolerance and (chosen or _ties(theirs, scores, tolerance)):
+        return Agreement(CLOSE, error, tolerance, is_tie=not chosen)
+    if chosen and tolerance == INEXACT_TOLERANCE:
+        return Agreement(SAME_CHOICE, error, tolerance)
+    return Agreement(ANOTHER, error, tolerance)
+
+
+def _heads(proposal: Proposal) -> tuple[tuple[float, ...], ...]:
+    return (
+        proposal.action, proposal.risk, proposal.param_deltas, proposal.blending_method, proposal.schedule,
+        proposal.breaker_scores, (proposal.value,), (proposal.seed_score,),
+    )  # fmt: skip
+
+
+def _error(mine: tuple[float, ...], theirs: tuple[float, ...]) -> float:
+    if len(mine) != len(theirs) or not all(map(math.isfinite, (*mine, *theirs))):
+        return math.inf
+    largest = max(map(abs, theirs), default=0.0)
+    return max((abs(a - b) for a, b in zip(mine, theirs, strict=True)), default=0.0) / max(1.0, largest)
+
+
+def _same_choice(one: Proposal, other: Proposal) -> bool:
+    classes = (argmax(one.action), argmax(one.risk), argmax(one.blending_method))
+    others = (argmax(other.action), argmax(other.risk), argmax(other.blending_method))
+    places = (one.seed_index, one.blueprint_index)
+    return classes == others and places == (other.seed_index, other.blueprint_index)
+
+
+def _ties(theirs: Proposal, scores: tuple[Sequence[float], Sequence[float]] | None, tolerance: float) -> bool:
+    """Whether the seed and the blueprint that were chosen are the best ones within the tolerance.
+
+    Of the classes nothing is asked: where every probability is close, so are the largest two.
+    """
+    if scores is None:
+        return False
+    seeds, blueprints = scores
+    return _is_best(theirs.seed_score, theirs.seed_index, seeds, tolerance) and (
+        not blueprints or _is_best(max(blueprints), theirs.blueprint_index, blueprints, tolerance)
+    )
+
+
+def _is_best(best: float, place: int, scores: Sequence[float], tolerance: float) -> bool:
+    return 0 <= place < len(scores) and best - scores[place] <= tolerance * max(1.0, abs(best))
