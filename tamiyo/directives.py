@@ -41,6 +41,7 @@ class Directives:
         self._box = box
         self._taking = threading.Lock()
         self._queued: dict[Path, Recorded] = {}  # journaled, and not known to be durable
+        self._taken: dict[Path, None] = {}  # durable, and their files cannot be removed; the one tried last comes last
         self._told: frozenset[str] = frozenset()
 
     def direct(self, request: Request) -> Recorded | None:
@@ -78,35 +79,57 @@ class Directives:
 
     def _take_up(self, box: RequestBox, timeout_s: float | None) -> bool:
         all_taken, more = True, True
+        self._remove_taken(box)
         while more:
             try:
-                waiting = box.waiting()
+                waiting = box.waiting({path.name for path in self._taken})
             except OSError as error:
                 self._tell_once(str(box.path), f"the requests in {box.path} cannot be read: {error}")
                 return False
-            left = sum(not self._take(box, path, timeout_s) for path in waiting)
+            left = 0
+            for path in waiting:
+                try:
+                    left += not self._take(box, path, timeout_s)
+                except NotRecorded as error:  # whoever was asked later does not overtake
+                    self._tell_once(path.name, f"request {path.name!r} stays in its place, to be tried again: {error}")
+                    return False
             all_taken = all_taken and not left
             more = len(waiting) == PER_SCAN_MAX and left + len(self._jobs) < len(waiting)
         return all_taken
 
     def _take(self, box: RequestBox, path: Path, timeout_s: float | None) -> bool:
-        """One request; False where it stays in its place and nobody has taken it up."""
+        """One request; False where it stays in its place and nobody has taken it up. Raises NotRecorded."""
         try:
             try:
                 if path in self._jobs or self._is_job(box, path):
                     return self._look_at_job(box, path)
                 self._journal_request(box, path, timeout_s)
-                box.done(path)  # its id is in the log: until the file is gone, it is known as taken up
+                self._taken[path] = None
+                self._remove(box, path)
             except RequestRejected as rejected:
                 logger.warning("request %r was moved aside: %s", path.name, str(rejected))
                 box.put_aside(path, str(rejected))
                 self._jobs.pop(path, None)
         except FileNotFoundError:
             return True  # it was taken back
-        except (OSError, NotRecorded, wal.LogError) as error:
+        except (OSError, wal.LogError) as error:
             self._tell_once(path.name, f"request {path.name!r} stays in its place, to be tried again: {error}")
             return False
         return True
+
+    def _remove_taken(self, box: RequestBox) -> None:
+        """Try again to remove what was taken up, a bounded number at a time."""
+        for path in list(self._taken)[:PER_SCAN_MAX]:
+            self._remove(box, path)
+
+    def _remove(self, box: RequestBox, path: Path) -> None:
+        """A request was taken up, durably. Where its file stays, its name is kept: the log forgets old ids."""
+        del self._taken[path]
+        try:
+            box.done(path)
+        except OSError as error:
+            self._taken[path] = None
+            self._tell_once(path.name, f"request {path.name!r} was taken up, and cannot be removed: {error}")
 
     def _is_job(self, box: RequestBox, path: Path) -> bool:
         """Begin the job that a request asks for, where it does."""
@@ -133,9 +156,10 @@ class Directives:
         if isinstance(failure, ServiceClosed):
             del self._jobs[path]
             return True
-        if isinstance(failure, NotRecorded):  # as a directive, it waits for the log and is begun again
+        if isinstance(failure, NotRecorded):  # it is begun again; who is behind it need not wait for that
             del self._jobs[path]
-            raise failure
+            self._tell_once(path.name, f"request {path.name!r} stays in its place, to be tried again: {failure}")
+            return False
         if failure is not None:
             raise RequestRejected(f"{type(failure).__name__}: {failure}") from failure
         box.answer(path, job.result())

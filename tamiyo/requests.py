@@ -16,6 +16,7 @@ import heapq
 import os
 import stat
 import time
+from collections.abc import Container
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -125,15 +126,16 @@ class RequestBox:
         answer.unlink(missing_ok=True)
         return said
 
-    def waiting(self) -> list[Path]:
-        """The oldest requests, at most 64, in order; empty where there is no such directory.
+    def waiting(self, besides: Container[str] = ()) -> list[Path]:
+        """The oldest requests, at most 64, in order, without the names in `besides`; empty where there is no directory.
 
         Raises:
             OSError: it cannot be read.
         """
         try:
             with os.scandir(self.path) as found:
-                names = heapq.nsmallest(PER_SCAN_MAX, (entry.name for entry in found if _counts(entry.name)))
+                counting = (entry.name for entry in found if _counts(entry.name) and entry.name not in besides)
+                names = heapq.nsmallest(PER_SCAN_MAX, counting)
         except FileNotFoundError:
             return []
         return [self.path / name for name in names]

@@ -1,6 +1,6 @@
 """A request folder that goes wrong on demand (`tamiyo.testing.faults`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,9 +27,9 @@ class FaultRequests(RequestBox):
         super().__init__(directory)
         self.faults = _Switchboard("waiting", "read", "done", "answer", "put_aside")
 
-    def waiting(self) -> list[Path]:
+    def waiting(self, besides: Container[str] = ()) -> list[Path]:
         """What waits there."""
-        return self.faults.call("waiting", super().waiting)
+        return self.faults.call("waiting", lambda: super(FaultRequests, self).waiting(besides))
 
     def read(self, path: Path) -> Request:
         """What stands there."""

@@ -1,0 +1,76 @@
+"""Requests that stay in their place: nobody can remove them, or the log refuses them for now."""
+
+from pathlib import Path
+
+import pytest
+from live import Live
+
+from tamiyo.core.state import DIRECTIVES_MAX
+from tamiyo.directives import Directives
+from tamiyo.errors import NotRecorded
+from tamiyo.records import Recorded
+from tamiyo.requests import PER_SCAN_MAX, Request, RequestBox
+from tamiyo.testing.requests import FaultRequests
+
+
+def request(directive: str = "conservative_on", request_id: str = "r-1") -> Request:
+    return Request(request_id, directive, "ada", "a look")
+
+
+def test_a_request_that_cannot_be_removed_is_not_in_force_again_once_its_id_is_forgotten(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    live, box = Live(), FaultRequests(tmp_path)
+    path = box.leave(request())
+    directives = Directives(live.service.journal, box)
+    box.faults.fail(op="done")
+    assert directives.take_up(), "nobody waits: it is in force, and durable"
+    for number in range(DIRECTIVES_MAX + 1):
+        directives.direct(request("conservative_off", request_id=f"later-{number}"))
+    assert "r-1" not in live.service.state.directives
+    assert directives.take_up()
+    assert live.service.state.conservative.operator == ""
+    assert caplog.text.count("was taken up, and cannot be removed") == 1
+    box.faults.heal()
+    assert directives.take_up()
+    assert not path.exists(), "it goes when it can"
+    live.check()
+    live.close()
+
+
+def test_requests_that_cannot_be_removed_are_in_nobodys_way(tmp_path: Path) -> None:
+    live, box, count = Live(), FaultRequests(tmp_path), 2 * PER_SCAN_MAX + 3
+    for number in range(count):
+        box.leave(request(request_id=f"r-{number}"))
+    directives = Directives(live.service.journal, box)
+    box.faults.fail(op="done")
+    assert directives.take_up()
+    assert list(live.service.state.directives) == [f"r-{number}" for number in range(count)]
+    box.faults.heal()
+    for _ in range(3):
+        assert directives.take_up()
+    assert box.waiting() == []
+    live.check()
+    live.close()
+
+
+def test_a_request_does_not_overtake_one_that_the_log_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log comes back just after the first of two was refused."""
+    live = Live()
+    for number, directive in enumerate(("conservative_off", "conservative_on")):
+        RequestBox(tmp_path).leave(request(directive, request_id=f"r-{number}"))
+    directives = Directives(live.service.journal, RequestBox(tmp_path))
+    direct, refusals = Directives.direct, ["log_failed"]
+
+    def refused_once(self: Directives, asked: Request) -> Recorded | None:
+        if refusals:
+            raise NotRecorded(refusals.pop())
+        return direct(self, asked)
+
+    monkeypatch.setattr(Directives, "direct", refused_once)
+    assert not directives.take_up()
+    assert directives.take_up()
+    assert list(live.service.state.directives) == ["r-0", "r-1"]
+    assert live.service.state.conservative.operator == "ada", "what was asked for last holds"
+    live.check()
+    live.close()
