@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.behaviour import require_known
 from tamiyo.core.blueprint import Blueprint, SafetySheet
 from tamiyo.core.breakers import BREAKERS, Breaker
 from tamiyo.core.layout import read_layout
@@ -297,8 +298,9 @@ def state_of(message: journal.BaseState) -> State:
     """The state of a message.
 
     Raises:
-        JournalUnreadable: what it holds is no state of this version.
+        JournalUnreadable: what it holds is no state of this version, or of a behaviour that only a newer one knows.
     """
+    require_known(message.behaviour_flags)
     try:
         return State(
             **{name: getattr(message, name) for name in _COUNTERS},

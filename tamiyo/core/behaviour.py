@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["CURRENT", "EXPLAINED", "FLAGS", "Flag", "retired", "unknown"]
+from tamiyo.errors import JournalUnreadable
+
+__all__ = ["CURRENT", "EXPLAINED", "FLAGS", "Flag", "require_known", "retired", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,20 @@ CURRENT = tuple(name for name, flag in FLAGS.items() if not flag.retired)
 def unknown(flags: Iterable[str]) -> tuple[str, ...]:
     """The flags that only a newer version knows."""
     return tuple(name for name in flags if name not in FLAGS)
+
+
+def require_known(flags: Iterable[str]) -> None:
+    """Go on only where this version knows them all.
+
+    Raises:
+        JournalUnreadable: a newer version wrote the log.
+    """
+    newer = unknown(flags)
+    if newer:
+        raise JournalUnreadable(
+            f"the log was written with the behaviour {', '.join(newer)}, which this version does not know: "
+            "open it with the version that wrote it"
+        )
 
 
 def retired(flags: Iterable[str]) -> tuple[str, ...]:

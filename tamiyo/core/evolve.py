@@ -12,7 +12,7 @@ from typing import Any
 
 from tamiyo.core import between, breakers, norms, policies
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.behaviour import EXPLAINED, unknown
+from tamiyo.core.behaviour import EXPLAINED, require_known
 from tamiyo.core.blueprint import read_blueprint
 from tamiyo.core.draft import Draft
 from tamiyo.core.events import Event
@@ -35,7 +35,7 @@ from tamiyo.core.state import (
     Windows,
 )
 from tamiyo.core.thresholds import Thresholds
-from tamiyo.errors import InvariantViolation, JournalUnreadable
+from tamiyo.errors import InvariantViolation
 
 __all__ = ["FOLDS", "Fold", "Folded", "evolve", "evolve_all"]
 
@@ -106,12 +106,7 @@ class Fold:
 
 
 def _service_opened(draft: Draft, _: int, event: journal.ServiceOpened) -> None:
-    newer = unknown(event.behaviour_flags)
-    if newer:
-        raise JournalUnreadable(
-            f"the log was written with the behaviour {', '.join(newer)}, which this version does not know: "
-            "open it with the version that wrote it"
-        )
+    require_known(event.behaviour_flags)
     if event.event_time_ns <= draft.event_time_ns:
         raise draft.refusal(event, "event time only moves forward")
     try:

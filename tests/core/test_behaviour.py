@@ -9,8 +9,10 @@ import pytest
 
 import wal
 from tamiyo.audit import replay
+from tamiyo.beginning import beginning
 from tamiyo.core import behaviour
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.base import base_of, read_base
 from tamiyo.core.behaviour import CURRENT, EXPLAINED, FLAGS, retired, unknown
 from tamiyo.core.events import decode, encode
 from tamiyo.core.evolve import evolve
@@ -59,6 +61,18 @@ def test_a_flag_of_a_newer_version_is_refused_by_name() -> None:
     with pytest.raises(JournalUnreadable, match="99-later"):
         evolve(State(), 1, journal.ServiceOpened(event_time_ns=1, behaviour_flags=[*CURRENT, "99-later"]))
     assert unknown([*CURRENT, "99-later"]) == ("99-later",)
+
+
+def test_a_base_of_a_newer_version_is_refused_by_name_too(tmp_path: Path) -> None:
+    """Its flags were put down before the base, and whoever begins there never sees that record."""
+    newer = State(last_lsn=1, behaviour_flags=(*CURRENT, "99-later"))
+    base = base_of(newer, {}, event_time_ns=2)
+    with pytest.raises(JournalUnreadable, match="99-later"):
+        read_base(base)
+    with wal.Log.open(tmp_path) as log:
+        log.append([encode(journal.StepReceived(step_index=1)), encode(base)])
+        with pytest.raises(JournalUnreadable, match="99-later"):
+            beginning(log, None)
 
 
 def test_flags_are_numbered_in_order_and_a_service_writes_with_all_that_are_not_retired() -> None:
