@@ -34,7 +34,10 @@ class Directives:
     """The operators' way into one journal. Every method may be called from any thread but that of a step."""
 
     def __init__(self, journal: Journal, box: RequestBox | None, begin_job: BeginJob | None = None) -> None:
-        """`box` is where requests are left, None where nobody does; `begin_job` begins what is no directive."""
+        """`box` is where requests are left, None where nobody does; `begin_job` begins what is no directive.
+
+        Without `begin_job` a job's request stays in its place.
+        """
         self._journal = journal
         self._begin_job = begin_job
         self._jobs: dict[Path, Future[bytes]] = {}
@@ -132,14 +135,14 @@ class Directives:
             self._tell_once(path.name, f"request {path.name!r} was taken up, and cannot be removed: {error}")
 
     def _is_job(self, box: RequestBox, path: Path) -> bool:
-        """Begin the job that a request asks for, where it does."""
+        """Whether a request asks for a job; it is begun then, where that is done here."""
         if path in self._queued:
             return False
         request = box.read(path)
         if request.directive not in JOBS:
             return False
         if self._begin_job is None:
-            raise RequestRejected(f"{request.directive} is nothing that can be asked for here")
+            return True
         refusal = self._journal.refusal()
         if refusal is not None:  # what it is about to do would come to nothing
             raise NotRecorded(f"the log takes no record at the moment ({refusal})")
@@ -149,7 +152,9 @@ class Directives:
 
     def _look_at_job(self, box: RequestBox, path: Path) -> bool:
         """Answer a request whose job has ended. One that the end of this process stopped stays for the next."""
-        job = self._jobs[path]
+        job = self._jobs.get(path)
+        if job is None:
+            return False  # no jobs are done here: it stays for the service
         if not job.done():
             return True
         failure = job.exception()

@@ -1,15 +1,21 @@
-"""Requests that stay in their place: nobody can remove them, or the log refuses them for now."""
+"""Requests that stay in their place: they cannot be removed, the log refuses them for now, or they are for another."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
-from live import Live
+from click.testing import CliRunner
+from live import PATIENT, Live
+from rig import SECRET, packet
 
+from tamiyo import Settings, TamiyoService
+from tamiyo.cli.conservative import command
 from tamiyo.core.state import DIRECTIVES_MAX
 from tamiyo.directives import Directives
 from tamiyo.errors import NotRecorded
 from tamiyo.records import Recorded
-from tamiyo.requests import PER_SCAN_MAX, Request, RequestBox
+from tamiyo.requests import PER_SCAN_MAX, POLICY_ROLLBACK, RETAIN, Request, RequestBox
+from tamiyo.testing import FixedPolicy
 from tamiyo.testing.requests import FaultRequests
 
 
@@ -74,3 +80,20 @@ def test_a_request_does_not_overtake_one_that_the_log_refused(tmp_path: Path, mo
     assert live.service.state.conservative.operator == "ada", "what was asked for last holds"
     live.check()
     live.close()
+
+
+@pytest.mark.parametrize("asked_for", [RETAIN, POLICY_ROLLBACK])
+def test_a_command_without_a_service_leaves_the_service_its_jobs(tmp_path: Path, asked_for: str) -> None:
+    """The service ended before it took the job up; then an operator switches conservative mode on."""
+    opening = partial(TamiyoService.open, tmp_path, policy=FixedPolicy(1), secret=SECRET, settings=Settings(**PATIENT))
+    with opening() as tamiyo:
+        tamiyo.evaluate_step(packet())
+    box = RequestBox(tmp_path)
+    path = box.leave(request(asked_for, "job"))
+    done = CliRunner().invoke(command, ["on", str(tmp_path), "--operator", "ada"])
+    assert (done.exit_code, done.output.startswith("recorded at LSN ")) == (0, True)
+    assert box.waiting() == [path]
+    with opening() as tamiyo:
+        assert tamiyo.state.conservative.operator == "ada"
+        while path.exists():
+            tamiyo.flush()
