@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from tamiyo.errors import JournalUnreadable
 
-__all__ = ["CURRENT", "EXPLAINED", "FLAGS", "Flag", "require_known", "retired", "unknown"]
+__all__ = ["CURRENT", "EXPLAINED", "FLAGS", "SAFE_PAUSES_UNCLEAN", "Flag", "require_known", "retired", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Flag:
 
 
 EXPLAINED = "1-explained-decisions"
+SAFE_PAUSES_UNCLEAN = "2-safe-pauses-unclean"
 
 FLAGS: Mapping[str, Flag] = MappingProxyType(
     {
@@ -30,6 +31,11 @@ FLAGS: Mapping[str, Flag] = MappingProxyType(
             "0.1.0",
             "a decision records its loss delta, the conditions that begin, last and end, and its observation window; "
             "late commits and paused steps record theirs",
+        ),
+        SAFE_PAUSES_UNCLEAN: Flag(
+            "0.1.0",
+            "a step that was answered with a safe PAUSE, its commit late or its record missing, is no clean step: "
+            "conservative mode counts from there anew",
         ),
     }
 )

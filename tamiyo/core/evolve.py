@@ -12,7 +12,7 @@ from typing import Any
 
 from tamiyo.core import between, breakers, norms, policies
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.behaviour import EXPLAINED, require_known
+from tamiyo.core.behaviour import EXPLAINED, SAFE_PAUSES_UNCLEAN, require_known
 from tamiyo.core.blueprint import read_blueprint
 from tamiyo.core.draft import Draft
 from tamiyo.core.events import Event
@@ -322,6 +322,7 @@ def _commit_late(draft: Draft, lsn: int, event: journal.CommitLate) -> None:
         draft.outbox = replace(draft.outbox, superseded=draft.outbox.superseded + 1)
     draft.unsettled = None
     draft.commits_late += 1
+    _unclean(draft)
     draft.count("log", breakers.FAILURE)
     if event.edges:
         _apply_edges(draft, event)
@@ -329,6 +330,7 @@ def _commit_late(draft: Draft, lsn: int, event: journal.CommitLate) -> None:
 
 def _step_paused(draft: Draft, lsn: int, event: journal.StepPaused) -> None:
     draft.undecided = _without(draft, event, event.step_lsn)
+    _unclean(draft)
     if event.cause == "timeout_wal":
         draft.count("log", breakers.FAILURE)
     if EXPLAINED in draft.behaviour_flags:
@@ -347,8 +349,16 @@ def _steps_unrecorded(draft: Draft, _: int, event: journal.StepsUnrecorded) -> N
         raise draft.refusal(event, f"step {event.first_step_index} follows {draft.steps_received}")
     draft.steps_received = event.last_step_index
     draft.steps_unrecorded += event.count
+    if event.count:
+        _unclean(draft)
     for outcome in breakers.outcomes_of_a_gap(draft.breakers["log"], event.timed_out, draft.thresholds):
         draft.count("log", outcome)
+
+
+def _unclean(draft: Draft) -> None:
+    """The step was a PAUSE for a cause of the log's: the clean steps that conservative mode waits for begin anew."""
+    if draft.conservative.clean_steps and SAFE_PAUSES_UNCLEAN in draft.behaviour_flags:
+        draft.conservative = draft.conservative._replace(clean_steps=0)
 
 
 def _looked_back(draft: Draft, lsn: int, event: journal.StateBase | journal.SnapshotTaken) -> None:

@@ -98,6 +98,7 @@ class DecisionBook:
         elif isinstance(event, journal.StepsUnrecorded):
             self.unrecorded += event.count
             self.timed_out += event.timed_out
+            self._mode.clean_steps = 0 if event.count else self._mode.clean_steps
         elif isinstance(event, journal.FieldReportsDropped):
             self.dropped.update(event.report_ids)
         elif isinstance(event, journal.FieldReportIssued):
@@ -193,3 +194,4 @@ class DecisionBook:
         expected = safe_id(decision_id, event.cause)
         require(event.released_command_id == expected, "a safe PAUSE's id follows from step and cause", event)
         self.released.add(event.released_command_id)
+        self._mode.clean_steps = 0
