@@ -73,7 +73,7 @@ def translated(submit: Callable[[], T]) -> T:
     try:
         return submit()
     except wal.RecordTooLarge as error:
-        raise PacketRejected(f"the packet does not fit the log: {error}; raise TAMIYO_SEGMENT_BYTES") from error
+        raise PacketRejected(f"a record does not fit the log: {error}; raise TAMIYO_SEGMENT_BYTES") from error
     except (wal.LogFull, wal.BatchTooLarge) as error:
         raise JournalUnavailable("log_full") from error
     except (wal.LogFailed, wal.LogClosed, wal.OutcomeUnknown) as error:

@@ -4,6 +4,7 @@ Each takes the step, adds what it found, and either goes on or raises `JournalUn
 safe PAUSE will name. What a collaborator does wrong is an event among `step.observed`, never an exception.
 """
 
+import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -50,6 +51,8 @@ from tamiyo.workers import DeadlineWorker, Returned, TimedOut
 
 __all__ = ["Stages", "Step", "StepTimings", "Watch"]
 
+logger = logging.getLogger(__name__)
+
 
 class Stages:
     """The stages with their collaborators."""
@@ -74,6 +77,7 @@ class Stages:
         self._clock = clock
         self._builder = builder
         self._inference = DeadlineWorker("tamiyo-inference")
+        self._told_of_size = False
 
     @property
     def policy(self) -> Policy | None:
@@ -149,7 +153,13 @@ class Stages:
     def decide(self, step: Step) -> None:
         """Decide, fold and queue under the journal's lock."""
         with timed(step, "decide_ns"):
-            step.recorded = self._journal.record(lambda state, now_ns: _decided(step, state, now_ns), log=step.log)
+            try:
+                step.recorded = self._journal.record(lambda state, now_ns: _decided(step, state, now_ns), log=step.log)
+            except PacketRejected as error:  # the packet is in the log; what does not fit came from elsewhere
+                if not self._told_of_size:
+                    logger.warning("a step's records do not fit the log, and it is a PAUSE: %s", str(error))
+                    self._told_of_size = True
+                raise JournalUnavailable("log_full") from error
 
     def commit(self, step: Step) -> wal.Commit:
         """Wait for durability within what is left of the commit's budget."""
