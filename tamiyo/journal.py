@@ -156,8 +156,7 @@ class Journal:
         breaker is open, too.
         """
         with self._lock:
-            self.require()
-            self.settle()
+            self._settle_aside()
             self.require()  # what was owed may have opened the breaker
             recorded = self.record(make, log=log)
             return recorded if recorded.events else None
@@ -201,8 +200,9 @@ class Journal:
         return next(iter(self._riders.waiting), None)
 
     def flush(self) -> Recorded | None:
-        """Queue those who wait to ride, without a step; None where nobody does. Raises as `record_aside`."""
-        recorded = None
+        """Queue what is owed and who waits to ride, without a step; None where there is neither. As `record_aside`."""
+        with self._lock:
+            recorded = self._settle_aside() if self._owed.is_owing(self._state) else None
         while self._riders.waiting:  # the lock is free between batches: a step may want it
             recorded = self.record_aside(lambda _state, _now_ns: ()) or recorded
         return recorded
@@ -285,14 +285,20 @@ class Journal:
             uncertain = [*open_lsns, *self._owed.untold(durable_lsn)]
             return min([durable_lsn, *(lsn - 1 for lsn in uncertain)])
 
-    def settle(self) -> None:
+    def settle(self) -> Recorded:
         """Queue what is owed from before: the PAUSE that was released, and the steps that no record was taken of."""
         with self._lock:
             self._adopt_pending()
-            self._queue([self._owed.pause_events])
+            told = self._queue([self._owed.pause_events])
             self._owed.told(self._state.last_lsn, self._log.durable_lsn)
             if self._owed.steps_seen > self._state.steps_received:
-                self._queue([lambda state, now_ns: log_trial(state, self._owed.unrecorded(state, now_ns))])
+                told = self._queue([lambda state, now_ns: log_trial(state, self._owed.unrecorded(state, now_ns))])
+            return told
+
+    def _settle_aside(self) -> Recorded | None:
+        self.require()
+        told = self.settle()
+        return told if told.events else None
 
     def wait_for_trial(self, timeout_s: float | None = None) -> None:
         """Wait until the trial that is under way has ended; returns at once when there is none."""

@@ -53,6 +53,10 @@ class Owed:
         if cause == "timeout_wal":
             self.timed_out.append(self.steps_seen)
 
+    def is_owing(self, state: State) -> bool:
+        """Whether there is something that the log was not told."""
+        return self.steps_seen > state.steps_received or any(not pause.told_lsn for pause in self.pauses)
+
     def pause_events(self, state: State, now_ns: int) -> tuple[Event, ...]:
         """What the log says of the PAUSE that it was not told of; nothing where there is none.
 

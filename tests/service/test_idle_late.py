@@ -1,0 +1,74 @@
+"""A host that flushes and takes no more steps: what the log was not told of the last ones is told, and published."""
+
+import asyncio
+
+import pytest
+from live import LateClock, Live, reason
+from rig import packet
+
+import wal
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.testing import FixedPolicy, MemoryBus
+
+
+def quiet() -> Live:
+    """A service whose upkeep does nothing, as one between two of its turns."""
+    return Live(policy=FixedPolicy(1), clock=LateClock(), upkeep_period_ms=600_000)
+
+
+def late_step(live: Live) -> str:
+    """A step whose commit misses its budget, and then becomes durable; the PAUSE's id."""
+    live.disk.hang("fdatasync")
+    live.clock.late.add("log")
+    command = live.step(packet())
+    live.clock.late.clear()
+    live.disk.release()
+    live.durable()
+    assert reason(command) == "timeout_wal"
+    return command.command_id
+
+
+def test_the_last_step_was_late_and_a_publish_tells_all_of_it() -> None:
+    live, bus = quiet(), MemoryBus()
+    released = late_step(live)
+    decided = live.service.state.decisions
+    assert asyncio.run(live.service.publish_history(bus))
+    assert bus.ids("oona.normal") == [f"fr-{released}"], "and no report of the command that was superseded"
+    assert live.service.state.decisions == decided
+    assert live.service.state.reports_pending == 0
+    live.durable()
+    before = live.service.state.last_lsn
+    assert asyncio.run(live.service.publish_history(bus))
+    assert live.service.state.last_lsn == before, "an idle flush writes nothing"
+    live.check()
+    live.close()
+
+
+def test_a_flush_tells_of_a_late_commit() -> None:
+    live = quiet()
+    released = late_step(live)
+    assert live.service.flush()
+    (told,) = live.events(journal.CommitLate)
+    assert told.released_command_id == released
+    live.crash()
+    assert live.service.state.commits_late == 1, "and a process that dies then loses nothing of it"
+    live.check()
+    live.close()
+
+
+def test_a_flush_tells_of_steps_that_were_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = quiet()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise wal.LogFull("no room")
+
+    with monkeypatch.context() as patch:
+        for call in ("stage", "submit"):
+            patch.setattr(live.service.log, call, refuse)
+        assert [reason(live.step(packet())) for _ in range(3)] == ["log_full"] * 3
+        assert not live.service.flush(), "there is still no room"
+    assert live.service.flush()
+    (told,) = live.events(journal.StepsUnrecorded)
+    assert (told.count, told.cause) == (3, "log_full")
+    live.check()
+    live.close()
