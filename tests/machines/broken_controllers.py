@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -17,21 +16,17 @@ from typing import Any
 import pytest
 
 import wal
-from tamiyo import beginning, directives, outbox, policies, signing, stages
+from tamiyo import beginning, directives, outbox, signing, stages
 from tamiyo.core import breakers, decide, evolve, risk, state
 from tamiyo.core import journal_pb2 as pb_journal
 from tamiyo.core.draft import Draft
 from tamiyo.core.events import KINDS
 from tamiyo.core.outbox import DueReport, FreshReports
-from tamiyo.core.registries import Registries
-from tamiyo.errors import CheckpointRejected
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.owed import Owed
-from tamiyo.policy_updates import Refused
 from tamiyo.records import JournalUnavailable
 from tamiyo.requests import RequestBox
-from tamiyo.speakers import Load, Speaker
 from tamiyo.stages import Stages
 from tamiyo.testing.machine import world
 from wal.reader import Reader
@@ -302,11 +297,6 @@ def let_a_request_go_early(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(directives.Directives, "_journal_request", hasty)
 
 
-def let_a_policy_request_go_early(patch: pytest.MonkeyPatch) -> None:
-    """The same with a request for a policy."""
-    patch.setattr(policies, "_require_durable", lambda _: None)
-
-
 def publish_what_is_written(patch: pytest.MonkeyPatch) -> None:
     """What is written goes to the bus before it is durable."""
 
@@ -357,44 +347,6 @@ def publish_under_the_lock(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(world, "GIVE_UP_S", 0.5)
 
 
-def check_no_signature(patch: pytest.MonkeyPatch) -> None:
-    """Anybody's update is taken."""
-    patch.setattr(policies, "require_signature", lambda *_: None)
-
-
-def trust_a_stranger(patch: pytest.MonkeyPatch) -> None:
-    """A checkpoint that can be read is installed without a look at what it does."""
-    patch.setattr(policies, "tried_out", _untried)
-
-
-def _untried(load: Load, data: bytes, name: str, registries: Registries) -> Speaker:
-    try:
-        policy = load(data, name, registries)
-    except CheckpointRejected as rejected:  # no checkpoint at all is not what this controller is broken by
-        raise Refused(rejected.reason, str(rejected)) from rejected
-    return Speaker(policy, policy.identity)
-
-
-def keep_no_checkpoint(patch: pytest.MonkeyPatch) -> None:
-    """What is installed is said to be kept."""
-    patch.setattr(policies.PolicyDesk, "_keep", lambda _, data: sha256(data).hexdigest())
-
-
-def let_everybody_stay(patch: pytest.MonkeyPatch) -> None:
-    """Who fails on probation speaks on."""
-    patch.setattr(policies.PolicyDesk, "_failing", lambda *_: "")
-
-
-def ask_whoever_came_last(patch: pytest.MonkeyPatch) -> None:
-    """Whoever was loaded last is asked, whatever the log says."""
-    original = Stages._ask
-
-    def eager(self: Stages, step: stages.Step, _: Speaker, graph: Any) -> Any:
-        return original(self, step, list(self._speakers._held.values())[-1], graph)
-
-    patch.setattr(Stages, "_ask", eager)
-
-
 def say_durable_of_what_is_queued(patch: pytest.MonkeyPatch) -> None:
     """A flush with nothing left to say does not wait for what was said before."""
     patch.setattr(Journal, "is_durable", lambda *_: True)
@@ -429,18 +381,12 @@ VARIANTS = {
     "a busy log that nobody blames": Variant(blame_nobody, ("a busy log",)),
     "a request taken up twice": Variant(take_up_again, ("a request counts once",)),
     "a request that goes before its record is durable": Variant(let_a_request_go_early, (GOES, *SURVIVAL)),
-    "a policy request that goes before its record is durable": Variant(let_a_policy_request_go_early, (GOES,)),
     "records published before they are durable": Variant(publish_what_is_written, ("nothing is published",)),
     "a report of a superseded command published": Variant(
         publish_before_it_is_certain, ("no report of", "every decision")
     ),
     "a cursor that moves before the bus has it": Variant(move_the_cursor_first, ("a cursor moves",)),
     "a journal that waits for the bus": Variant(publish_under_the_lock, ("publishing holds up",)),
-    "an update of anybody's": Variant(check_no_signature, ("an update is refused",)),
-    "an update that nobody tried out": Variant(trust_a_stranger, ("an update is refused",)),
-    "a checkpoint that is not kept": Variant(keep_no_checkpoint, ("who speaks is", "installing who speaks")),
-    "a probation that nobody fails": Variant(let_everybody_stay, ("a policy that fails",)),
-    "a policy asked that the log does not name": Variant(ask_whoever_came_last, ("a step is answered by",)),
     "a flush that does not wait": Variant(say_durable_of_what_is_queued, ("a flush that says so",)),
     "windows that close late": Variant(close_windows_late, ("every decision follows",)),
 }

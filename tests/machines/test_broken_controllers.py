@@ -6,11 +6,12 @@ import pytest
 from hypothesis import Phase
 from hypothesis.errors import FlakyFailure, FlakyStrategyDefinition
 from machines.broken_controllers import VARIANTS, Variant
+from machines.broken_policies import POLICY_VARIANTS
 from machines.broken_retention import RETENTION_VARIANTS
 
 from tamiyo.testing.machine import LawBroken, open_controller, run_controller_machine
 
-ALL = VARIANTS | RETENTION_VARIANTS
+ALL = VARIANTS | POLICY_VARIANTS | RETENTION_VARIANTS
 SEEDS = range(4)
 
 

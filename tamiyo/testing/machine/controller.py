@@ -25,6 +25,7 @@ from tamiyo.requests import POLICY_INSTALL, POLICY_ROLLBACK
 from tamiyo.service import TamiyoService
 from tamiyo.testing.library import MemoryLibrary, MemoryRecord
 from tamiyo.testing.machine.custodian import AGES_S, Custodian
+from tamiyo.testing.machine.meanwhile import MEANWHILE, Meanwhile
 from tamiyo.testing.machine.policies import PROBATION
 from tamiyo.testing.machine.subject import Subject
 from tamiyo.testing.machine.updates import INSTALLS, UPDATES
@@ -98,10 +99,7 @@ class ControllerMachine(RuleBasedStateMachine):
 
     def open_service(self, world: World) -> TamiyoService:
         """Open the service under test on the world's collaborators; override it to open yours."""
-        return TamiyoService.open(
-            world.directory, policy=world.policy, urza=world.library, secret=world.secret, clock=world.clock,
-            disk=world.disk, files=world.files, load=world.load, settings=SETTINGS,
-        )  # fmt: skip
+        return open_controller(world)
 
     def make_policy(self) -> Policy:
         """The host's own policy; override it to test yours. Only a `ScriptedPolicy` follows the scripts."""
@@ -324,6 +322,32 @@ class ControllerMachine(RuleBasedStateMachine):
         self.subject.direct("conservative_off")
         self.subject.keep_up()
         self._cause(self.world.release_disk, packet)
+
+    @rule(
+        op=st.sampled_from(("fdatasync", "pwrite")),
+        deeds=st.lists(st.sampled_from(MEANWHILE), min_size=1, max_size=2),
+        packet=PACKETS,
+        dies=st.booleans(),
+        fate=FATES,
+    )
+    def policies_come_while_commits_are_late(
+        self,
+        op: str,
+        deeds: list[str],
+        packet: pb.SystemStatePacket,
+        dies: bool,  # noqa: FBT001
+        fate: Sequence[int] | None,
+    ) -> None:
+        """The disk hangs, and policies come and go, by a call or a request; then it is back, or the process dies."""
+        meanwhile = Meanwhile(self.subject)
+        self.world.disk.hang(op)
+        for deed in deeds:
+            meanwhile.do(deed, packet.SerializeToString())
+        self._troubled = True
+        if dies:
+            self._die(fate)
+        self._cause(self.world.release_disk, packet)
+        self.subject.keep_up()
 
     @rule(steps=st.integers(1, 4), packet=PACKETS)
     def log_is_busy(self, steps: int, packet: pb.SystemStatePacket) -> None:

@@ -16,7 +16,7 @@ from tamiyo.testing.machine.policies import IN_FORCE
 from tamiyo.testing.machine.retention import replayed
 from tamiyo.testing.machine.shadow import Shadow
 from tamiyo.testing.machine.updates import Learner
-from tamiyo.testing.machine.world import Factory, World
+from tamiyo.testing.machine.world import CALLS_WAIT, Factory, World
 from wal.testing import MemoryDisk
 
 __all__ = ["Subject"]
@@ -135,7 +135,8 @@ class Subject:
         self._asked += 1
         reason = f"reason {self._asked}"
         try:
-            durable = self.service.direct(directive, operator="ada", reason=reason, timeout_s=self._patience_s)
+            with self.world.in_time(CALLS_WAIT):
+                durable = self.service.direct(directive, operator="ada", reason=reason, timeout_s=self._patience_s)
         except NotRecorded:
             return
         if durable:
@@ -152,7 +153,8 @@ class Subject:
         well = well and self.service.state.steps_received == self.answered
         unrecorded, timed_out = book.unrecorded, book.timed_out
         self.world.disk.hang("pwrite")
-        taken = self._say_until_refused()
+        with self.world.in_time(CALLS_WAIT):
+            taken = self._say_until_refused()
         reasons = [self._answer(data).annotations["risk_reason"] for _ in range(steps)]
         self.world.release_disk()
         self.settle()
@@ -196,7 +198,8 @@ class Subject:
         well, log, book = self.is_well, self.service.log, self.shadow.policies
         alone = not any(left.is_job for left in self.shadow.requests.left.values())
         failing, last_lsn = book.speaks if book.gives_way else "", self._last_lsn
-        durable = self.service.flush(self._patience_s)
+        with self.world.in_time(CALLS_WAIT):
+            durable = self.service.flush(self._patience_s)
         if durable:
             lost = log is self.service.log and log.failure is None and last_lsn > log.durable_lsn
             require(not lost, "a flush that says so has made all durable", f"{last_lsn} of {log.durable_lsn}")
@@ -230,6 +233,19 @@ class Subject:
         self, directive: str, *, what: str = "", damage: bytes | None = None, keep_heads: tuple[str, ...] = ()
     ) -> None:
         """Somebody leaves a request: an installation of `what`, retention with `keep_heads`, or a damaged one."""
+        request_id, data = self.leave(directive, what=what, damage=damage, keep_heads=keep_heads)
+        for _ in range(2):  # a job is answered in the flush after it has ended
+            self.keep_up()
+        held = self.service.state.policies.current
+        taken_up = damage is None and request_id not in self.shadow.requests.left  # a damaged one is moved aside unread
+        if taken_up and held is not None and self.learner.made.get(held.version) == data:
+            there = self.world.checkpoints.holds(held.checkpoint_digest)
+            require(there, "installing who speaks puts a lost checkpoint back", held)
+
+    def leave(
+        self, directive: str, *, what: str = "", damage: bytes | None = None, keep_heads: tuple[str, ...] = ()
+    ) -> tuple[str, bytes]:
+        """Leave a request that nobody takes up yet: its id, and the checkpoint that it wants installed."""
         checkpoint, data = "", b""
         if directive == POLICY_INSTALL:
             data = self.learner.wanted(self.service, what)
@@ -237,16 +253,8 @@ class Subject:
             path.write_bytes(data)
             checkpoint = str(path)
         self._asked += 1
-        book = self.shadow.requests
-        reason = f"reason {self._asked}"
-        request_id = book.leave(directive, reason=reason, checkpoint=checkpoint, damage=damage, keep_heads=keep_heads)
-        for _ in range(2):  # a job is answered in the flush after it has ended
-            self.keep_up()
-        held = self.service.state.policies.current
-        was_taken_up = damage is None and request_id not in book.left  # a damaged one is moved aside unread
-        if was_taken_up and held is not None and self.learner.made.get(held.version) == data:
-            there = self.world.checkpoints.holds(held.checkpoint_digest)
-            require(there, "installing who speaks puts a lost checkpoint back", held)
+        reason, leave = f"reason {self._asked}", self.shadow.requests.leave
+        return leave(directive, reason=reason, checkpoint=checkpoint, damage=damage, keep_heads=keep_heads), data
 
     def publish_meanwhile(self, data: bytes) -> None:
         """A step is answered while the bus takes its time."""

@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import wal
+from tamiyo.core.state import State
 from tamiyo.errors import NotRecorded, PolicyUnchanged
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.service import TamiyoService
 from tamiyo.signing import sign_update
 from tamiyo.testing.machine.cast import FAULTS, checkpoint
 from tamiyo.testing.machine.law import require
-from tamiyo.testing.machine.world import World
+from tamiyo.testing.machine.world import CALLS_WAIT, World
 
 __all__ = ["INSTALLS", "UPDATES", "Learner"]
 
@@ -30,6 +32,7 @@ INSTALLS = ("again", *FAULTS)
 AGES_S: Mapping[str, float] = {"of long ago": 7_200.0, "of tomorrow": -86_400.0}
 UNTOUCHED = "an update that is refused leaves who speaks untouched"
 REFUSED = "an update is refused for what is wrong with it"
+UNRECORDED = "what is not recorded changes nothing"
 
 
 @dataclass(slots=True)
@@ -59,12 +62,14 @@ class Learner:
         update = pb.PolicyUpdate(version=1, policy_id=f"of {version}", tamiyo_policy_version=said, payload=data)
         update.issued_at.FromNanoseconds(issued_ns)
         signature = sign_update(update, b"another key of 16 bytes" if what == "unsigned" else self.world.secret)
-        before = service.state
+        log, before = service.log, service.state
         is_late = issued_ns <= before.policies.issued_unix_ns and what != "unsigned"
         expected = "stale_update" if is_late else REASONS.get(what, "")
         try:
-            verdict = service.ingest_policy_update(update, signature)
+            with self.world.in_time(CALLS_WAIT):
+                verdict = service.ingest_policy_update(update, signature)
         except NotRecorded:
+            _require_unchanged(service, log, before)
             return
         require(verdict.reason == expected and verdict.installed == (not expected), REFUSED, f"{what!r}: {verdict}")
         now = service.state
@@ -76,15 +81,25 @@ class Learner:
 
     def roll_back(self, service: TamiyoService) -> None:
         """An operator wants the last good policy back."""
-        before = service.state
+        log, before = service.log, service.state
         held = before.policies.current
         installed = held is not None and held.version == before.policy_version
         law = "an installed policy can be rolled back, and no other"
         try:
-            version = service.roll_back_policy(operator="ada")
+            with self.world.in_time(CALLS_WAIT):
+                version = service.roll_back_policy(operator="ada")
         except NotRecorded:
+            _require_unchanged(service, log, before)
             return
         except PolicyUnchanged as unchanged:
             require(not installed, law, unchanged)
         else:
             require(installed and service.state.policy_version == version, law, version)
+
+
+def _require_unchanged(service: TamiyoService, log: wal.Log, before: State) -> None:
+    """A log that was opened again meanwhile may have lost what was in force before it."""
+    now = service.state
+    if service.log is log:
+        same = now.policy_version == before.policy_version and now.policies == before.policies
+        require(same, UNRECORDED, f"{before.policies} became {now.policies}")

@@ -8,6 +8,7 @@ import asyncio
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,21 +27,24 @@ from tamiyo.testing.bus import MemoryBus
 from tamiyo.testing.clock import FaultClock
 from tamiyo.testing.library import FaultLibrary, MemoryLibrary
 from tamiyo.testing.machine.cast import Cast
-from tamiyo.testing.machine.law import require
+from tamiyo.testing.machine.law import LawBroken, require
 from tamiyo.testing.policies import FaultPolicy
 from tamiyo.testing.requests import FaultRequests
 from tamiyo.testing.strategies.proposals import CALM
 from wal.testing import FaultDisk, MemoryDisk
 
-__all__ = ["Factory", "World"]
+__all__ = ["CALLS_WAIT", "STEPS_WAIT", "Factory", "World"]
 
 COMMIT_OPS = frozenset({"pwrite", "fdatasync"})
 """Operations of the disk that stand between a batch and its durability."""
 READ_OPS = frozenset({"pread", "open"})
 """Those that reading the log takes."""
-BACKGROUND = ("tamiyo-lookups", "tamiyo-log-trial", "tamiyo-outbox", "tamiyo-policy-job", "tamiyo-retention")
+POLICY_JOB = "tamiyo-policy-job"
+BACKGROUND = ("tamiyo-lookups", "tamiyo-log-trial", "tamiyo-outbox", POLICY_JOB, "tamiyo-retention")
 ABANDONED_MAX = 4
 """With so many calls out that nobody waits for, a service does not ask again."""
+STEPS_WAIT = "a step never waits beyond its budget"
+CALLS_WAIT = "a call that is to be durable later waits for no disk"
 GIVE_UP_S = 60.0
 GLANCE_S = 0.0005
 
@@ -114,7 +118,7 @@ class World:
         if held:
             self.library.hang()
         try:
-            with self._policy_settled(self.speaker(service)):
+            with self._policy_settled(self.speaker(service)), self.in_time(STEPS_WAIT):
                 return service.evaluate_epoch(data) if epoch else service.evaluate_step(data)
         finally:
             if held:
@@ -184,6 +188,52 @@ class World:
         require(not stalled.is_set() and not thread.is_alive(), "publishing holds up no step")
         if was_stuck:
             self.bus.hang()
+
+    @contextmanager
+    def in_time(self, law: str) -> Iterator[None]:
+        """What is done inside waits for no commit that hangs; else the disk is let go in the end: the law is broken."""
+        if not self.commits_hang:
+            yield
+            return
+        stalled = threading.Event()
+
+        def give_up() -> None:
+            stalled.set()
+            self.release_disk()
+
+        watchdog = threading.Timer(GIVE_UP_S, give_up)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            yield
+        finally:
+            watchdog.cancel()
+            require(not stalled.is_set(), law, f"it had waited for {GIVE_UP_S:g} s when the disk was let go")
+
+    def do_beside(self, deed: Callable[[], object], meanwhile: Callable[[], object]) -> None:
+        """Do something on a thread of its own, then what comes meanwhile, also where the deed never ends."""
+        done: Future[object] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(deed())
+            except BaseException as error:  # noqa: BLE001  whatever it was, it is raised below
+                done.set_exception(error)
+
+        threading.Thread(target=run, name="beside the steps", daemon=True).start()
+        wait([done], GIVE_UP_S)
+        meanwhile()
+        if not done.done():
+            self.release_disk()
+            raise LawBroken(CALLS_WAIT, f"what was done beside the steps had not ended after {GIVE_UP_S:g} s")
+        done.result()
+
+    def flush_beside(self, service: TamiyoService) -> None:
+        """A flush while commits hang; policy jobs that it begins have ended then, or wait for the disk."""
+        in_force, jobs = service.state.policies, _policy_jobs()
+        service.flush(0.0)
+        for job in _policy_jobs() - jobs:
+            self._await(lambda: not job.is_alive() or service.state.policies is not in_force, job.name)  # noqa: B023
 
     def _publish(self, service: TamiyoService) -> bool:
         return asyncio.run(service.publish_history(_Witness(self.bus, service, self.published_at)))
@@ -260,7 +310,7 @@ class World:
         self.disk = FaultDisk(image)
 
     def _hangs(self, thread: threading.Thread) -> bool:
-        if thread.name == "tamiyo-policy-job":
+        if thread.name == POLICY_JOB:
             return self.commits_hang
         return thread in self.library.waiting or bool(self.disk.hanging)
 
@@ -277,6 +327,10 @@ class World:
             left -= 1
             require(left > 0, "what runs in the background comes to an end", f"{what} did not within {GIVE_UP_S:g} s")
             glance.wait(GLANCE_S)
+
+
+def _policy_jobs() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == POLICY_JOB}
 
 
 @dataclass(slots=True)

@@ -1,0 +1,45 @@
+"""Policies that come and go while commits are late: what is asked for is in force at once, and durable later.
+
+As with a learner's calls and the upkeep, it is asked for on a thread beside the steps, which go on.
+
+Rule: before a step begins, what was asked for has ended or waits for the disk, so that a history means the same each
+time.
+"""
+
+from functools import partial
+
+from tamiyo.requests import POLICY_INSTALL, POLICY_ROLLBACK
+from tamiyo.testing.machine.subject import Subject
+
+__all__ = ["MEANWHILE", "Meanwhile"]
+
+UPDATE, ROLL_BACK = "update", "roll_back"
+MEANWHILE = (UPDATE, ROLL_BACK, POLICY_INSTALL, POLICY_ROLLBACK)
+"""The first two by a call, the others by a request."""
+
+
+class Meanwhile:
+    """What is asked for while commits hang."""
+
+    def __init__(self, subject: Subject) -> None:
+        """Before the disk hangs: where a job is left from before, no request is, for which is done first is open."""
+        self._subject = subject
+        self._may_ask = not any(left.is_job for left in subject.shadow.requests.left.values())
+
+    def do(self, deed: str, data: bytes) -> None:
+        """One of `MEANWHILE`, beside a step with the packet `data`."""
+        subject = self._subject
+        if deed in (UPDATE, ROLL_BACK) or self._may_ask:
+            subject.world.do_beside(partial(self._do, deed), partial(subject.answer, data))
+
+    def _do(self, deed: str) -> None:
+        subject, world = self._subject, self._subject.world
+        if deed == UPDATE:
+            subject.learner.send(subject.service, "")
+        elif deed == ROLL_BACK:
+            subject.learner.roll_back(subject.service)
+        else:
+            world.flush_beside(subject.service)  # who fails on probation gives way before the job begins
+            subject.leave(deed)
+            for _ in range(2):  # a job that does not wait for the disk is answered in the second
+                world.flush_beside(subject.service)
