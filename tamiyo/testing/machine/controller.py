@@ -325,7 +325,7 @@ class ControllerMachine(RuleBasedStateMachine):
 
     @rule(
         op=st.sampled_from(("fdatasync", "pwrite")),
-        deeds=st.lists(st.sampled_from(MEANWHILE), min_size=1, max_size=2),
+        deeds=st.sampled_from(MEANWHILE),
         packet=PACKETS,
         dies=st.booleans(),
         fate=FATES,
@@ -333,7 +333,7 @@ class ControllerMachine(RuleBasedStateMachine):
     def policies_come_while_commits_are_late(
         self,
         op: str,
-        deeds: list[str],
+        deeds: Sequence[str],
         packet: pb.SystemStatePacket,
         dies: bool,  # noqa: FBT001
         fate: Sequence[int] | None,
@@ -341,8 +341,7 @@ class ControllerMachine(RuleBasedStateMachine):
         """The disk hangs, and policies come and go, by a call or a request; then it is back, or the process dies."""
         meanwhile = Meanwhile(self.subject)
         self.world.disk.hang(op)
-        for deed in deeds:
-            meanwhile.do(deed, packet.SerializeToString())
+        meanwhile.do(deeds, packet.SerializeToString())
         self._troubled = True
         if dies:
             self._die(fate)
