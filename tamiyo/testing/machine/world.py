@@ -46,6 +46,7 @@ ABANDONED_MAX = 4
 STEPS_WAIT = "a step never waits beyond its budget"
 CALLS_WAIT = "a call that is to be durable later waits for no disk"
 GIVE_UP_S = 60.0
+PIECES = 20
 GLANCE_S = 0.0005
 
 
@@ -166,25 +167,18 @@ class World:
     def publish_meanwhile(self, service: TamiyoService, deed: Callable[[], object]) -> None:
         """Let the service publish, and do something while the bus holds on to the first message."""
         self.clock.expire(*(call for call in self._overdue(service) if call != "bus"))
-        was_stuck, stalled = self.bus.is_stuck(), threading.Event()
+        was_stuck = self.bus.is_stuck()
         self.bus.hang()
         thread = threading.Thread(target=self._publish, args=(service,), daemon=True)
         thread.start()
         self._await(lambda: bool(self.bus.waiting) or not thread.is_alive(), "what is published")
-
-        def give_up() -> None:
-            stalled.set()
-            self.bus.release()
-
-        watchdog = threading.Timer(GIVE_UP_S, give_up)
-        watchdog.start()
-        try:
-            deed()
-        finally:
-            watchdog.cancel()
-            self.bus.release()
-            self.clock.expire(*self._overdue(service))
-            thread.join(GIVE_UP_S)
+        with _watchdog(self.bus.release) as stalled:
+            try:
+                deed()
+            finally:
+                self.bus.release()
+                self.clock.expire(*self._overdue(service))
+                thread.join(GIVE_UP_S)
         require(not stalled.is_set() and not thread.is_alive(), "publishing holds up no step")
         if was_stuck:
             self.bus.hang()
@@ -195,20 +189,11 @@ class World:
         if not self.commits_hang:
             yield
             return
-        stalled = threading.Event()
-
-        def give_up() -> None:
-            stalled.set()
-            self.release_disk()
-
-        watchdog = threading.Timer(GIVE_UP_S, give_up)
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            yield
-        finally:
-            watchdog.cancel()
-            require(not stalled.is_set(), law, f"it had waited for {GIVE_UP_S:g} s when the disk was let go")
+        with _watchdog(self.release_disk) as stalled:
+            try:
+                yield
+            finally:
+                require(not stalled.is_set(), law, f"it had waited for {GIVE_UP_S:g} s when the disk was let go")
 
     def do_beside(self, deed: Callable[[], object], meanwhile: Callable[[], object]) -> None:
         """Do something on a thread of its own, then what comes meanwhile, also where the deed never ends."""
@@ -221,7 +206,7 @@ class World:
                 done.set_exception(error)
 
         threading.Thread(target=run, name="beside the steps", daemon=True).start()
-        wait([done], GIVE_UP_S)
+        _in_pieces(lambda piece_s: bool(wait([done], piece_s).done))
         meanwhile()
         if not done.done():
             self.release_disk()
@@ -327,6 +312,28 @@ class World:
             left -= 1
             require(left > 0, "what runs in the background comes to an end", f"{what} did not within {GIVE_UP_S:g} s")
             glance.wait(GLANCE_S)
+
+
+@contextmanager
+def _watchdog(let_go: Callable[[], object]) -> Iterator[threading.Event]:
+    """Where what is done inside takes so long that it never ends, `let_go` is called, and the event set before."""
+    ended, stalled = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        if not _in_pieces(ended.wait):
+            stalled.set()
+            let_go()
+
+    threading.Thread(target=watch, name="watchdog", daemon=True).start()
+    try:
+        yield stalled
+    finally:
+        ended.set()
+
+
+def _in_pieces(holds_within: Callable[[float], bool]) -> bool:
+    """Whether it holds within `GIVE_UP_S`, a piece at a time: a machine that stood still meanwhile lost one piece."""
+    return any(holds_within(GIVE_UP_S / PIECES) for _ in range(PIECES))
 
 
 def _policy_jobs() -> set[threading.Thread]:
