@@ -109,8 +109,7 @@ class RequestBox:
 
     def answer(self, path: Path, answer: bytes) -> None:
         """Leave what came of a request, for whoever asked; only the last ones are kept. Raises OSError."""
-        answers = self.path / ANSWERS
-        answers.mkdir(exist_ok=True)
+        answers = _folder(self.path / ANSWERS)
         with whole_file(answers / path.name) as file:
             file.write(answer)
         for old in sorted(answers.iterdir())[:-ANSWERS_KEPT]:
@@ -155,13 +154,26 @@ class RequestBox:
 
     def put_aside(self, path: Path, reason: str) -> None:
         """Move what cannot be used out of the way, the reason beside it. Raises OSError."""
-        aside = self.path / ASIDE
-        aside.mkdir(exist_ok=True)
+        aside = _folder(self.path / ASIDE)
         target = aside / path.name
-        if os.path.lexists(target) or len(os.fsencode(path.name)) > NAME_BYTES_MAX:
+        taken = os.path.lexists(target) or os.path.lexists(_reason_of(target))
+        if taken or len(os.fsencode(path.name)) > NAME_BYTES_MAX:
             target = aside / uuid4().hex
         path.rename(target)
-        target.with_name(f"{target.name}.reason").write_text(f"{reason}\n", encoding="utf-8", errors="replace")
+        with _reason_of(target).open("x", encoding="utf-8", errors="replace") as file:
+            file.write(f"{reason}\n")
+
+
+def _folder(path: Path) -> Path:
+    """A folder of ours, made when missing. Raises OSError: it cannot be, or it is a link to somewhere else."""
+    path.mkdir(exist_ok=True)
+    if path.is_symlink():
+        raise NotADirectoryError(errno.ENOTDIR, "a link is not followed", str(path))
+    return path
+
+
+def _reason_of(moved: Path) -> Path:
+    return moved.with_name(f"{moved.name}.reason")
 
 
 def _counts(name: str) -> bool:

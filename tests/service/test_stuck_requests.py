@@ -1,5 +1,6 @@
 """Requests that stay in their place: they cannot be removed, the log refuses them for now, or they are for another."""
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -97,3 +98,36 @@ def test_a_command_without_a_service_leaves_the_service_its_jobs(tmp_path: Path,
         assert tamiyo.state.conservative.operator == "ada"
         while path.exists():
             tamiyo.flush()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_lies_where_a_reason_would_is_neither_followed_nor_waited_for(tmp_path: Path, kind: str) -> None:
+    box = RequestBox(tmp_path)
+    (box.path / "aside").mkdir(parents=True)
+    (box.path / "1.json").write_text("{")
+    elsewhere, reason = tmp_path / "elsewhere", box.path / "aside" / "1.json.reason"
+    elsewhere.write_text("somebody's")
+    if kind == "link":
+        reason.symlink_to(elsewhere)
+    else:
+        os.mkfifo(reason)
+    live = Live()
+    assert Directives(live.service.journal, box).take_up()
+    assert elsewhere.read_text() == "somebody's"
+    (moved,) = [path for path in (box.path / "aside").iterdir() if path.suffix != ".reason"]
+    assert moved.read_text() == "{"
+    assert "JSON" in moved.with_name(f"{moved.name}.reason").read_text()
+    live.close()
+
+
+def test_a_folder_for_refused_requests_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    box = RequestBox(tmp_path)
+    box.path.mkdir()
+    (box.path / "1.json").write_text("{")
+    (tmp_path / "elsewhere").mkdir()
+    (box.path / "aside").symlink_to(tmp_path / "elsewhere")
+    live = Live()
+    assert not Directives(live.service.journal, box).take_up()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert (box.path / "1.json").exists()
+    live.close()
