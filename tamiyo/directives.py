@@ -45,6 +45,7 @@ class Directives:
         self._taking = threading.Lock()
         self._queued: dict[Path, Recorded] = {}  # journaled, and not known to be durable
         self._taken: dict[Path, None] = {}  # durable, and their files cannot be removed; the one tried last comes last
+        self._refused: dict[Path, str] = {}  # the same of those that cannot be moved aside, with the reason
         self._told: frozenset[str] = frozenset()
 
     def direct(self, request: Request) -> Recorded | None:
@@ -82,10 +83,10 @@ class Directives:
 
     def _take_up(self, box: RequestBox, timeout_s: float | None) -> bool:
         all_taken, more = True, True
-        self._remove_taken(box)
+        self._clear_away(box)
         while more:
             try:
-                waiting = box.waiting({path.name for path in self._taken})
+                waiting = box.waiting({path.name for path in (*self._taken, *self._refused)})
             except OSError as error:
                 self._tell_once(str(box.path), f"the requests in {box.path} cannot be read: {error}")
                 return False
@@ -98,7 +99,7 @@ class Directives:
                     return False
             all_taken = all_taken and not left
             more = len(waiting) == PER_SCAN_MAX and left + len(self._jobs) < len(waiting)
-        return all_taken
+        return all_taken and not self._refused
 
     def _take(self, box: RequestBox, path: Path, timeout_s: float | None) -> bool:
         """One request; False where it stays in its place and nobody has taken it up. Raises NotRecorded."""
@@ -110,9 +111,9 @@ class Directives:
                 self._taken[path] = None
                 self._remove(box, path)
             except RequestRejected as rejected:
-                logger.warning("request %r was moved aside: %s", path.name, str(rejected))
-                box.put_aside(path, str(rejected))
                 self._jobs.pop(path, None)
+                self._refused[path] = str(rejected)
+                self._put_aside(box, path)
         except FileNotFoundError:
             return True  # it was taken back
         except (OSError, wal.LogError) as error:
@@ -120,10 +121,12 @@ class Directives:
             return False
         return True
 
-    def _remove_taken(self, box: RequestBox) -> None:
-        """Try again to remove what was taken up, a bounded number at a time."""
+    def _clear_away(self, box: RequestBox) -> None:
+        """Try again to remove what was taken up and to move what was refused, a bounded number at a time."""
         for path in list(self._taken)[:PER_SCAN_MAX]:
             self._remove(box, path)
+        for path in list(self._refused)[:PER_SCAN_MAX]:
+            self._put_aside(box, path)
 
     def _remove(self, box: RequestBox, path: Path) -> None:
         """A request was taken up, durably. Where its file stays, its name is kept: the log forgets old ids."""
@@ -133,6 +136,19 @@ class Directives:
         except OSError as error:
             self._taken[path] = None
             self._tell_once(path.name, f"request {path.name!r} was taken up, and cannot be removed: {error}")
+
+    def _put_aside(self, box: RequestBox, path: Path) -> None:
+        """A request was refused. Where it cannot be moved it stays, and is in nobody's way."""
+        reason = self._refused.pop(path)
+        try:
+            box.put_aside(path, reason)
+        except FileNotFoundError:
+            return  # it was taken back
+        except OSError as error:
+            self._refused[path] = reason
+            self._tell_once(path.name, f"request {path.name!r} stays in its place ({reason}): {error}")
+        else:
+            logger.warning("request %r was moved aside: %s", path.name, reason)
 
     def _is_job(self, box: RequestBox, path: Path) -> bool:
         """Whether a request asks for a job; it is begun then, where that is done here."""

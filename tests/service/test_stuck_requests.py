@@ -131,3 +131,26 @@ def test_a_folder_for_refused_requests_that_is_a_link_is_not_followed(tmp_path: 
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert (box.path / "1.json").exists()
     live.close()
+
+
+def test_refused_requests_that_cannot_be_moved_are_in_nobodys_way(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    live, box = Live(), FaultRequests(tmp_path)
+    box.path.mkdir()
+    for number in range(PER_SCAN_MAX + 3):
+        (box.path / f"0-{number:03d}").write_text("{")
+    box.leave(request())
+    directives = Directives(live.service.journal, box)
+    box.faults.fail(op="put_aside")
+    for _ in range(3):
+        assert not directives.take_up(), "some are still there"
+    assert list(live.service.state.directives) == ["r-1"]
+    assert "moved aside" not in caplog.text, "none was"
+    assert caplog.text.count("'0-000' stays in its place") == 1
+    box.faults.heal()
+    for _ in range(3):
+        directives.take_up()
+    assert box.waiting() == []
+    assert directives.take_up()
+    live.close()
