@@ -27,15 +27,15 @@ from typing import Any, Self, cast, get_args
 from tamiyo.audit.agreement import ANOTHER, Agreement, Reinference, agreement
 from tamiyo.audit.differences import Difference, differences
 from tamiyo.audit.found import Divergence
+from tamiyo.audit.memory import observation_of
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import contents_of
 from tamiyo.core.blueprint import read_blueprint, unobserved
 from tamiyo.core.draft import Standing
 from tamiyo.core.events import Event
 from tamiyo.core.inputs import Inference, inference_message
-from tamiyo.core.limits import UNLIMITED
 from tamiyo.core.norms import Norm
-from tamiyo.core.observation import Observation, read_packet
+from tamiyo.core.observation import Observation
 from tamiyo.core.proposal import PolicyIdentity, Proposal
 from tamiyo.core.registries import Registries, assignments, extended
 from tamiyo.core.state import BLUEPRINTS_MAX
@@ -89,6 +89,22 @@ class _Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class _Kin:
+    """What graphs with the edges of this one have in common for a policy."""
+
+    policy: Policy
+    graph: Graph
+    proposes_many: bool
+    key: bytes | None
+
+    @classmethod
+    def of(cls, policy: Policy, graph: Graph) -> Self:
+        """Ask the policy."""
+        key = policy.batch_key(graph) if isinstance(policy, ProposesMany) else None
+        return cls(policy, graph, isinstance(policy, ProposesMany), key)
+
+
+@dataclass(frozen=True, slots=True)
 class _Answer:
     asked: _Asked
     found: Agreement
@@ -121,6 +137,7 @@ class Inferences:
         self._last: _Step | None = None
         self._waiting: dict[tuple[int, bytes], list[_Asked]] = {}
         self._askers: dict[int, Policy] = {}
+        self._kin: _Kin | None = None
         self._answers: deque[Future[list[_Answer]]] = deque()
 
     def recall(self, lsn: int, event: Event, state: Standing) -> None:
@@ -196,7 +213,7 @@ class Inferences:
         except KeyError:
             self._found.count_unknown(CONTENT)
             return
-        observation = read_packet(step.received.packet, UNLIMITED)
+        observation = observation_of(step.received.packet)
         keys = self._builder.registry_keys(observation, blueprints)
         added, overflow = assignments(step.registries, keys)
         registries = extended(step.registries, added) if added else step.registries
@@ -286,11 +303,13 @@ class Inferences:
         asked = _Asked(
             step.inference_lsn, step.received.step_index, recorded, graph, observation, len(graph.blueprint_ids)
         )
-        many = isinstance(policy, ProposesMany)
-        key = policy.batch_key(graph) if isinstance(policy, ProposesMany) else None
-        if key is None and not many:
+        kin = self._kin
+        if kin is None or kin.policy is not policy or kin.graph.edge_index is not graph.edge_index:
+            kin = self._kin = _Kin.of(policy, graph)  # asked anew only then: a builder's graphs share their edges
+        if not kin.proposes_many:
             self._take_answers(_answers(policy, [asked]))  # cheaper than handing it over
             return
+        key = kin.key
         group = (id(policy), key if key is not None else asked.lsn.to_bytes(8, "big"))
         self._askers[id(policy)] = policy
         self._waiting.setdefault(group, []).append(asked)

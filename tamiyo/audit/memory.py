@@ -1,6 +1,7 @@
 """What an audit remembers of the records it has passed: states that may yet be spoken of, reports not yet published."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import islice
 from typing import cast
 
@@ -8,13 +9,21 @@ from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import CHECKPOINT_STEPS
 from tamiyo.core.events import Event
 from tamiyo.core.evolve import evolve_all
+from tamiyo.core.limits import UNLIMITED
+from tamiyo.core.observation import Observation, read_packet
 from tamiyo.core.state import State
 from tamiyo.leyline import leyline_pb2 as pb
 
-__all__ = ["REPORTS_OR_THEIR_END", "STATES_KEPT", "States", "Unpublished"]
+__all__ = ["REPORTS_OR_THEIR_END", "STATES_KEPT", "States", "Unpublished", "observation_of"]
 
 STATES_KEPT = 64
 """States of checkpoints; and so many packets back at least, the state of each is known."""
+
+
+@lru_cache(maxsize=4)
+def observation_of(packet: bytes) -> Observation:
+    """A packet, read: each level asks for that of the step at hand. Raises PacketRejected."""
+    return read_packet(packet, UNLIMITED)
 
 
 class States:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, get_args
 import wal
 from tamiyo.audit.differences import Difference, differences
 from tamiyo.audit.found import Divergence, Replay
-from tamiyo.audit.memory import REPORTS_OR_THEIR_END, States, Unpublished
+from tamiyo.audit.memory import REPORTS_OR_THEIR_END, States, Unpublished, observation_of
 from tamiyo.audit.outside import Idle, following
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import base_of, read_base
@@ -20,8 +20,6 @@ from tamiyo.core.draft import Standing
 from tamiyo.core.events import KINDS, MESSAGES, Event, encode
 from tamiyo.core.evolve import Fold
 from tamiyo.core.inputs import Inference, Inputs, MetadataFault, require_fit, step_inputs
-from tamiyo.core.limits import UNLIMITED
-from tamiyo.core.observation import read_packet
 from tamiyo.core.state import State
 from tamiyo.errors import InvariantViolation, JournalUnreadable
 from tamiyo.stored import event_of
@@ -304,8 +302,9 @@ class Auditor:
             return
         try:
             inputs = step_inputs(
-                event.step_lsn, step.received, step.observed, event_time_ns=event.event_time_ns, timings=event.timings
-            )
+                event.step_lsn, step.received, step.observed, event_time_ns=event.event_time_ns, timings=event.timings,
+                observation=observation_of(step.received.packet),
+            )  # fmt: skip
             require_fit(inputs)
             self._require_known(inputs, step.policy_version)
         except ValueError as error:
@@ -340,7 +339,7 @@ class Auditor:
         self._found.late_commits += not paused
         expected = pause_released(
             self._fold.standing,
-            read_packet(step.received.packet, UNLIMITED),
+            observation_of(step.received.packet),
             step.received,
             step_lsn=event.step_lsn,
             decision_lsn=step.decision_lsn,

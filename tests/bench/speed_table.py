@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,14 +25,22 @@ from test_replay_speed import OnDisk
 
 import wal
 from tamiyo.audit import replay
+from tamiyo.audit.inference import BATCH, Inferences, past_policies
 from tamiyo.beginning import Beginning, folded
 from tamiyo.bench.machine import doubt, load
 from tamiyo.bench.run import FULL, PARTS, QUICK, measure
+from tamiyo.bench.samples import small_graph
+from tamiyo.bench.step import Stepping
 from tamiyo.bench.table import table
 from tamiyo.bench.timing import Figures, Times, Turn, in_turns
+from tamiyo.core.registries import initial
+from tamiyo.policy.ambient import threads
+from tamiyo.policy.checkpoint import init_checkpoint, load_policy
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 REPLAYED_STEPS = 8_000
+INFERRED_STEPS = 4_000
+NETWORK_SEED = 1
 
 
 def run(folder: Path, *, quick: bool) -> Figures:
@@ -44,6 +53,7 @@ def run(folder: Path, *, quick: bool) -> Figures:
         figures["core"] = core(20 if quick else 200)
         figures["log"] = commits(place, 4 if quick else 40)
         figures["replay"] = replaying(place, REPLAYED_STEPS // (10 if quick else 1))
+        figures["inferences"] = again(place, INFERRED_STEPS // (10 if quick else 1))
     after = load()
     return figures | {"load_before": before, "load_after": after, "doubt": doubt(before, after)}
 
@@ -76,6 +86,37 @@ def replaying(folder: Path, steps: int) -> Figures:
         "audit": lambda: replay(wal.read(path)),
     }
     return {"steps": steps} | {f"{name}_steps_per_s": _per_s(work, steps) for name, work in works.items()}
+
+
+def again(folder: Path, steps: int) -> Figures:
+    """Audit level 3 of steps with small graphs that a network decided: by the clock, on all cores.
+
+    The network is loaded before. `batch_graphs_per_s` are those of one core, from graph to proposal.
+    """
+    say(f"audit level 3 of {steps} steps")
+    checkpoint = init_checkpoint(folder / "network.safetensors", NETWORK_SEED)
+    with threads(1):
+        policy = load_policy(checkpoint.path)
+        stepping = Stepping(folder / "inferred", policy)
+        for _ in range(steps):
+            stepping.step(counted=False)
+        stepping.service.close()
+        graphs = [small_graph()] * BATCH
+        one_core_s = min(timeit.repeat(lambda: policy.propose_all(graphs), number=1, repeat=20))
+    found = []
+    with past_policies(folder / "inferred", [checkpoint.path], ()) as past:
+        past.find(checkpoint.version, checkpoint.digest, initial())
+        for _ in range(3):
+            with Inferences(past) as asked:
+                begun_s = time.perf_counter()
+                replay(wal.read(folder / "inferred" / "wal"), follower=asked)
+                answers = asked.finish()
+                found.append(time.perf_counter() - begun_s)
+    assert answers.inferences == steps, answers
+    return {
+        "steps": steps, "steps_per_s": round(steps / sorted(found)[1]), "batch": BATCH,
+        "batch_graphs_per_s": round(BATCH / one_core_s), "largest_error": float(f"{answers.largest_error:.2g}"),
+    }  # fmt: skip
 
 
 def _per_s(work: Callable[[], object], steps: int) -> int:
@@ -135,8 +176,9 @@ BARS = (
     Bar("plan of a new large topology, p50 ms", 10, at("network", "large", "new_topology", "wall_ms", "p50")),
     Bar("replay of the state, steps/s of a core", 20_000, at("replay", "state_steps_per_s"), at_least=True),
     Bar("audit of every decision, steps/s of a core", 10_000, at("replay", "audit_steps_per_s"), at_least=True),
+    Bar("audit of every inference, steps/s of two cores", 2_000, at("inferences", "steps_per_s"), at_least=True),
 )  # fmt: skip
-"""Bars for two cores of an EPYC Zen 4. Audit level 3 and CUDA are measured elsewhere."""
+"""Bars for two cores of an EPYC Zen 4. CUDA is measured elsewhere."""
 
 
 def bars(figures: Figures) -> str:

@@ -352,6 +352,19 @@ def say_durable_of_what_is_queued(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Journal, "is_durable", lambda *_: True)
 
 
+def tell_of_the_graph_before(patch: pytest.MonkeyPatch) -> None:
+    """A step's graph is told to the journal with the inputs of the one before it."""
+    original, before = stages.graph_observed, list[Any]()
+
+    def late(graph: Any, blueprints: Any, **named: Any) -> Any:
+        layout, event = original(graph, blueprints, **named)
+        before.append((event.norms_present, list(event.norm_values)))
+        event.norms_present, event.norm_values[:] = before[-2:][0]
+        return layout, event
+
+    patch.setattr(stages, "graph_observed", late)
+
+
 BREAKERS = ("breakers move by their table", "a breaker moves", "while a breaker is open")
 GOES = "a request goes only once"
 SURVIVAL = ("what was acknowledged survives", "no step is recorded")
@@ -388,5 +401,6 @@ VARIANTS = {
     "a cursor that moves before the bus has it": Variant(move_the_cursor_first, ("a cursor moves",)),
     "a journal that waits for the bus": Variant(publish_under_the_lock, ("publishing holds up",)),
     "a flush that does not wait": Variant(say_durable_of_what_is_queued, ("a flush that says so",)),
+    "a graph of the step before": Variant(tell_of_the_graph_before, ("every graph is",)),
     "windows that close late": Variant(close_windows_late, ("every decision follows",)),
 }

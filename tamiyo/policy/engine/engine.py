@@ -137,9 +137,11 @@ class Engine:
         order. None where one of them is for the reference, or the answers are not finite: then each goes by itself.
         """
         joined = join(graphs)
+        by_edges = {id(graph.edge_index): graph for graph in graphs}  # a builder's graphs share their edges
+        topologies = {edges: _topology(graph) for edges, graph in by_edges.items()}
         try:
             require_within([*joined.features.values(), *joined.edge_attr.values()])
-            raws = self._sparse.run_joined(joined, b"".join(_topology(graph) for graph in graphs))
+            raws = self._sparse.run_joined(joined, b"".join(topologies[id(graph.edge_index)] for graph in graphs))
             return [
                 numbers_of(_finite(raw), graph, self._folded.widths) for raw, graph in zip(raws, graphs, strict=True)
             ]

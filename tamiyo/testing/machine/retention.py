@@ -5,9 +5,12 @@ a plan in the log says, no more and no less; and what is left comes to the same 
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 import wal
 from tamiyo.audit import Replay, replay
+from tamiyo.audit.agreement import Reinference
+from tamiyo.audit.inference import Inferences, past_policies
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import KINDS, Event
 from tamiyo.core.retention import Windows
@@ -16,7 +19,7 @@ from tamiyo.stored import event_of
 from tamiyo.testing.machine.law import LawBroken, require
 from tamiyo.testing.machine.publishing import BusBook
 
-__all__ = ["RetentionBook", "replayed"]
+__all__ = ["RetentionBook", "audited", "replayed"]
 
 OLD = "nothing goes before its window has passed"
 TOLD = "nothing goes that is still to be published"
@@ -127,16 +130,28 @@ def _payloads(plans: Iterable[journal.RetentionPlanned]) -> dict[int, int]:
     return found
 
 
-def replayed(entries: Sequence[wal.Entry]) -> Replay:
-    """What an audit finds in what is left of a log: from its first record on, or from the first base that is enough."""
+def replayed(entries: Sequence[wal.Entry], asked: Inferences | None = None) -> Replay:
+    """What an audit finds in what is left of a log: from its first record on, or from the first base that is enough.
+
+    `asked` follows it, for level 3.
+    """
     first_lsn = entries[0].lsn if entries else 1
     missing_lsn = first_lsn - 1
     while True:
         base = _base_past(entries, missing_lsn) if missing_lsn else None
+        if asked is not None:
+            asked.begin(base)
         try:
-            return replay(entries[0 if base is None else base.needs_lsn - first_lsn :], base=base)
+            return replay(entries[0 if base is None else base.needs_lsn - first_lsn :], base=base, follower=asked)
         except RecordRedacted as redacted:
             missing_lsn = redacted.lsn
+
+
+def audited(entries: Sequence[wal.Entry]) -> tuple[Replay, Reinference]:
+    """Levels 2 and 3 of what is left of a log; of the policies only the baseline is asked again."""
+    with past_policies(Path("nowhere"), (), ()) as past, Inferences(past, workers=1) as asked:
+        found = replayed(entries, asked)
+        return found, asked.finish()
 
 
 def _base_past(entries: Iterable[wal.Entry], missing_lsn: int) -> journal.StateBase:

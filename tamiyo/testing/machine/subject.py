@@ -13,7 +13,7 @@ from tamiyo.testing.machine.commands import check_command, is_bare, unsigned
 from tamiyo.testing.machine.law import LawBroken, require
 from tamiyo.testing.machine.monotone import CHAINS, check_monotone
 from tamiyo.testing.machine.policies import IN_FORCE
-from tamiyo.testing.machine.retention import replayed
+from tamiyo.testing.machine.retention import audited
 from tamiyo.testing.machine.shadow import Shadow
 from tamiyo.testing.machine.updates import Learner
 from tamiyo.testing.machine.world import CALLS_WAIT, Factory, World
@@ -383,8 +383,9 @@ class Subject:
         path, disk = self.world.log_path, self.world.memory
         verdict = wal.verify(path, disk=disk)
         require(verdict.status in WHOLE, "the log is intact (audit level 1)", verdict)
-        found = replayed(list(wal.read(path, None, disk=disk)))
+        found, again = audited(list(wal.read(path, None, disk=disk)))
         require(found.divergence is None, "every decision follows from its record (audit level 2)", found.divergence)
+        require(again.divergence is None, "every graph is what its step was shown (audit level 3)", again.divergence)
 
     def check_left(self) -> None:
         """After retention: what is left is as the plans say, whole, comes to the same state, and proves the heads."""
