@@ -269,7 +269,8 @@ class TamiyoService:
         """Take up requests, look back, write what waits for a step, rewrite the exported files. May wait for the disk.
 
         Returns:
-            Whether everything that was asked for and said so far is durable.
+            Whether everything said so far is durable, and no request waits to be taken up. A request for a policy or
+            for retention is taken up when its work has begun, and answered once that has ended.
 
         Raises:
             ServiceClosed: after `close()`.

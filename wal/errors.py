@@ -154,8 +154,8 @@ class OutcomeUnknown(LogError):
 
     def __init__(self, first_lsn: int, last_lsn: int, cause: str) -> None:
         super().__init__(
-            f"whether LSN {first_lsn}..{last_lsn} is durable is unknown: {cause}. Close the log, open it again,"
-            " and read from there."
+            f"whether LSN {first_lsn}..{last_lsn} is durable is unknown: {cause.rstrip('.')}. Close the log, open it "
+            "again, and read from there."
         )
         self.first_lsn = first_lsn
         self.last_lsn = last_lsn
