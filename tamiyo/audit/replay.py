@@ -206,12 +206,7 @@ class Auditor:
         self._diverge(lsn, 0, f"nothing brought about this {event.DESCRIPTOR.name}")
 
     def _check_opening(self, lsn: int, event: journal.ServiceOpened) -> None:
-        gone = retired(event.behaviour_flags)
-        if gone:
-            raise JournalUnreadable(
-                f"decisions of before {', '.join(gone)} can be read here, but no longer recomputed: "
-                "audit the log with the major version that wrote it"
-            )
+        _require_recomputable(event.behaviour_flags)
         self._found.fingerprints.setdefault(event.code_fingerprint, lsn)
 
     def _check_state(self, lsn: int, event: LookedBack) -> None:
@@ -395,6 +390,15 @@ class Auditor:
     """Of what happens outside a step, what the log itself may speak against."""
 
 
+def _require_recomputable(flags: Iterable[str]) -> None:
+    gone = retired(flags)
+    if gone:
+        raise JournalUnreadable(
+            f"decisions of before {', '.join(gone)} can be read here, but no longer recomputed: "
+            "audit the log with the major version that wrote it"
+        )
+
+
 def _content(data: bytes) -> journal.BlueprintContent:
     return journal.BlueprintContent.FromString(data)
 
@@ -415,10 +419,14 @@ def replay(
         follower: told of every event that is in order.
 
     Raises:
-        JournalUnreadable: a record does not parse or is of a newer version.
+        JournalUnreadable: a record does not parse, or is of a newer version or of one whose decisions are no longer
+            recomputed.
         RecordRedacted: a record that nothing else tells of was taken out.
     """
-    auditor = Auditor(None if base is None else read_base(base), follower)
+    begun = None if base is None else read_base(base)
+    if begun is not None:
+        _require_recomputable(begun.behaviour_flags)
+    auditor = Auditor(begun, follower)
     begun_lsn = auditor.found.begun_lsn
     for entry in entries:
         before = entry.lsn <= begun_lsn

@@ -50,6 +50,19 @@ def test_a_log_of_the_first_behaviour_says_otherwise_under_today_s() -> None:
     assert "loss_delta" in str(found) or "command_id" in str(found)
 
 
+def test_a_log_whose_late_steps_were_clean_says_otherwise_under_today_s() -> None:
+    entries, _ = recorded("behaviour-1.json")
+    changed = []
+    for entry in entries:
+        event = decode(entry.kind, entry.payload)
+        if isinstance(event, journal.ServiceOpened):
+            event.behaviour_flags[:] = CURRENT
+        changed.append(wal.Entry(entry.lsn, *encode(event)))
+    found = replay(changed).divergence
+    assert found is not None
+    assert "conservative" in str(found).lower()
+
+
 def test_telemetry_is_made_of_an_old_log_too() -> None:
     entries, decisions = recorded("behaviour-0.json")
     reader = TelemetryReader()
@@ -87,3 +100,6 @@ def test_a_log_from_before_a_retired_flag_can_be_read_but_not_verified(monkeypat
     entries, _ = recorded("behaviour-0.json")
     with pytest.raises(JournalUnreadable, match="no longer recomputed"):
         replay(entries)
+    base = base_of(State(last_lsn=1), {}, event_time_ns=2)
+    with pytest.raises(JournalUnreadable, match="no longer recomputed"):
+        replay([wal.Entry(2, *encode(base))], base=base)
