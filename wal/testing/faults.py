@@ -78,6 +78,12 @@ class FaultDisk:
         with self._changed:
             return frozenset(self._hanging)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it refuses to allocate."""
+        with self._changed:
+            return self._full
+
     def wait_until_hung(self, op: str, timeout_s: float = 30) -> bool:
         """Wait until a call of `op` hangs; False when none did within `timeout_s`."""
         with self._changed:

@@ -56,7 +56,9 @@ class Custodian:
             report = subject.service.retain(keep_heads=heads)
         except FAILURES as failure:
             subject.settle()
-            require(not (well and subject.is_well and subject.service.log is log), ENDS, repr(failure))
+            # A log that takes records may be on a full disk all the same: their place was allocated with the segment.
+            well = well and subject.is_well and subject.service.log is log and not self._world.disk.is_full
+            require(not well, ENDS, repr(failure))
             return
         subject.settle()
         book = subject.shadow.retention
