@@ -200,9 +200,16 @@ class Journal:
         return next(iter(self._riders.waiting), None)
 
     def flush(self) -> Recorded | None:
-        """Queue what is owed and who waits to ride, without a step; None where there is neither. As `record_aside`."""
+        """Queue what is owed and who waits to ride, without a step; None where there is neither. As `record_aside`.
+
+        What is owed waits as long as the disk hangs: told behind the late commit, it would only be late as well.
+        """
+        recorded = None
         with self._lock:
-            recorded = self._settle_aside() if self._owed.is_owing(self._state) else None
+            is_owing = self._owed.is_owing(self._state)
+        if is_owing and self.is_durable(0.0):
+            with self._lock:
+                recorded = self._settle_aside()
         while self._riders.waiting:  # the lock is free between batches: a step may want it
             recorded = self.record_aside(lambda _state, _now_ns: ()) or recorded
         return recorded

@@ -72,3 +72,21 @@ def test_a_flush_tells_of_steps_that_were_not_recorded(monkeypatch: pytest.Monke
     assert (told.count, told.cause) == (3, "log_full")
     live.check()
     live.close()
+
+
+def test_what_is_certain_is_published_while_the_disk_still_hangs() -> None:
+    """What is owed of the late step could only wait behind it, and the steps before it need not."""
+    live, bus = quiet(), MemoryBus()
+    first = live.step(packet())
+    live.durable()
+    live.disk.hang("fdatasync")
+    live.clock.late.add("log")
+    assert reason(live.step(packet())) == "timeout_wal"
+    asyncio.run(live.service.publish_history(bus))
+    assert bus.ids("oona.normal") == [f"fr-{first.command_id}"]
+    live.clock.late.clear()
+    live.disk.release()
+    live.durable()
+    assert asyncio.run(live.service.publish_history(bus))
+    live.check()
+    live.close()
