@@ -31,12 +31,13 @@ from tamiyo.audit.memory import observation_of
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import contents_of
 from tamiyo.core.blueprint import read_blueprint, unobserved
+from tamiyo.core.breakers import admits
 from tamiyo.core.draft import Standing
 from tamiyo.core.events import Event
 from tamiyo.core.inputs import Inference, inference_message
 from tamiyo.core.norms import Norm
 from tamiyo.core.observation import Observation
-from tamiyo.core.proposal import PolicyIdentity, Proposal
+from tamiyo.core.proposal import PolicyIdentity, Proposal, malformation
 from tamiyo.core.registries import Registries, assignments, extended
 from tamiyo.core.state import BLUEPRINTS_MAX
 from tamiyo.errors import CheckpointRejected
@@ -69,6 +70,7 @@ class _Step:
     received: journal.StepReceived
     norms: tuple[Norm, ...]
     registries: Registries
+    may_ask: bool
     graph_lsn: int = 0
     graph: journal.GraphObserved | None = None
     names: list[journal.RegistryAssigned] = field(default_factory=list)
@@ -100,8 +102,14 @@ class _Kin:
     @classmethod
     def of(cls, policy: Policy, graph: Graph) -> Self:
         """Ask the policy."""
-        key = policy.batch_key(graph) if isinstance(policy, ProposesMany) else None
-        return cls(policy, graph, isinstance(policy, ProposesMany), key)
+        if not isinstance(policy, ProposesMany):
+            return cls(policy, graph, proposes_many=False, key=None)
+        try:
+            key = policy.batch_key(graph)
+        except Exception as error:  # noqa: BLE001  somebody else's code; this graph goes by itself then
+            logger.info("which graphs go together: %s", in_words(error))
+            key = None
+        return cls(policy, graph, proposes_many=True, key=key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +143,7 @@ class Inferences:
         self._builder = GraphBuilder()
         self._steps: dict[int, _Step] = {}
         self._last: _Step | None = None
-        self._waiting: dict[tuple[int, bytes], list[_Asked]] = {}
-        self._askers: dict[int, Policy] = {}
+        self._waiting: dict[bytes, list[_Asked]] = {}  # by key, all for the policy of `_kin`
         self._kin: _Kin | None = None
         self._answers: deque[Future[list[_Answer]]] = deque()
 
@@ -156,7 +163,7 @@ class Inferences:
     def finish(self) -> Reinference:
         """Ask what is left, and wait for every answer."""
         for key in list(self._waiting):
-            self._ask(key)
+            self._ask(cast("_Kin", self._kin).policy, key)
         while self._answers:
             self._look_at(self._answers.popleft())
         return self._found
@@ -175,7 +182,8 @@ class Inferences:
         self._steps.clear()  # what was not decided when the process ended never is
 
     def _take_arrival(self, lsn: int, event: journal.StepReceived, standing: Standing) -> None:
-        self._steps[lsn] = _Step(event, standing.norms, standing.registries)
+        may_ask = admits(standing.breakers["inference"], event.event_time_ns, standing.thresholds)
+        self._steps[lsn] = _Step(event, standing.norms, standing.registries, may_ask)
 
     def _take_graph(self, lsn: int, event: journal.GraphObserved, _: Standing) -> None:
         step = self._last = self._steps.get(event.step_lsn)
@@ -267,7 +275,7 @@ class Inferences:
                 step.graph_lsn, step, f"the step's graph numbers {_told(names)}, and {_told(step.names)} are recorded"
             )
             return False
-        if recorded.host_blueprint_id not in {"", observation.packet_id, observation.training_run_id}:
+        if recorded.host_blueprint_id not in {observation.packet_id, observation.training_run_id}:
             self._diverge(
                 step.graph_lsn, step, f"{recorded.host_blueprint_id!r} is not what the packet says is trained"
             )
@@ -282,11 +290,11 @@ class Inferences:
     def _consider(self, step: _Step, graph: Graph, observation: Observation, registries: Registries) -> None:
         """Run the inference again, now or with others."""
         recorded = cast("Inference", step.inference)
+        wrong = _fault_of_asking(recorded, graph, may_ask=step.may_ask)
+        if wrong:
+            self._diverge(step.inference_lsn, step, wrong)
+            return
         if isinstance(recorded, journal.InferenceSkipped):
-            if recorded.cause == "no_seed_candidates" and graph.candidates:
-                self._diverge(
-                    step.inference_lsn, step, f"seeds {list(graph.candidates)} are candidates, and none was asked for"
-                )
             return
         if not isinstance(recorded, journal.InferenceObserved):
             self._found.unanswered += 1
@@ -297,29 +305,26 @@ class Inferences:
         except CheckpointRejected as rejected:
             self._found.count_unknown(str(rejected))
             return
-        if not graph.candidates:
-            self._diverge(step.inference_lsn, step, "no seed is a candidate, and a proposal is recorded")
-            return
         asked = _Asked(
             step.inference_lsn, step.received.step_index, recorded, graph, observation, len(graph.blueprint_ids)
         )
         kin = self._kin
+        if kin is not None and kin.policy is not policy:
+            self.finish()  # a network that nothing waits for can go
         if kin is None or kin.policy is not policy or kin.graph.edge_index is not graph.edge_index:
             kin = self._kin = _Kin.of(policy, graph)  # asked anew only then: a builder's graphs share their edges
         if not kin.proposes_many:
             self._take_answers(_answers(policy, [asked]))  # cheaper than handing it over
             return
-        key = kin.key
-        group = (id(policy), key if key is not None else asked.lsn.to_bytes(8, "big"))
-        self._askers[id(policy)] = policy
-        self._waiting.setdefault(group, []).append(asked)
-        if key is None or len(self._waiting[group]) >= BATCH:
-            self._ask(group)
+        key = kin.key if kin.key is not None else asked.lsn.to_bytes(8, "big")
+        self._waiting.setdefault(key, []).append(asked)
+        if kin.key is None or len(self._waiting[key]) >= BATCH:
+            self._ask(policy, key)
         elif sum(map(len, self._waiting.values())) > WAITING_MAX:
-            self._ask(max(self._waiting, key=lambda one: len(self._waiting[one])))
+            self._ask(policy, max(self._waiting, key=lambda one: len(self._waiting[one])))
 
-    def _ask(self, key: tuple[int, bytes]) -> None:
-        self._answers.append(self._pool.submit(_answers, self._askers[key[0]], self._waiting.pop(key)))
+    def _ask(self, policy: Policy, key: bytes) -> None:
+        self._answers.append(self._pool.submit(_answers, policy, self._waiting.pop(key)))
         while len(self._answers) > self._under_way_max or (self._answers and self._answers[0].done()):
             self._look_at(self._answers.popleft())
 
@@ -360,28 +365,46 @@ def past_policies(directory: Path, checkpoints: Iterable[Path], policies: Iterab
     return PastPolicies(PolicyStore(directory), checkpoints, policies)
 
 
+def _fault_of_asking(recorded: Inference, graph: Graph, *, may_ask: bool) -> str:
+    """What speaks against that the policy was asked, or was not; "" where nothing does."""
+    cause = (recorded.cause or "no cause") if isinstance(recorded, journal.InferenceSkipped) else ""
+    due = "breaker_open" if not may_ask else "" if graph.candidates else "no_seed_candidates"
+    if cause == due:
+        return ""
+    why = {
+        "breaker_open": "the inference breaker was open",
+        "no_seed_candidates": "no seed is a candidate",
+        "": f"seeds {list(graph.candidates)} are candidates and the inference breaker let a call through",
+    }[due]
+    said = f"InferenceSkipped ({cause!r:.40})" if cause else recorded.DESCRIPTOR.name
+    return f"{why}, and {said} is recorded"
+
+
 def _answers(policy: Policy, asked: Sequence[_Asked]) -> list[_Answer]:
     """Ask all at once where that is cheaper, and whoever does not agree by itself."""
-    together: Sequence[Proposal | None] = [None] * len(asked)
+    pairs: Sequence[tuple[_Asked, Proposal | None]] = [(one, None) for one in asked]
     if isinstance(policy, ProposesMany) and len(asked) > 1:
         try:
-            together = policy.propose_all([one.graph for one in asked])
+            pairs = list(zip(asked, policy.propose_all([one.graph for one in asked]), strict=True))
         except Exception as error:  # noqa: BLE001  somebody else's code; each is asked by itself then
             logger.info("many graphs at once: %s", in_words(error))
-    return [_answer(policy, one, proposal) for one, proposal in zip(asked, together, strict=True)]
+    return [_answer(policy, one, proposal) for one, proposal in pairs]
 
 
 def _answer(policy: Policy, asked: _Asked, proposal: Proposal | None) -> _Answer:
-    if proposal is not None:
-        found = agreement(asked.recorded, proposal)
+    if malformation(proposal, asked.observation, asked.blueprints) is None:
+        found = agreement(asked.recorded, cast("Proposal", proposal))
         if found.grade != ANOTHER:
             return _Answer(asked, found, None)
     try:
         proposal = policy.propose(asked.graph)
+        wrong = malformation(proposal, asked.observation, asked.blueprints)
+        if wrong is not None:
+            return _Answer(asked, Agreement(ANOTHER), None, f"answers with a malformed proposal: {wrong}")
         scores = policy.selection_scores(asked.graph) if isinstance(policy, ProposesMany) else None
+        found = agreement(asked.recorded, proposal, scores)
     except Exception as error:  # noqa: BLE001  somebody else's code; that it raises now is the finding
         return _Answer(asked, Agreement(ANOTHER), None, f"raises {in_words(error)}")
-    found = agreement(asked.recorded, proposal, scores)
     return _Answer(asked, found, proposal if found.grade == ANOTHER else None)
 
 
@@ -395,8 +418,6 @@ def _differences(asked: _Asked, proposal: Proposal) -> list[Difference]:
         blueprints=asked.blueprints,
         elapsed_ns=recorded.elapsed_ns,
     )
-    if isinstance(expected, journal.InferenceFailed):
-        return [Difference("proposal", expected.error, "a sound one")]
     expected.identity.CopyFrom(recorded.identity)
     return list(differences(expected, recorded))
 

@@ -2,52 +2,34 @@
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from audit.runs import Moody, asking, opened, training_packet
 from click.testing import CliRunner
-from rig import SECRET
 
 import wal
-from tamiyo import Settings, TamiyoService
 from tamiyo.audit import audit, replay
 from tamiyo.audit.agreement import CLOSE, EQUAL, SAME_CHOICE, Reinference
-from tamiyo.audit.inference import CONTENT, SCHEMA, Inferences, past_policies
-from tamiyo.bench.samples import OneHost, host, small_graph, small_host
+from tamiyo.audit.inference import CONTENT, SCHEMA, Inferences
+from tamiyo.bench.samples import OneHost, host, small_graph
 from tamiyo.cli import main
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.draft import Standing
 from tamiyo.core.events import KINDS, Event, decode, encode
-from tamiyo.core.proposal import PolicyIdentity, Proposal
-from tamiyo.graph import Graph
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.policy import Policy
 from tamiyo.policy.checkpoint import init_checkpoint, load_policy
-from tamiyo.testing import FixedPolicy, ManualClock
+from tamiyo.testing import FixedPolicy
 from tamiyo.testing.history import History
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/audit.md"
-PATIENT_MS = 60_000
 STEPS = 24
 CHECKPOINT_SEED = 7
-
-
-def training_packet(step: int) -> pb.SystemStatePacket:
-    """Three seeds that move on, one after the other; every fourth step has none that may be selected."""
-    stages = (pb.SEED_STAGE_TRAINING, pb.SEED_STAGE_BLENDING, pb.SEED_STAGE_GERMINATED)
-    made = pb.SystemStatePacket(
-        training_run_id="run-1", packet_id=f"packet-{step}", training_loss=0.9, global_step=step
-    )
-    made.training_metrics.update({"loss": 0.9 - 0.01 * step, "gradient_norm": 1.0 + step % 3, "samples_per_s": 4_000.0})
-    for place in range(3):
-        stage = pb.SEED_STAGE_FOSSILIZED if step % 4 == 3 else stages[(place + step // 8) % 3]
-        made.seed_states.add(seed_id=f"seed-{place}-{step // 8}", stage=stage, learning_rate=0.01, gradient_norm=0.5)
-    return made
 
 
 @dataclass(frozen=True)
@@ -61,21 +43,6 @@ class Recorded:
         return list(wal.read(self.directory / "wal"))
 
 
-class PatientClock(ManualClock):
-    """By which every call is in time, a lookup too."""
-
-    def patience_s(self, call: str, budget_s: float) -> float:
-        return PATIENT_MS / 1e3
-
-
-def opened(directory: Path, policy: Policy | None, urza: OneHost | None = None, **changed: Any) -> TamiyoService:
-    patient = {"step_timeout_ms": PATIENT_MS, "commit_timeout_ms": PATIENT_MS}
-    return TamiyoService.open(
-        directory, policy=policy, urza=urza or OneHost(small_host()), secret=SECRET,
-        settings=Settings(**patient | changed), clock=PatientClock(),
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """Half a run by the baseline, then a restart, and half by a network."""
@@ -86,14 +53,6 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
             for step in steps:
                 tamiyo.evaluate_step(training_packet(step))
     return Recorded(folder / "run", checkpoint.path)
-
-
-@contextmanager
-def asking(
-    checkpoints: Iterable[Path] = (), policies: Iterable[Policy] = (), directory: Path = Path("nowhere")
-) -> Iterator[Inferences]:
-    with past_policies(directory, checkpoints, policies) as past, Inferences(past, workers=1) as inferences:
-        yield inferences
 
 
 def again(
@@ -158,6 +117,11 @@ UNSEEN_BY_LEVEL_2: Mapping[str, tuple[type[Event], Callable[[Any], object], str]
     "edges": (journal.GraphObserved, lambda e: e.edge_counts.__setitem__(0, e.edge_counts[0] + 1), "edge_counts[0]"),
     "norm input": (journal.GraphObserved, lambda e: e.norm_values.__setitem__(0, 0.25), "norm_values[0]"),
     "host": (journal.GraphObserved, lambda e: setattr(e, "host_blueprint_id", "other"), "is not what the packet says"),
+    "host left out": (
+        journal.GraphObserved,
+        lambda e: e.ClearField("host_blueprint_id"),
+        "is not what the packet says",
+    ),
     "name": (journal.RegistryAssigned, lambda e: e.keys.__setitem__(0, "other"), "other"),
     "packet": (journal.StepReceived, another_packet, "norm_values["),
     "score": (journal.InferenceObserved, lambda e: e.breaker_scores.__setitem__(0, 0.5), "breaker_scores[0]"),
@@ -232,20 +196,6 @@ def test_a_checkpoint_that_the_directory_keeps_is_found_there(tmp_path: Path, re
             tamiyo.evaluate_step(training_packet(step))
     report = audit(tmp_path, level=3)
     assert report.passed, report.text
-
-
-@dataclass
-class Moody:
-    """A host's own policy, which may have changed since."""
-
-    action: int = 1
-    error: Exception | None = None
-    identity: PolicyIdentity = field(default=PolicyIdentity("moody-v1", "own", "python"))
-
-    def propose(self, graph: Graph) -> Proposal:
-        if self.error is not None:
-            raise self.error
-        return FixedPolicy(self.action).propose(graph)
 
 
 def test_a_host_s_own_policy_is_asked_again(tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""Audit level 3: whether the policy was to be asked, and what a host's own one answers now."""
+
+import weakref
+from pathlib import Path
+
+import pytest
+from audit.runs import Moody, Together, asking, opened, training_packet
+
+import wal
+from tamiyo.audit import audit, replay
+from tamiyo.bench.samples import small_graph
+from tamiyo.core.proposal import PolicyIdentity
+from tamiyo.policy import Policy
+from tamiyo.stages import Stages
+from tamiyo.testing import FixedPolicy
+
+UNSOUND = FixedPolicy().propose(small_graph())._replace(value=float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (Together(), ""),
+        (Together(key=None), ""),
+        (Together(answers=()), ""),
+        (Together(answers=[None, UNSOUND, "nothing"]), ""),
+        (Together(one="nothing"), "answers with a malformed proposal: a str is no Proposal"),
+        (Together(one=UNSOUND), "answers with a malformed proposal: value is no finite number"),
+    ],
+    ids=["sound", "no key", "too few", "unsound together", "no proposal", "not finite"],
+)
+def test_whatever_a_host_s_own_policy_answers_is_judged(tmp_path: Path, policy: Together, words: str) -> None:
+    with opened(tmp_path, Together()) as tamiyo:
+        for step in range(3):
+            tamiyo.evaluate_step(training_packet(step))
+    report = audit(tmp_path, level=3, policies=[policy])
+    assert words in report.text
+    assert report.verdict_line == ("audit: FAIL (level 3)" if words else "audit: PASS (levels 1, 2, 3)")
+
+
+def test_a_policy_that_nothing_waits_for_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = ("first", "second")
+    for version in versions:
+        with opened(tmp_path, Together(identity=PolicyIdentity(version, "own", "python"))) as tamiyo:
+            for step in range(3):
+                tamiyo.evaluate_step(training_packet(step))
+    spoke: dict[str, weakref.ref[Policy]] = {}
+
+    def find(version: str, *_: object) -> Policy:
+        known = spoke[version]() if version in spoke else None
+        policy = known or Together(identity=PolicyIdentity(version, "own", "python"))
+        spoke[version] = weakref.ref(policy)
+        return policy
+
+    with asking() as inferences:
+        monkeypatch.setattr(inferences._policies, "find", find)
+        replay(wal.read(tmp_path / "wal"), follower=inferences)
+        assert [spoke[version]() is None for version in versions] == [True, False]
+        assert inferences.finish().inferences == 6
+
+
+@pytest.mark.parametrize(
+    ("cause", "step", "words"),
+    [
+        ("breaker_open", 0, "the inference breaker let a call through, and InferenceSkipped ('breaker_open')"),
+        ("no_seed_candidates", 0, "are candidates and the inference breaker"),
+        ("idleness", 0, "InferenceSkipped ('idleness')"),
+        (None, 3, "no seed is a candidate, and InferenceFailed is recorded"),
+        ("breaker_open", 3, "no seed is a candidate, and InferenceSkipped ('breaker_open')"),
+    ],
+)
+def test_a_call_that_was_left_out_without_cause_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str | None, step: int, words: str
+) -> None:
+    monkeypatch.setattr(Stages, "_skip_cause", lambda *_: cause)
+    with opened(tmp_path, Moody(error=RuntimeError("not today"))) as tamiyo:
+        tamiyo.evaluate_step(training_packet(step))
+    report = audit(tmp_path, level=3)
+    assert [level.verdict for level in report.levels] == ["PASS", "PASS", "FAIL"]
+    assert words in report.text
+
+
+def test_a_call_that_an_open_breaker_left_out_is_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(directory: Path) -> list[str]:
+        with opened(directory, Moody(error=RuntimeError("not today"))) as tamiyo:
+            for _ in range(5):
+                tamiyo.evaluate_step(training_packet(0))
+        report = audit(directory, level=3)
+        return [level.verdict for level in report.levels] + [report.text]
+
+    *verdicts, text = run(tmp_path / "honest")
+    assert verdicts == ["PASS", "PASS", "PASS"], text
+    monkeypatch.setattr(Stages, "_skip_cause", lambda *_: None)
+    *verdicts, text = run(tmp_path / "asked-all-the-same")
+    assert verdicts == ["PASS", "PASS", "FAIL"]
+    assert "the inference breaker was open, and InferenceFailed is recorded" in text
