@@ -290,27 +290,40 @@ class Blueprints:
             lambda state, now_ns: blueprint_observed(state, journal.BlueprintObserved(event_time_ns=now_ns))
         )
 
-    def metadata(self, digest: str) -> Mapping[str, object]:
-        """The parsed graph metadata of a version that the state names; parsed here only after a restart."""
+    def metadata(self, digest: str) -> Mapping[str, object] | None:
+        """The parsed graph metadata of a version that the state names; parsed here only after a restart.
+
+        None where a newer version took its place meanwhile.
+        """
         known = self._metadata.get(digest)
         if known is not None:
             return known
         stored = self._journal.content(digest)
         if stored is None:
-            return {}  # a newer version took its place since the step looked; the next step sees that one
+            return None
         return self._keep_metadata(digest, journal.BlueprintContent.FromString(stored))
 
     def known(self) -> list[BlueprintInput]:
         """What the log knows from before, as far as one graph takes them."""
         seen = [each.blueprint for each in self._journal.state.blueprints.values() if each.blueprint is not None]
-        return [BlueprintInput(one, self.metadata(one.digest)) for one in seen[-BLUEPRINT_CANDIDATES_MAX:]]
+        found = ((one, self.metadata(one.digest)) for one in seen[-BLUEPRINT_CANDIDATES_MAX:])
+        return [BlueprintInput(one, metadata) for one, metadata in found if metadata is not None]
 
     def input_of(self, state: State, blueprint_id: str) -> BlueprintInput:
-        """A blueprint as a graph takes it; of an unknown one no more than its id."""
-        observed = state.blueprints.get(blueprint_id)
-        if observed is None or observed.blueprint is None:
-            return BlueprintInput(unobserved(blueprint_id), {})
-        return BlueprintInput(observed.blueprint, self.metadata(observed.blueprint.digest))
+        """A blueprint as a graph takes it; of an unknown one no more than its id.
+
+        Where a newer version has taken its place since `state`, that one: its digest stands for its metadata too, in a
+        builder's plans and in an audit, so it is never given with others.
+        """
+        for is_current in (False, True):
+            looked_at = self._journal.state if is_current else state
+            observed = looked_at.blueprints.get(blueprint_id)
+            if observed is None or observed.blueprint is None:
+                break
+            metadata = self.metadata(observed.blueprint.digest)
+            if metadata is not None:
+                return BlueprintInput(observed.blueprint, metadata)
+        return BlueprintInput(unobserved(blueprint_id), {})
 
     def _prepare_known(self) -> None:
         """A service that opens may take its time, and a step may not."""

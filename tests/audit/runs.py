@@ -14,6 +14,7 @@ from tamiyo.bench.samples import OneHost, small_host
 from tamiyo.core.proposal import PolicyIdentity, Proposal
 from tamiyo.graph import Graph
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.library import Library
 from tamiyo.policy import Policy
 from tamiyo.testing import FixedPolicy, ManualClock
 
@@ -40,7 +41,7 @@ class PatientClock(ManualClock):
         return PATIENT_MS / 1e3
 
 
-def opened(directory: Path, policy: Policy | None, urza: OneHost | None = None, **changed: Any) -> TamiyoService:
+def opened(directory: Path, policy: Policy | None, urza: Library | None = None, **changed: Any) -> TamiyoService:
     patient = {"step_timeout_ms": PATIENT_MS, "commit_timeout_ms": PATIENT_MS}
     return TamiyoService.open(
         directory, policy=policy, urza=urza or OneHost(small_host()), secret=SECRET,
