@@ -75,7 +75,11 @@ class Auditor:
         self._awaited: deque[Event] = deque()
         self._idle_moves: list[tuple[int, journal.BreakerMoved]] = []  # moves that no step brought about
         self._idle_state = state
-        self._digests = {seen.blueprint.digest for seen in state.blueprints.values() if seen.blueprint is not None}
+        self._versions = {
+            (blueprint_id, seen.blueprint.digest)
+            for blueprint_id, seen in state.blueprints.items()
+            if seen.blueprint is not None
+        }
         self._reports = Unpublished(state.last_lsn + 1)
         self._states = States(state)
         self._stored_lsn, self._stored = 0, b""  # the bytes of the record that is looked at, where they are known
@@ -279,7 +283,7 @@ class Auditor:
         return None if check is None else check(self, event)
 
     def _fault_of_blueprint(self, event: journal.BlueprintObserved) -> str | None:
-        self._digests.add(event.digest)
+        self._versions.add((event.blueprint_id, event.digest))
         if not event.content:
             return None
         digest = content_digest(_content(event.content))
@@ -316,7 +320,9 @@ class Auditor:
     def _require_known(self, inputs: Inputs, in_force: str) -> None:
         """What the step says it used must be what the log holds. Raises ValueError."""
         strange = [
-            used.blueprint_id for used in inputs.graph.blueprints if used.digest and used.digest not in self._digests
+            used.blueprint_id
+            for used in inputs.graph.blueprints
+            if used.digest and (used.blueprint_id, used.digest) not in self._versions
         ]
         if strange:
             raise ValueError(f"the graph used versions that were never observed, of {', '.join(strange)}")

@@ -26,6 +26,7 @@ from tamiyo.policy import Policy
 from tamiyo.policy.checkpoint import init_checkpoint, load_policy
 from tamiyo.testing import FixedPolicy
 from tamiyo.testing.history import History
+from tamiyo.testing.library import MemoryLibrary
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/audit.md"
 STEPS = 24
@@ -151,6 +152,24 @@ def test_the_first_of_several_is_named_whatever_is_asked_first(recorded: Recorde
     found = again(entries, [recorded.checkpoint])
     assert found.divergence is not None
     assert found.divergence.lsn == first
+
+
+def test_a_version_of_another_blueprint_was_never_observed_of_this_one(tmp_path: Path) -> None:
+    library = MemoryLibrary()
+    for name in ("first", "second"):
+        library.save(pb.BlueprintDescriptor(blueprint_id=name, name=name))
+    with opened(tmp_path, None, library) as tamiyo:
+        for step in range(2):
+            tamiyo.evaluate_step(training_packet(step))
+
+    def exchange(event: journal.GraphObserved) -> None:
+        event.blueprints[0].digest, event.blueprints[1].digest = event.blueprints[1].digest, event.blueprints[0].digest
+
+    entries = list(wal.read(tmp_path / "wal"))
+    assert replay(entries).divergence is None
+    found = replay(changed(entries, journal.GraphObserved, exchange)[0]).divergence
+    assert found is not None
+    assert "versions that were never observed, of first, second" in found.what
 
 
 def test_a_rounding_of_another_processor_is_no_difference(recorded: Recorded) -> None:
