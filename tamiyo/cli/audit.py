@@ -57,7 +57,8 @@ def command(
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:
-        raise click.ClickException(f"cannot read the log in {directory}: {error}") from error
+        what = "a checkpoint" if error.filename in map(str, checkpoints) else f"the log in {directory}"
+        raise click.ClickException(f"cannot read {what}: {error}") from error
     print(json.dumps(report.as_dict(), indent=2) if as_json else report.text)
     if not report.passed:
         raise SystemExit(1)

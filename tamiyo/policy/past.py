@@ -114,8 +114,9 @@ class PastPolicies:
                 raise
             if not isinstance(rejected.__cause__, FileNotFoundError):
                 why = f"cannot be read ({type(rejected.__cause__).__name__}) from those"
+        where = f"{self._store.path} or given" if self._files else f"{self._store.path}"
         raise CheckpointRejected(
-            f"the checkpoint of policy {version!r} (SHA-256 {digest[:12]}...) {why} kept in {self._store.path}: give "
+            f"the checkpoint of policy {version!r} (SHA-256 {digest[:12]}...) {why} kept in {where}: give "
             "its file with --checkpoint",
             "checkpoint_missing",
         )

@@ -1,5 +1,6 @@
 """Audit level 3: graphs and inferences come out again as they are recorded, and what does not is named."""
 
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -198,6 +199,20 @@ def test_the_command_takes_a_checkpoint_and_says_what_it_compared(recorded: Reco
     assert result.exit_code == 0, result.output
     assert result.output.splitlines()[-1] == "audit: PASS (levels 1, 2, 3)"
     assert f"{STEPS} graphs built again" in result.output
+
+
+def test_the_command_says_which_file_it_cannot_read(recorded: Recorded, tmp_path: Path) -> None:
+    pipe, other = tmp_path / "pipe", tmp_path / "other"
+    os.mkfifo(pipe)
+    other.write_bytes(b"no checkpoint")
+    command = ["audit", str(recorded.directory), "--level", "3", "--checkpoint"]
+    result = CliRunner().invoke(main, [*command, str(pipe)])
+    assert result.exit_code == 1
+    assert "cannot read a checkpoint: " in result.output
+    assert "it is no regular file" in result.output
+    result = CliRunner().invoke(main, [*command, str(other)])
+    assert result.exit_code == 1
+    assert f"is not among those kept in {recorded.directory / 'policies'} or given" in result.output
 
 
 def test_torch_keeps_its_threads(recorded: Recorded) -> None:
