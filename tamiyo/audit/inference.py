@@ -133,19 +133,23 @@ class Inferences:
         count = workers or min(os.cpu_count() or 1, WORKERS_MAX)
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="tamiyo-audit")
         self._under_way_max = 2 * count
+        self._found = Reinference()
+        self._waiting: dict[bytes, list[_Asked]] = {}  # by key, all for the policy of `_kin`
+        self._answers: deque[Future[list[_Answer]]] = deque()
         self.begin(None)
 
     def begin(self, base: journal.StateBase | None) -> None:
-        """Begin with the log, or after a base, whose contents are taken over; what was seen so far counts no more."""
-        self._found = Reinference()
+        """Begin with the log, or after a base, whose contents are taken over.
+
+        What was seen so far is counted no more, but a divergence stays: a record that was taken out mends nothing.
+        """
+        self._found = Reinference(divergence=self.finish().divergence)
         self._contents: dict[str, bytes] = {} if base is None else contents_of(base)
         self._inputs: dict[tuple[str, str], BlueprintInput] = {}
         self._builder = GraphBuilder()
         self._steps: dict[int, _Step] = {}
         self._last: _Step | None = None
-        self._waiting: dict[bytes, list[_Asked]] = {}  # by key, all for the policy of `_kin`
         self._kin: _Kin | None = None
-        self._answers: deque[Future[list[_Answer]]] = deque()
 
     def recall(self, lsn: int, event: Event, state: Standing) -> None:
         """Take note of a record up to the base's own."""
@@ -211,10 +215,12 @@ class Inferences:
             self._contents = {digest: self._contents[digest] for digest in self._contents if digest in held}
             self._contents[event.digest] = event.content
 
-    def _take_decision(self, _: int, event: journal.DecisionMade, standing: Standing) -> None:
+    def _take_decision(self, lsn: int, event: journal.DecisionMade, standing: Standing) -> None:
         step = self._steps.pop(event.step_lsn, None)
         self._last = None
         if step is None or step.graph is None or step.inference is None:
+            what = f"a decision on step LSN {event.step_lsn}, whose process had ended"
+            self._found.diverge(Divergence(lsn, 0, what))
             return
         try:
             blueprints = [self._input_of(use.blueprint_id, use.digest) for use in step.graph.blueprints]

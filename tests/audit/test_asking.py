@@ -2,6 +2,7 @@
 
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 from audit.runs import Moody, Together, asking, opened, training_packet
@@ -9,10 +10,15 @@ from audit.runs import Moody, Together, asking, opened, training_packet
 import wal
 from tamiyo.audit import audit, replay
 from tamiyo.bench.samples import small_graph
-from tamiyo.core.proposal import PolicyIdentity
+from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.events import KINDS
+from tamiyo.core.proposal import PolicyIdentity, Proposal
+from tamiyo.graph import Graph
+from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.policy import Policy
 from tamiyo.stages import Stages
 from tamiyo.testing import FixedPolicy
+from tamiyo.testing.history import History
 
 UNSOUND = FixedPolicy().propose(small_graph())._replace(value=float("nan"))
 
@@ -57,6 +63,57 @@ def test_a_policy_that_nothing_waits_for_is_let_go(tmp_path: Path, monkeypatch: 
         replay(wal.read(tmp_path / "wal"), follower=inferences)
         assert [spoke[version]() is None for version in versions] == [True, False]
         assert inferences.finish().inferences == 6
+
+
+class Wavering(Moody):
+    """Says something else of the first seeds than it did."""
+
+    def propose(self, graph: Graph) -> Proposal:
+        return FixedPolicy(2 if graph.seed_ids[0] == "seed-0-0" else self.action).propose(graph)
+
+
+def test_what_was_found_before_a_record_that_was_taken_out_stays_found(tmp_path: Path) -> None:
+    with opened(tmp_path, Moody(), segment_bytes=2**16) as tamiyo:
+        tamiyo.journal.checkpoint_steps = 4
+        for step in range(60):
+            tamiyo.evaluate_step(training_packet(step))
+            tamiyo.flush()
+    packets = [entry.lsn for entry in wal.read(tmp_path / "wal") if entry.kind == KINDS[journal.StepReceived]]
+    with wal.Log.open(tmp_path / "wal") as log:
+        assert log.redact(lambda entry: entry.lsn == packets[10]).records == 1
+    assert audit(tmp_path, level=3, policies=[Moody()]).passed
+    report = audit(tmp_path, level=3, policies=[Wavering()])
+    assert [level.verdict for level in report.levels] == ["PASS", "PASS", "FAIL"]
+    assert report.divergence is not None
+    assert packets[0] < report.divergence.lsn < packets[1]
+
+
+def test_what_waits_to_be_asked_is_asked_before_the_audit_begins_anew(tmp_path: Path) -> None:
+    with opened(tmp_path, Together()) as tamiyo:
+        tamiyo.evaluate_step(training_packet(0))
+    with asking(policies=[Together(action=2)]) as inferences:
+        replay(wal.read(tmp_path / "wal"), follower=inferences)
+        inferences.begin(None)
+        assert inferences.finish().divergence is not None
+
+
+class Restarting(History):
+    """Another process takes the log up between a packet and its decision, which no service does."""
+
+    def _receive(self, packet: pb.SystemStatePacket) -> Any:
+        found = super()._receive(packet)
+        self.open()
+        return found
+
+
+def test_no_step_is_decided_once_its_process_has_ended() -> None:
+    history = Restarting()
+    history.step(training_packet(0), FixedPolicy().propose(small_graph()))
+    with asking() as inferences:
+        assert replay(history.entries(), follower=inferences).divergence is None
+        found = inferences.finish()
+    assert found.divergence is not None
+    assert "whose process had ended" in found.divergence.what
 
 
 @pytest.mark.parametrize(
