@@ -186,6 +186,11 @@ class Inferences:
         self._steps.clear()  # what was not decided when the process ended never is
 
     def _take_arrival(self, lsn: int, event: journal.StepReceived, standing: Standing) -> None:
+        if (
+            len(self._contents) > 2 * BLUEPRINTS_MAX
+        ):  # here, because a step may use what is replaced while it is under way
+            held = {seen.blueprint.digest for seen in standing.blueprints.values() if seen.blueprint is not None}
+            self._contents = {digest: self._contents[digest] for digest in self._contents if digest in held}
         may_ask = admits(standing.breakers["inference"], event.event_time_ns, standing.thresholds)
         self._steps[lsn] = _Step(event, standing.norms, standing.registries, may_ask)
 
@@ -206,13 +211,8 @@ class Inferences:
     def _take_pause(self, _: int, event: journal.StepPaused, __: Standing) -> None:
         self._steps.pop(event.step_lsn, None)
 
-    def _take_blueprint(self, _: int, event: journal.BlueprintObserved, standing: Standing) -> None:
-        if not event.content:
-            return
-        self._contents[event.digest] = event.content
-        if len(self._contents) > 2 * BLUEPRINTS_MAX:
-            held = {seen.blueprint.digest for seen in standing.blueprints.values() if seen.blueprint is not None}
-            self._contents = {digest: self._contents[digest] for digest in self._contents if digest in held}
+    def _take_blueprint(self, _: int, event: journal.BlueprintObserved, __: Standing) -> None:
+        if event.content:
             self._contents[event.digest] = event.content
 
     def _take_decision(self, lsn: int, event: journal.DecisionMade, standing: Standing) -> None:

@@ -7,17 +7,18 @@ import pytest
 from audit.runs import opened, training_packet
 
 from tamiyo import TamiyoService
-from tamiyo.audit import audit
+from tamiyo.audit import audit, inference
 from tamiyo.bench.samples import HOST, OneHost, host, small_host
 from tamiyo.blueprints import Blueprints
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.blueprint import content_digest
+from tamiyo.step import Step
 from tamiyo.testing.library import FaultLibrary
 
 
-def newer(tamiyo: TamiyoService) -> str:
+def newer(tamiyo: TamiyoService, layer: str = "one") -> str:
     """Journal a further version of the host's blueprint, as a lookup does; its digest."""
-    content = journal.BlueprintContent(graph_metadata=b'{"layers": [{"layer_id": "one"}]}')
+    content = journal.BlueprintContent(graph_metadata=b'{"layers": [{"layer_id": "%s"}]}' % layer.encode())
     observed = journal.BlueprintObserved(
         blueprint_id=HOST, digest=content_digest(content), content=content.SerializeToString()
     )
@@ -69,3 +70,22 @@ def test_what_is_known_leaves_out_a_version_that_is_there_no_more(
         blueprints._metadata.clear()
         monkeypatch.setattr(tamiyo.journal, "content", lambda _: None)
         assert blueprints.known() == []
+
+
+def test_an_audit_knows_what_a_step_used_though_many_versions_came_while_it_was_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path, None, OneHost(small_host())) as tamiyo:
+        build = tamiyo._stages.build_graph
+
+        def late(step: Step) -> None:
+            for layer in range(5):
+                newer(tamiyo, f"{step.lsn}-{layer}")
+            build(step)
+
+        monkeypatch.setattr(tamiyo._stages, "build_graph", late)
+        for step in range(4):
+            tamiyo.evaluate_step(training_packet(step))
+    monkeypatch.setattr(inference, "BLUEPRINTS_MAX", 1)
+    report = audit(tmp_path, level=3)
+    assert report.passed, report.text
