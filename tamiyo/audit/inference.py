@@ -186,9 +186,7 @@ class Inferences:
         self._steps.clear()  # what was not decided when the process ended never is
 
     def _take_arrival(self, lsn: int, event: journal.StepReceived, standing: Standing) -> None:
-        if (
-            len(self._contents) > 2 * BLUEPRINTS_MAX
-        ):  # here, because a step may use what is replaced while it is under way
+        if len(self._contents) > 2 * BLUEPRINTS_MAX:  # now: a step under way may use what is replaced meanwhile
             held = {seen.blueprint.digest for seen in standing.blueprints.values() if seen.blueprint is not None}
             self._contents = {digest: self._contents[digest] for digest in self._contents if digest in held}
         may_ask = admits(standing.breakers["inference"], event.event_time_ns, standing.thresholds)

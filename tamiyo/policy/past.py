@@ -61,9 +61,8 @@ class PastPolicies:
             )
         rejected = self._rejected.get(checkpoint_digest)
         if rejected is not None:  # once is enough: reading it again takes a while
-            raise CheckpointRejected(
-                *rejected
-            )  # another each time: one that is raised again keeps all it passed through
+            reason, kind = rejected  # another error each time: one that is raised again keeps all it passed through
+            raise CheckpointRejected(reason, kind)
         network = self._networks.pop(checkpoint_digest, None)
         if network is None:
             while len(self._networks) >= NETWORKS_MAX:
