@@ -26,6 +26,8 @@ INEXACT_TOLERANCE = 0.02
 """Of what multiplies in TF32 or bf16, which keep three digits."""
 INEXACT = ("tf32", "bfloat16")
 """Words in an engine's name that say so."""
+LARGE = "; large "
+"""What stands in it before the engine of large graphs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +84,19 @@ class Reinference:
             self.divergence = divergence
 
 
-def tolerance_of(engine: str) -> float:
-    """How far an inference of this engine may be from one of another."""
-    return INEXACT_TOLERANCE if any(word in engine for word in INEXACT) else TOLERANCE
+def tolerance_of(engine: str, *, is_large: bool = False) -> float:
+    """How far an inference of this engine may be from one of another: an engine may name two, for small and large."""
+    small, _, large = engine.partition(LARGE)
+    used = large if is_large and large else small
+    return INEXACT_TOLERANCE if any(word in used for word in INEXACT) else TOLERANCE
 
 
 def agreement(
     recorded: journal.InferenceObserved,
     proposal: Proposal,
     scores: tuple[Sequence[float], Sequence[float]] | None = None,
+    *,
+    is_large: bool = False,
 ) -> Agreement:
     """Compare.
 
@@ -98,11 +104,12 @@ def agreement(
         recorded: what the log says.
         proposal: what the same policy proposes now.
         scores: of all seeds and all blueprints, as they are now; without them another seed or blueprint is no tie.
+        is_large: the graph is one of those that an engine may compute otherwise than small ones.
     """
     theirs = proposal_of(recorded)
     if proposal == theirs:
         return Agreement(EQUAL)
-    tolerance = tolerance_of(recorded.identity.engine)
+    tolerance = tolerance_of(recorded.identity.engine, is_large=is_large)
     error = max(_error(mine, other) for mine, other in zip(_heads(proposal), _heads(theirs), strict=True))
     chosen = _same_choice(proposal, theirs)
     if error <= tolerance and (chosen or _ties(theirs, scores, tolerance)):

@@ -19,7 +19,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, cast, get_args
@@ -88,6 +88,7 @@ class _Asked:
     graph: Graph
     observation: Observation
     blueprints: int
+    is_large: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +321,8 @@ class Inferences:
         if not kin.proposes_many:
             self._take_answers(_answers(policy, [asked]))  # cheaper than handing it over
             return
+        if kin.key is None:
+            asked = replace(asked, is_large=True)
         key = kin.key if kin.key is not None else asked.lsn.to_bytes(8, "big")
         self._waiting.setdefault(key, []).append(asked)
         if kin.key is None or len(self._waiting[key]) >= BATCH:
@@ -397,7 +400,7 @@ def _answers(policy: Policy, asked: Sequence[_Asked]) -> list[_Answer]:
 
 def _answer(policy: Policy, asked: _Asked, proposal: Proposal | None) -> _Answer:
     if malformation(proposal, asked.observation, asked.blueprints) is None:
-        found = agreement(asked.recorded, cast("Proposal", proposal))
+        found = agreement(asked.recorded, cast("Proposal", proposal), is_large=asked.is_large)
         if found.grade != ANOTHER:
             return _Answer(asked, found, None)
     try:
@@ -406,7 +409,7 @@ def _answer(policy: Policy, asked: _Asked, proposal: Proposal | None) -> _Answer
         if wrong is not None:
             return _Answer(asked, Agreement(ANOTHER), None, f"answers with a malformed proposal: {wrong}")
         scores = policy.selection_scores(asked.graph) if isinstance(policy, ProposesMany) else None
-        found = agreement(asked.recorded, proposal, scores)
+        found = agreement(asked.recorded, proposal, scores, is_large=asked.is_large)
     except Exception as error:  # noqa: BLE001  somebody else's code; that it raises now is the finding
         return _Answer(asked, Agreement(ANOTHER), None, f"raises {in_words(error)}")
     return _Answer(asked, found, proposal if found.grade == ANOTHER else None)

@@ -116,24 +116,24 @@ def audit(
     integrity = _integrity(found_of_log)
     if level == 1 or integrity.verdict != PASS:
         return AuditReport(str(directory), (integrity,))
-    asked = None
+    asked, found = None, None
     with ExitStack() as stack:
         if level == LEVEL_MAX:
             asked = stack.enter_context(_asked(Path(directory), checkpoints, policies))
         try:
             found = _replayed(path, found_of_log.first_lsn, progress, asked)
+            second = Level(2, PASS if found.divergence is None else FAIL, _decisions_detail(found))
         except JournalUnreadable as error:
-            return AuditReport(str(directory), (integrity, Level(2, UNVERIFIABLE, str(error))))
+            second = Level(2, UNVERIFIABLE, str(error))
         except wal.LogError as error:
-            return AuditReport(
-                str(directory), (integrity, Level(2, FAIL, f"the log could not be read to its end: {error}"))
-            )
-        levels = [integrity, Level(2, PASS if found.divergence is None else FAIL, _decisions_detail(found))]
-        divergence = found.divergence
-        if asked is not None:
-            again = asked.finish()
+            second = Level(2, FAIL, f"the log could not be read to its end: {error}")
+        levels, divergence = [integrity, second], None if found is None else found.divergence
+        again = Reinference() if asked is None else asked.finish()
+        if asked is not None and (found is not None or again.divergence is not None):  # else level 3 saw no end
             levels.append(Level(3, _inferences_verdict(again), _inferences_detail(again, found)))
-            divergence = divergence or again.divergence
+        divergence = divergence or again.divergence
+    if found is None:
+        return AuditReport(str(directory), tuple(levels), divergence)
     return AuditReport(str(directory), tuple(levels), divergence, found.state.digest(), found.begun_lsn)
 
 
@@ -258,7 +258,7 @@ def _inferences_verdict(found: Reinference) -> str:
     return UNVERIFIABLE if found.unknown else PASS
 
 
-def _inferences_detail(found: Reinference, decisions: Replay) -> str:
+def _inferences_detail(found: Reinference, decisions: Replay | None) -> str:
     parts = [f"{found.graphs} graphs built again", f"{found.inferences} inferences run again"]
     if found.equal:
         parts.append(f"{found.equal} of them equal to the last bit")
@@ -273,7 +273,7 @@ def _inferences_detail(found: Reinference, decisions: Replay) -> str:
         parts.append(f"{found.same_choice} of an engine that is not exact, with every choice the same")
     if found.unanswered:
         parts.append(f"{found.unanswered} steps had no answer to compare")
-    if decisions.divergence is not None:
+    if decisions is not None and decisions.divergence is not None:
         parts.append(f"up to LSN {decisions.divergence.lsn}, where level 2 ends")
     parts += [f"{count} steps not comparable: {reason}" for reason, count in found.unknown.items()]
     return ", ".join(parts)

@@ -151,3 +151,15 @@ def test_a_call_that_an_open_breaker_left_out_is_in_order(tmp_path: Path, monkey
     *verdicts, text = run(tmp_path / "asked-all-the-same")
     assert verdicts == ["PASS", "PASS", "FAIL"]
     assert "the inference breaker was open, and InferenceFailed is recorded" in text
+
+
+def test_what_was_found_counts_where_the_rest_of_the_log_cannot_be_read(tmp_path: Path) -> None:
+    with opened(tmp_path, Moody()) as tamiyo:
+        tamiyo.evaluate_step(training_packet(0))
+    with wal.Log.open(tmp_path / "wal") as log:
+        log.append([(9_999, b"of a later version")])
+    report = audit(tmp_path, level=3, policies=[Moody()])
+    assert [level.verdict for level in report.levels] == ["PASS", "UNVERIFIABLE"], "and no word of a level 3 half done"
+    report = audit(tmp_path, level=3, policies=[Moody(action=2)])
+    assert [level.verdict for level in report.levels] == ["PASS", "UNVERIFIABLE", "FAIL"]
+    assert report.divergence is not None

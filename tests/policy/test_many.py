@@ -1,6 +1,7 @@
 """Many graphs at once say what each says by itself."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,11 @@ def test_graphs_of_one_topology_share_a_key_and_a_large_one_has_none(policy: Gnn
     assert policy.batch_key(graph) == policy.batch_key(graph) is not None
     assert policy.batch_key(random_graph(counts, 1, density=0.2)) != policy.batch_key(graph)
     assert policy.batch_key(random_graph({**counts, "layer": DENSE_NODES_MAX}, 1, density=0.1)) is None
+    edge_type = "layer", "connects", "layer"
+    twice = {**graph.edge_index, edge_type: np.repeat(graph.edge_index[edge_type][:, :1], 2, axis=1)}
+    assert policy.batch_key(replace(graph, edge_index=twice)) is None, (
+        "an edge that is there twice needs the edge lists"
+    )
 
 
 def test_what_is_for_the_reference_is_asked_by_itself(policy: GnnPolicy, graph: Graph) -> None:

@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from tamiyo.graph.graph import Graph
+from tamiyo.graph.graph import Graph, IndexArray
 from tamiyo.graph.schema import NODE_TYPES, RELATIONS
 from tamiyo.policy.engine.dense import INPUT_MAX, Dense, Layout, dense_of, layout_of, require_within
 from tamiyo.policy.engine.dense_device import DeviceForm
@@ -253,8 +253,15 @@ def _is_small(counts: Mapping[str, int]) -> bool:
 
 
 def batch_key(graph: Graph) -> bytes | None:
-    """For `Engine.batch`: what small graphs of one topology share; None for a large one, which gains nothing by it."""
-    return _topology(graph) if _is_small(graph.node_counts()) else None
+    """For `Engine.batch`: what small graphs of one topology share; None for one that goes by its edge lists anyway."""
+    is_dense = _is_small(graph.node_counts()) and not any(map(_repeats, graph.edge_index.values()))
+    return _topology(graph) if is_dense else None
+
+
+def _repeats(edges: IndexArray) -> bool:
+    """Whether an edge is there twice."""
+    pairs: list[tuple[int, int]] = list(zip(*edges.tolist(), strict=True))
+    return len(set(pairs)) < len(pairs)
 
 
 def _topology(graph: Graph) -> bytes:
