@@ -13,9 +13,8 @@ Rule 4: what other threads have to say (`ride`) goes along with the next batch o
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 import wal
 from tamiyo.beginning import beginning, folded, reopened, with_content
@@ -28,26 +27,16 @@ from tamiyo.core.evolve import Folded, evolve, evolve_all
 from tamiyo.core.state import State
 from tamiyo.errors import TamiyoError
 from tamiyo.owed import Owed, ReleasedPause
-from tamiyo.records import Arrival, JournalUnavailable, Recorded, translated
+from tamiyo.records import Arrival, Checkpoint, JournalUnavailable, Recorded, translated
 from tamiyo.riders import RIDERS_MAX, Make, Riders
 from tamiyo.snapshots import Snapshots
 
-__all__ = ["Checkpoint", "Journal"]
+__all__ = ["Journal"]
 
 OpenLog = Callable[[], wal.Log]
 CLOSE_TIMEOUT_S = ROOM_TIMEOUT_S = 5.0
 GLANCE_S = 0.001
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The state just after one record, with the contents of its blueprints, and the log that has it."""
-
-    state: State
-    contents: Mapping[str, bytes]
-    log: wal.Log
-    record: wal.Entry
 
 
 class Journal:

@@ -15,9 +15,9 @@ from tamiyo.core.base import base_of
 from tamiyo.core.events import Event
 from tamiyo.core.state import State
 from tamiyo.errors import PacketRejected
-from tamiyo.journal import Checkpoint, Journal
+from tamiyo.journal import Journal
 from tamiyo.pace import Restful
-from tamiyo.records import JournalUnavailable
+from tamiyo.records import Checkpoint, JournalUnavailable
 from tamiyo.snapshots import Snapshots
 
 __all__ = ["Keeper"]

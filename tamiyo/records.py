@@ -1,6 +1,6 @@
 """What goes into the log, and what comes back: batches, staged events, and the log's refusals by cause."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -9,7 +9,7 @@ from tamiyo.core.events import Event
 from tamiyo.core.state import State
 from tamiyo.errors import PacketRejected
 
-__all__ = ["Arrival", "JournalUnavailable", "Recorded", "translated"]
+__all__ = ["Arrival", "Checkpoint", "JournalUnavailable", "Recorded", "translated"]
 
 T = TypeVar("T")
 
@@ -61,6 +61,16 @@ class Arrival:
     staged: wal.Staged
     state: State
     log: wal.Log
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The state just after one record, with the contents of its blueprints, and the log that has it."""
+
+    state: State
+    contents: Mapping[str, bytes]
+    log: wal.Log
+    record: wal.Entry
 
 
 def translated(submit: Callable[[], T]) -> T:

@@ -4,10 +4,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, get_args
+from typing import Any, ClassVar, get_args
 
 import wal
 from tamiyo.audit.differences import Difference, differences
+from tamiyo.audit.follower import Follower
 from tamiyo.audit.found import Divergence, Replay
 from tamiyo.audit.memory import REPORTS_OR_THEIR_END, States, Unpublished, observation_of
 from tamiyo.audit.outside import Idle, following
@@ -16,7 +17,6 @@ from tamiyo.core.base import base_of, read_base
 from tamiyo.core.behaviour import retired
 from tamiyo.core.blueprint import content_digest
 from tamiyo.core.decide import decide, pause_released
-from tamiyo.core.draft import Standing
 from tamiyo.core.events import KINDS, MESSAGES, Event, encode
 from tamiyo.core.evolve import Fold
 from tamiyo.core.inputs import Inference, Inputs, MetadataFault, require_fit, step_inputs
@@ -24,7 +24,7 @@ from tamiyo.core.state import State
 from tamiyo.errors import InvariantViolation, JournalUnreadable
 from tamiyo.stored import event_of
 
-__all__ = ["Auditor", "Divergence", "Follower", "Replay", "replay"]
+__all__ = ["Auditor", "Divergence", "Replay", "replay"]
 
 Observed = journal.GraphObserved | Inference | MetadataFault
 LookedBack = journal.StateBase | journal.SnapshotTaken | journal.RetentionCompleted
@@ -45,16 +45,6 @@ class _OpenStep:
     early: list[tuple[int, Event]] = field(default_factory=list)  # moves that stand before the decision
     state_before: State | None = None
     decision_lsn: int = 0
-
-
-class Follower(Protocol):
-    """What else looks at the events that were found to be in order."""
-
-    def recall(self, lsn: int, event: Event, state: State) -> None:
-        """A record up to that of the state it begins with."""
-
-    def take(self, lsn: int, event: Event, standing: Standing) -> None:
-        """The next event, and where the controller stands before it."""
 
 
 class Auditor:

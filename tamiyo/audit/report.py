@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import wal
 from tamiyo.audit.agreement import Reinference
-from tamiyo.audit.replay import Divergence, Follower, Replay, replay
+from tamiyo.audit.follower import Follower
+from tamiyo.audit.replay import Divergence, Replay, replay
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import KINDS
 from tamiyo.errors import JournalUnreadable, RecordRedacted
@@ -38,7 +39,7 @@ class AuditReport:
     """The verdicts, the first divergence if there is one, and the digest of the state at the end.
 
     `begun_lsn` is the horizon of level 2: decisions past it were recomputed, from the state that a base holds of it; 0
-    where that was all of them.
+    where that was all of them. `inferences` are level 3 in numbers, None where it was not asked for or saw no end.
     """
 
     directory: str
@@ -46,6 +47,7 @@ class AuditReport:
     divergence: Divergence | None = None
     state_digest: str = ""
     begun_lsn: int = 0
+    inferences: Reinference | None = None
 
     @property
     def verdict(self) -> str:
@@ -128,13 +130,14 @@ def audit(
         except wal.LogError as error:
             second = Level(2, FAIL, f"the log could not be read to its end: {error}")
         levels, divergence = [integrity, second], None if found is None else found.divergence
-        again = Reinference() if asked is None else asked.finish()
-        if asked is not None and (found is not None or again.divergence is not None):  # else level 3 saw no end
+        again = None if asked is None else asked.finish()
+        if again is not None and found is None and again.divergence is None:
+            again = None  # it saw no end
+        if again is not None:
             levels.append(Level(3, _inferences_verdict(again), _inferences_detail(again, found)))
-        divergence = divergence or again.divergence
-    if found is None:
-        return AuditReport(str(directory), tuple(levels), divergence)
-    return AuditReport(str(directory), tuple(levels), divergence, found.state.digest(), found.begun_lsn)
+            divergence = divergence or again.divergence
+    digest, begun_lsn = ("", 0) if found is None else (found.state.digest(), found.begun_lsn)
+    return AuditReport(str(directory), tuple(levels), divergence, digest, begun_lsn, again)
 
 
 class Asked(Follower, Protocol):

@@ -1,5 +1,6 @@
 """Audit level 3: graphs and inferences come out again as they are recorded, and what does not is named."""
 
+import json
 import os
 import re
 import shlex
@@ -198,6 +199,8 @@ def test_the_command_takes_a_checkpoint_and_says_what_it_compared(recorded: Reco
     result = CliRunner().invoke(main, [*command, "--checkpoint", str(recorded.checkpoint)])
     assert result.exit_code == 0, result.output
     assert result.output.splitlines()[-1] == "audit: PASS (levels 1, 2, 3)"
+    told = json.loads(CliRunner().invoke(main, [*command, "--checkpoint", str(recorded.checkpoint), "--json"]).output)
+    assert told["inferences"]["graphs"] == STEPS
     assert f"{STEPS} graphs built again" in result.output
 
 
