@@ -10,18 +10,16 @@ The one module of the audit that knows the graph and the policies. It follows th
     DecisionMade         the step is whole: build, compare, ask
 
 Rule 1: graphs are built in the order of the log, on the caller's thread. Small ones of one topology are then asked
-        together, on threads of their own; what does not agree in a batch is asked again by itself before it counts.
+        together; what does not agree in a batch is asked again by itself before it counts. No threads of our own: a
+        network between Python's steps waits for the interpreter at each of its products, and took longer so.
 Rule 2: what cannot be known is counted with its reason, and is neither right nor wrong.
 """
 
 import logging
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, Self, cast, get_args
 
 from tamiyo.audit.agreement import ANOTHER, Agreement, Reinference, agreement
@@ -51,11 +49,10 @@ __all__ = ["Inferences", "past_policies"]
 
 logger = logging.getLogger(__name__)
 
-BATCH = 128
+BATCH = 256
 """Graphs in one pass: past this a graph's time hardly falls."""
 WAITING_MAX = 1_024
 """Graphs that wait for others of their topology; about 60 kB each."""
-WORKERS_MAX = 4
 ROUNDING_ULPS = 8
 """How far two processors' logarithms may be apart in a norm's input."""
 
@@ -122,21 +119,12 @@ class _Answer:
 
 
 class Inferences:
-    """Follows a replay; `finish` says what was found. Leave it as a context manager, so that no thread stays.
+    """Follows a replay, and asks `policies`; `finish` says what was found."""
 
-    Args:
-        policies: who is asked.
-        workers: threads that ask; as many as there are processors, WORKERS_MAX at most, where None.
-    """
-
-    def __init__(self, policies: PastPolicies, workers: int | None = None) -> None:
+    def __init__(self, policies: PastPolicies) -> None:
         self._policies = policies
-        count = workers or min(os.cpu_count() or 1, WORKERS_MAX)
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="tamiyo-audit")
-        self._under_way_max = 2 * count
         self._found = Reinference()
         self._waiting: dict[bytes, list[_Asked]] = {}  # by key, all for the policy of `_kin`
-        self._answers: deque[Future[list[_Answer]]] = deque()
         self.begin(None)
 
     def begin(self, base: journal.StateBase | None) -> None:
@@ -166,22 +154,10 @@ class Inferences:
             take(self, lsn, event, standing)
 
     def finish(self) -> Reinference:
-        """Ask what is left, and wait for every answer."""
+        """Ask what is left."""
         for key in list(self._waiting):
             self._ask(cast("_Kin", self._kin).policy, key)
-        while self._answers:
-            self._look_at(self._answers.popleft())
         return self._found
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Let the threads end; what no thread has begun is dropped."""
-        self._pool.shutdown(cancel_futures=True)
 
     def _take_opening(self, _: int, __: journal.ServiceOpened, ___: Standing) -> None:
         self._steps.clear()  # what was not decided when the process ended never is
@@ -319,7 +295,7 @@ class Inferences:
         if kin is None or kin.policy is not policy or kin.graph.edge_index is not graph.edge_index:
             kin = self._kin = _Kin.of(policy, graph)  # asked anew only then: a builder's graphs share their edges
         if not kin.proposes_many:
-            self._take_answers(_answers(policy, [asked]))  # cheaper than handing it over
+            self._take_answers(_answers(policy, [asked]))
             return
         if kin.key is None:
             asked = replace(asked, is_large=True)
@@ -331,12 +307,7 @@ class Inferences:
             self._ask(policy, max(self._waiting, key=lambda one: len(self._waiting[one])))
 
     def _ask(self, policy: Policy, key: bytes) -> None:
-        self._answers.append(self._pool.submit(_answers, policy, self._waiting.pop(key)))
-        while len(self._answers) > self._under_way_max or (self._answers and self._answers[0].done()):
-            self._look_at(self._answers.popleft())
-
-    def _look_at(self, job: Future[list[_Answer]]) -> None:
-        self._take_answers(job.result())
+        self._take_answers(_answers(policy, self._waiting.pop(key)))
 
     def _take_answers(self, answers: Sequence[_Answer]) -> None:
         for answer in answers:

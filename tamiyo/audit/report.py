@@ -1,7 +1,6 @@
 """The audit of a directory, and how it reads."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -93,8 +92,7 @@ def audit(
 ) -> AuditReport:
     """Audit the log of a service's directory; reads only, also beside a live writer.
 
-    Level 3 computes on every processor, and leaves torch one thread for each call in this process meanwhile: not
-    beside a trainer.
+    Level 3 loads networks and computes with as many threads as torch has in this process: not beside a trainer.
 
     Args:
         directory: what was given to `TamiyoService.open`.
@@ -118,24 +116,22 @@ def audit(
     integrity = _integrity(found_of_log)
     if level == 1 or integrity.verdict != PASS:
         return AuditReport(str(directory), (integrity,))
-    asked, found = None, None
-    with ExitStack() as stack:
-        if level == LEVEL_MAX:
-            asked = stack.enter_context(_asked(Path(directory), checkpoints, policies))
-        try:
-            found = _replayed(path, found_of_log.first_lsn, progress, asked)
-            second = Level(2, PASS if found.divergence is None else FAIL, _decisions_detail(found))
-        except JournalUnreadable as error:
-            second = Level(2, UNVERIFIABLE, str(error))
-        except wal.LogError as error:
-            second = Level(2, FAIL, f"the log could not be read to its end: {error}")
-        levels, divergence = [integrity, second], None if found is None else found.divergence
-        again = None if asked is None else asked.finish()
-        if again is not None and found is None and again.divergence is None:
-            again = None  # it saw no end
-        if again is not None:
-            levels.append(Level(3, _inferences_verdict(again), _inferences_detail(again, found)))
-            divergence = divergence or again.divergence
+    asked = _asked(Path(directory), checkpoints, policies) if level == LEVEL_MAX else None
+    found = None
+    try:
+        found = _replayed(path, found_of_log.first_lsn, progress, asked)
+        second = Level(2, PASS if found.divergence is None else FAIL, _decisions_detail(found))
+    except JournalUnreadable as error:
+        second = Level(2, UNVERIFIABLE, str(error))
+    except wal.LogError as error:
+        second = Level(2, FAIL, f"the log could not be read to its end: {error}")
+    levels, divergence = [integrity, second], None if found is None else found.divergence
+    again = None if asked is None else asked.finish()
+    if again is not None and found is None and again.divergence is None:
+        again = None  # it saw no end
+    if again is not None:
+        levels.append(Level(3, _inferences_verdict(again), _inferences_detail(again, found)))
+        divergence = divergence or again.divergence
     digest, begun_lsn = ("", 0) if found is None else (found.state.digest(), found.begun_lsn)
     return AuditReport(str(directory), tuple(levels), divergence, digest, begun_lsn, again)
 
@@ -150,12 +146,10 @@ class Asked(Follower, Protocol):
         """What was found."""
 
 
-@contextmanager
-def _asked(directory: Path, checkpoints: Iterable[Path], policies: "Iterable[Policy]") -> Iterator[Asked]:
+def _asked(directory: Path, checkpoints: Iterable[Path], policies: "Iterable[Policy]") -> Asked:
     from tamiyo.audit.inference import Inferences, past_policies  # noqa: PLC0415  levels 1 and 2 know no graph
 
-    with past_policies(directory, checkpoints, policies) as past, Inferences(past) as asked:
-        yield asked
+    return Inferences(past_policies(directory, checkpoints, policies))
 
 
 def _replayed(path: Path, first_lsn: int, progress: Callable[[int], None] | None, asked: Asked | None = None) -> Replay:

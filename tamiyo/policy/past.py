@@ -2,11 +2,8 @@
 
 import re
 from collections.abc import Iterable
-from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tamiyo.core.registries import Registries
 from tamiyo.errors import CheckpointRejected
@@ -24,8 +21,6 @@ DIGEST = re.compile("[0-9a-f]{64}")
 class PastPolicies:
     """Looks policies up by what the journal says of them.
 
-    From the first network that is loaded until this is left, torch computes with one thread a call in this process.
-
     Args:
         store: the checkpoints that the service kept.
         checkpoints: further files, for policies that a host brought itself.
@@ -42,7 +37,6 @@ class PastPolicies:
         self._loaded = {(one.identity.version, one.identity.checkpoint_digest): one for one in loaded}
         self._networks: dict[str, Policy] = {}
         self._rejected: dict[str, tuple[str, str]] = {}
-        self._settings = ExitStack()
 
     def find(self, version: str, checkpoint_digest: str, registries: Registries) -> Policy:
         """The policy; its registries must be the beginning of these. Of networks the last two stay loaded.
@@ -82,24 +76,11 @@ class PastPolicies:
             )
         return network
 
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Give torch its threads back."""
-        self._settings.close()
-
     def _network(self, version: str, digest: str, registries: Registries) -> Policy:
         path = self._files.get(digest)
         data = self._kept(version, digest) if path is None else _given(path, digest)
-        from tamiyo.policy.ambient import threads  # noqa: PLC0415  torch: slow to import
-        from tamiyo.policy.checkpoint import parse_checkpoint, policy_of  # noqa: PLC0415  the same
+        from tamiyo.policy.checkpoint import parse_checkpoint, policy_of  # noqa: PLC0415  torch: slow to import
 
-        self._settings.close()
-        self._settings.enter_context(threads(1))
         checkpoint = parse_checkpoint(data, path or self._store.place(digest))
         return policy_of(checkpoint, registries, device="cpu")
 

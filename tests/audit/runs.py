@@ -1,7 +1,6 @@
 """Runs for an audit of level 3, and policies of a host's own that answered in them."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,12 +48,10 @@ def opened(directory: Path, policy: Policy | None, urza: Library | None = None, 
     )  # fmt: skip
 
 
-@contextmanager
 def asking(
     checkpoints: Iterable[Path] = (), policies: Iterable[Policy] = (), directory: Path = Path("nowhere")
-) -> Iterator[Inferences]:
-    with past_policies(directory, checkpoints, policies) as past, Inferences(past, workers=1) as inferences:
-        yield inferences
+) -> Inferences:
+    return Inferences(past_policies(directory, checkpoints, policies))
 
 
 @dataclass

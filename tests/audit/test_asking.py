@@ -58,11 +58,11 @@ def test_a_policy_that_nothing_waits_for_is_let_go(tmp_path: Path, monkeypatch: 
         spoke[version] = weakref.ref(policy)
         return policy
 
-    with asking() as inferences:
-        monkeypatch.setattr(inferences._policies, "find", find)
-        replay(wal.read(tmp_path / "wal"), follower=inferences)
-        assert [spoke[version]() is None for version in versions] == [True, False]
-        assert inferences.finish().inferences == 6
+    inferences = asking()
+    monkeypatch.setattr(inferences._policies, "find", find)
+    replay(wal.read(tmp_path / "wal"), follower=inferences)
+    assert [spoke[version]() is None for version in versions] == [True, False]
+    assert inferences.finish().inferences == 6
 
 
 class Wavering(Moody):
@@ -91,10 +91,10 @@ def test_what_was_found_before_a_record_that_was_taken_out_stays_found(tmp_path:
 def test_what_waits_to_be_asked_is_asked_before_the_audit_begins_anew(tmp_path: Path) -> None:
     with opened(tmp_path, Together()) as tamiyo:
         tamiyo.evaluate_step(training_packet(0))
-    with asking(policies=[Together(action=2)]) as inferences:
-        replay(wal.read(tmp_path / "wal"), follower=inferences)
-        inferences.begin(None)
-        assert inferences.finish().divergence is not None
+    inferences = asking(policies=[Together(action=2)])
+    replay(wal.read(tmp_path / "wal"), follower=inferences)
+    inferences.begin(None)
+    assert inferences.finish().divergence is not None
 
 
 class Restarting(History):
@@ -109,9 +109,9 @@ class Restarting(History):
 def test_no_step_is_decided_once_its_process_has_ended() -> None:
     history = Restarting()
     history.step(training_packet(0), FixedPolicy().propose(small_graph()))
-    with asking() as inferences:
-        assert replay(history.entries(), follower=inferences).divergence is None
-        found = inferences.finish()
+    inferences = asking()
+    assert replay(history.entries(), follower=inferences).divergence is None
+    found = inferences.finish()
     assert found.divergence is not None
     assert "whose process had ended" in found.divergence.what
 

@@ -65,11 +65,11 @@ def again(
     base: journal.StateBase | None = None,
 ) -> Reinference:
     """What level 3 says of entries that level 2 finds nothing wrong with."""
-    with asking(checkpoints, policies) as inferences:
-        inferences.begin(base)
-        found = replay(entries, base=base, follower=inferences)
-        assert found.divergence is None, str(found.divergence)
-        return inferences.finish()
+    inferences = asking(checkpoints, policies)
+    inferences.begin(base)
+    found = replay(entries, base=base, follower=inferences)
+    assert found.divergence is None, str(found.divergence)
+    return inferences.finish()
 
 
 class Forgetful:
@@ -275,10 +275,10 @@ def test_a_made_up_graph_is_one_of_another_schema() -> None:
 
 
 def test_a_content_that_is_gone_is_no_difference(recorded: Recorded) -> None:
-    with asking([recorded.checkpoint]) as inferences:
-        forgetful = Forgetful(inferences)
-        replay(recorded.entries(), follower=forgetful)
-        found = inferences.finish()
+    inferences = asking([recorded.checkpoint])
+    forgetful = Forgetful(inferences)
+    replay(recorded.entries(), follower=forgetful)
+    found = inferences.finish()
     assert found.divergence is None
     assert found.unknown == {CONTENT: STEPS}
 

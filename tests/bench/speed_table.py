@@ -104,14 +104,14 @@ def again(folder: Path, steps: int) -> Figures:
         graphs = [small_graph()] * BATCH
         one_core_s = min(timeit.repeat(lambda: policy.propose_all(graphs), number=1, repeat=20))
     found = []
-    with past_policies(folder / "inferred", [checkpoint.path], ()) as past:
-        past.find(checkpoint.version, checkpoint.digest, initial())
-        for _ in range(3):
-            with Inferences(past) as asked:
-                begun_s = time.perf_counter()
-                replay(wal.read(folder / "inferred" / "wal"), follower=asked)
-                answers = asked.finish()
-                found.append(time.perf_counter() - begun_s)
+    past = past_policies(folder / "inferred", [checkpoint.path], ())
+    past.find(checkpoint.version, checkpoint.digest, initial())
+    for _ in range(3):
+        asked = Inferences(past)
+        begun_s = time.perf_counter()
+        replay(wal.read(folder / "inferred" / "wal"), follower=asked)
+        answers = asked.finish()
+        found.append(time.perf_counter() - begun_s)
     assert answers.inferences == steps, answers
     return {
         "steps": steps, "steps_per_s": round(steps / sorted(found)[1]), "batch": BATCH,

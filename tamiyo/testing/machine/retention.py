@@ -149,9 +149,9 @@ def replayed(entries: Sequence[wal.Entry], asked: Inferences | None = None) -> R
 
 def audited(entries: Sequence[wal.Entry]) -> tuple[Replay, Reinference]:
     """Levels 2 and 3 of what is left of a log; of the policies only the baseline is asked again."""
-    with past_policies(Path("nowhere"), (), ()) as past, Inferences(past, workers=1) as asked:
-        found = replayed(entries, asked)
-        return found, asked.finish()
+    asked = Inferences(past_policies(Path("nowhere"), (), ()))
+    found = replayed(entries, asked)
+    return found, asked.finish()
 
 
 def _base_past(entries: Iterable[wal.Entry], missing_lsn: int) -> journal.StateBase:
