@@ -12,6 +12,7 @@ from tamiyo.bench.agreement import decision
 from tamiyo.bench.chance import random_graph
 from tamiyo.core.proposal import Proposal
 from tamiyo.graph import Graph
+from tamiyo.policy.checkpoint import Checkpoint, load_policy
 from tamiyo.policy.engine.engine import DENSE_NODES_MAX
 from tamiyo.policy.engine.joined import join
 from tamiyo.policy.gnn import GnnPolicy
@@ -69,7 +70,8 @@ def test_graphs_of_one_topology_share_a_key_and_a_large_one_has_none(policy: Gnn
     )
 
 
-def test_what_is_for_the_reference_is_asked_by_itself(policy: GnnPolicy, graph: Graph) -> None:
+def test_what_is_for_the_reference_is_asked_by_itself(checkpoint: Checkpoint, graph: Graph) -> None:
+    policy = load_policy(checkpoint.path)  # one of its own: its fallbacks are counted
     counts = graph.node_counts()
     past = random_graph(counts, 3, density=0.5)
     past.features["layer"].setflags(write=True)
