@@ -44,7 +44,8 @@ class Agreement:
 class Reinference:
     """What level 3 found. `graphs` were built again and are what is recorded; the inferences are counted by grade.
 
-    `unknown` says by reason how many steps it could say nothing of.
+    `skipped` steps had nobody to ask, rightly, and `unanswered` ones no answer. `unknown` says by reason how many steps
+    it could say nothing of.
     """
 
     graphs: int = 0
@@ -52,6 +53,7 @@ class Reinference:
     close: int = 0
     same_choice: int = 0
     ties: int = 0
+    skipped: int = 0
     unanswered: int = 0
     tolerance: float = TOLERANCE
     largest_error: float = 0.0

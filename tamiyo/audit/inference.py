@@ -276,6 +276,7 @@ class Inferences:
             self._diverge(step.inference_lsn, step, wrong)
             return
         if isinstance(recorded, journal.InferenceSkipped):
+            self._found.skipped += 1
             return
         if not isinstance(recorded, journal.InferenceObserved):
             self._found.unanswered += 1

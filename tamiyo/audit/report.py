@@ -268,6 +268,8 @@ def _inferences_detail(found: Reinference, decisions: Replay | None) -> str:
         parts.append(f"{found.ties} of these a tie that goes the other way here")
     if found.same_choice:
         parts.append(f"{found.same_choice} of an engine that is not exact, with every choice the same")
+    if found.skipped:
+        parts.append(f"{found.skipped} steps rightly asked no policy")
     if found.unanswered:
         parts.append(f"{found.unanswered} steps had no answer to compare")
     if decisions is not None and decisions.divergence is not None:

@@ -29,6 +29,17 @@ def recorded(name: str) -> tuple[list[wal.Entry], int]:
     return [wal.Entry(lsn, *record) for lsn, record in enumerate(records, start=1)], stored["decisions"]
 
 
+def under(name: str, *flags: str) -> list[wal.Entry]:
+    """The same records, as if the service had written them with other flags."""
+    changed = []
+    for entry in recorded(name)[0]:
+        event = decode(entry.kind, entry.payload)
+        if isinstance(event, journal.ServiceOpened):
+            event.behaviour_flags[:] = flags
+        changed.append(wal.Entry(entry.lsn, *encode(event)))
+    return changed
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.glob("*.json")))
 def test_a_log_of_an_earlier_behaviour_is_recomputed_as_it_was_written(name: str) -> None:
     entries, decisions = recorded(name)
@@ -38,27 +49,13 @@ def test_a_log_of_an_earlier_behaviour_is_recomputed_as_it_was_written(name: str
 
 
 def test_a_log_of_the_first_behaviour_says_otherwise_under_today_s() -> None:
-    entries, _ = recorded("behaviour-0.json")
-    changed = []
-    for entry in entries:
-        event = decode(entry.kind, entry.payload)
-        if isinstance(event, journal.ServiceOpened):
-            event.behaviour_flags.append(EXPLAINED)
-        changed.append(wal.Entry(entry.lsn, *encode(event)))
-    found = replay(changed).divergence
+    found = replay(under("behaviour-0.json", EXPLAINED)).divergence
     assert found is not None
     assert "loss_delta" in str(found) or "command_id" in str(found)
 
 
 def test_a_log_whose_late_steps_were_clean_says_otherwise_under_today_s() -> None:
-    entries, _ = recorded("behaviour-1.json")
-    changed = []
-    for entry in entries:
-        event = decode(entry.kind, entry.payload)
-        if isinstance(event, journal.ServiceOpened):
-            event.behaviour_flags[:] = CURRENT
-        changed.append(wal.Entry(entry.lsn, *encode(event)))
-    found = replay(changed).divergence
+    found = replay(under("behaviour-1.json", *CURRENT)).divergence
     assert found is not None
     assert "conservative" in str(found).lower()
 

@@ -97,3 +97,8 @@ def test_scores_are_those_that_a_proposal_selects_from(policy: GnnPolicy, graph:
     assert len(seeds) == len(graph.seed_ids)
     assert seeds[made.seed_index] == max(seeds[place] for place in graph.candidates) == made.seed_score
     assert blueprints.index(max(blueprints)) == made.blueprint_index
+
+
+def test_half_precision_is_no_batch_of_small_graphs(checkpoint: Checkpoint, graph: Graph) -> None:
+    half = load_policy(checkpoint.path, bf16=True)
+    assert half.propose_all([graph, graph]) == [half.propose(graph)] * 2

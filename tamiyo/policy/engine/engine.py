@@ -87,6 +87,7 @@ class Engine:
         self.fallbacks = 0
         self._form: Form = EagerForm(folded)
         self._sparse = SparseForm(folded, large_dtype)
+        self._large_dtype = large_dtype
         self._layouts: Kept[bytes, Layout | None] = Kept(_LAYOUTS_MAX)
         try:
             self._form = compile_form(folded)
@@ -134,8 +135,11 @@ class Engine:
         """Many graphs in one pass, on the processor: the numbers of each, equal but for their last bits.
 
         What it costs per graph is least where neighbouring calls bring graphs of the same topologies, in the same
-        order. None where one of them is for the reference, or the answers are not finite: then each goes by itself.
+        order. None where one of them is for the reference, large graphs are computed in half precision, or the answers
+        are not finite: then each goes by itself.
         """
+        if self._large_dtype != torch.float32:
+            return None
         joined = join(graphs)
         by_edges = {id(graph.edge_index): graph for graph in graphs}  # a builder's graphs share their edges
         topologies = {edges: _topology(graph) for edges, graph in by_edges.items()}
