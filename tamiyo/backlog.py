@@ -22,7 +22,7 @@ from tamiyo.pace import Restful
 from tamiyo.snapshots import Snapshots
 from tamiyo.stored import event_of
 
-__all__ = ["Backlog", "Piece", "Portion"]
+__all__ = ["PORTION_MAX", "Backlog", "Piece", "Portion"]
 
 PORTION_MAX = 64
 """Telemetry packets, and reports, of one portion."""

@@ -11,19 +11,23 @@ Rule 4: a call that does not return is abandoned, 4 at most; with 4 out the bus 
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import takewhile
 from typing import TypeVar
 
 import wal
-from tamiyo.backlog import Backlog, Piece, Portion
+from tamiyo.backlog import PORTION_MAX, Backlog, Piece, Portion
 from tamiyo.bus import Bus, Letter
 from tamiyo.clock import Clock
 from tamiyo.core import outbox
-from tamiyo.core.breakers import CLOSED
+from tamiyo.core.breakers import CLOSED, heeds_success
 from tamiyo.core.events import Event
 from tamiyo.core.outbox import DueReport, publishing_admitted
 from tamiyo.core.state import State
 from tamiyo.journal import Journal
+from tamiyo.line import Doubt, Line
 from tamiyo.records import JournalUnavailable
 from tamiyo.riders import Make
 from tamiyo.words import printable
@@ -53,6 +57,7 @@ class Outbox:
         self._before = before
         self._budget_ms = budget_ms
         self._backlog = Backlog(journal)
+        self._line = Line(lambda strikes: outbox.backoff_ns(journal.state.options, strikes))
         self._publishing = threading.Lock()
         self._on_disk = threading.Lock()  # held by the thread that reads, for as long as the disk holds it up
         self._out: set[asyncio.Task[None]] = set()
@@ -97,21 +102,38 @@ class Outbox:
         return complete
 
     async def _send_telemetry(self, bus: Bus, pieces: Sequence[Piece]) -> bool:
-        gone: list[Piece] = []
-        for piece in pieces:
+        """What is in line, in order, but for packets that the bus refuses while it takes later ones."""
+        line, left = self._line, deque(pieces)
+        letters = [letter for piece in pieces for letter in piece.letters]
+        line.begin(letters, full=len(letters) >= PORTION_MAX)
+        self._say_taken(left, fresh=False)  # an interrupt may have come before they were settled
+        unsaid = False  # something was taken since the log was told
+        while True:
             self._require_admitted()
-            for letter in piece.letters:
-                failure = await self._deliver(bus, letter)
-                if failure:
-                    self._say_drained(gone)
-                    self._say_attempted((), failure)
-                    return False
-            gone.append(piece)
-            if self._is_on_trial:
-                self._say_drained(gone)
-                gone = []
-        self._say_drained(gone)
-        return True
+            letter = line.next(self._journal.now_ns(), on_trial=self._is_on_trial)
+            failure = "" if letter is None else await self._deliver(bus, letter)
+            if letter is not None and not failure:
+                line.taken(letter, self._journal.now_ns())
+                unsaid = True
+            if unsaid and (letter is None or failure or self._is_on_trial):
+                self._say_taken(left, fresh=True)
+                unsaid = False
+            if letter is None:
+                return line.is_done
+            if failure:
+                line.refused(letter, failure)
+                self._say(partial(_telemetry_attempted, failure), _nothing)
+
+    def _say_taken(self, left: deque[Piece], *, fresh: bool) -> None:
+        """The cursor moves past what is settled; where nothing is, the breaker is told of what was taken just now."""
+        settled = list(takewhile(lambda piece: self._line.is_settled(piece.letters), left))
+        dropped = [doubt for piece in settled for doubt in self._line.dropped(piece.letters)]
+        if sum(len(piece.letters) for piece in settled) > len(dropped):
+            self._say_drained(settled, dropped)
+            for _ in settled:
+                left.popleft()
+        elif fresh and heeds_success(self._journal.state.breakers["publishing"]):
+            self._say(partial(_telemetry_attempted, ""), _nothing)
 
     async def _send_reports(self, bus: Bus, reports: Sequence[tuple[DueReport, Letter]]) -> bool:
         complete, gone = True, list[DueReport]()
@@ -140,20 +162,29 @@ class Outbox:
         if not publishing_admitted(self._journal.state, self._journal.now_ns()):
             raise _Stopped("the bus has failed, and its breaker is open")
 
-    def _say_drained(self, pieces: Sequence[Piece]) -> None:
-        if not pieces:
-            return
-        through_lsn, packets = pieces[-1].through_lsn, sum(len(piece.letters) for piece in pieces)
+    def _say_drained(self, pieces: Sequence[Piece], dropped: Sequence[Doubt]) -> None:
+        through_lsn = pieces[-1].through_lsn
+        message_ids = [letter.message_id for piece in pieces for letter in piece.letters]
 
         def drained(state: State, now_ns: int) -> tuple[Event, ...]:
             if through_lsn <= state.outbox.telemetry_lsn:
                 return ()
-            return outbox.telemetry_drained(state, through_lsn=through_lsn, packets=packets, now_ns=now_ns)
+            packets = len(message_ids) - len(dropped)
+            return (
+                *(_telemetry_dropped(doubt, now_ns) for doubt in dropped),
+                *outbox.telemetry_drained(state, through_lsn=through_lsn, packets=packets, now_ns=now_ns),
+            )
 
-        self._say(drained, lambda: self._backlog.drained(len(pieces)))
+        def settle() -> None:
+            self._backlog.drained(len(pieces))
+            self._line.forget(message_ids)
+            for doubt in dropped:
+                logger.warning("telemetry packet %s is published no more: refused %d times (%s)", *_words(doubt))
+
+        self._say(drained, settle)
 
     def _say_attempted(self, reports: Sequence[DueReport], failure: str = "") -> None:
-        if not reports and not failure:
+        if not reports:
             return
 
         def attempted(state: State, now_ns: int) -> tuple[Event, ...]:
@@ -256,9 +287,25 @@ class Outbox:
 
 def _is_news(state: State, reports: Sequence[DueReport]) -> bool:
     """Whether the log does not say yet what became of these."""
-    if not reports:
-        return True
     if reports[0].attempt == 1:
         return state.outbox.reports_lsn < reports[0].report_lsn and reports[-1].report_lsn <= state.last_lsn
     waiting = [state.outbox.retries.get(due.report_id) for due in reports]
     return [retry.attempts + 1 for retry in waiting if retry is not None] == [due.attempt for due in reports]
+
+
+def _telemetry_attempted(failure: str, state: State, now_ns: int) -> tuple[Event, ...]:
+    """What the log says of telemetry that was refused, or taken while the cursor stays."""
+    return outbox.publish_attempted(state, (), succeeded=not failure, cause=failure, now_ns=now_ns)
+
+
+def _telemetry_dropped(doubt: Doubt, now_ns: int) -> Event:
+    packet_id, attempts, cause = _words(doubt)
+    return outbox.telemetry_dropped(packet_id, attempts=attempts, cause=cause, now_ns=now_ns)
+
+
+def _words(doubt: Doubt) -> tuple[str, int, str]:
+    return doubt.letter.message_id, doubt.refusals, doubt.cause
+
+
+def _nothing() -> None:
+    """Nothing is to be settled."""

@@ -13,7 +13,13 @@ from tamiyo.core.outbox import DueReport, publish_attempted, telemetry_drained
 
 __all__ = ["Idle", "following"]
 
-Told = journal.PolicyInstalled | journal.PolicyRejected | journal.PolicyRolledBack | journal.RegistryImported
+Told = (
+    journal.PolicyInstalled
+    | journal.PolicyRejected
+    | journal.PolicyRolledBack
+    | journal.RegistryImported
+    | journal.TelemetryDropped
+)
 """What is told of something outside and brings nothing about; whether the log speaks against it, folding says."""
 Idle = (
     journal.BlueprintObserved

@@ -238,6 +238,7 @@ def _write_outbox(message: journal.BaseState, state: State, pace: Pace) -> None:
             retried=outbox.retried,
             dropped=outbox.dropped,
             superseded=outbox.superseded,
+            telemetry_dropped=outbox.telemetry_dropped,
         )
     )
     message.undelivered.extend(
@@ -384,7 +385,7 @@ def _windows(message: journal.BaseWindows) -> Windows:
 
 def _outbox(message: journal.BaseOutbox) -> Outbox:
     retries = {held.report_id: Retry(held.report_lsn, held.attempts, held.due_ns) for held in message.retries}
-    counters = ("telemetry_lsn", "reports_lsn", "published", "retried", "dropped", "superseded")
+    counters = ("telemetry_lsn", "reports_lsn", "published", "retried", "dropped", "superseded", "telemetry_dropped")
     return Outbox(**{name: getattr(message, name) for name in counters}, retries=MappingProxyType(retries))
 
 

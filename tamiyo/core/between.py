@@ -22,6 +22,7 @@ __all__ = [
     "operator_directed",
     "publish_attempted",
     "telemetry_drained",
+    "telemetry_dropped",
 ]
 
 
@@ -118,4 +119,12 @@ def telemetry_drained(draft: Draft, _: int, event: journal.TelemetryDrained) -> 
         raise draft.refusal(event, f"telemetry is published up to {draft.outbox.telemetry_lsn}")
     draft.outbox = replace(draft.outbox, telemetry_lsn=event.through_lsn)
     draft.count("publishing", breakers.SUCCESS)
+    draft.advance(event.event_time_ns)
+
+
+def telemetry_dropped(draft: Draft, _: int, event: journal.TelemetryDropped) -> None:
+    """A packet that the bus refused for good; the cursor moves with what went out past it."""
+    if not event.packet_id or not event.attempts:
+        raise draft.refusal(event, "a packet that is dropped has an id and was tried")
+    draft.outbox = replace(draft.outbox, telemetry_dropped=draft.outbox.telemetry_dropped + 1)
     draft.advance(event.event_time_ns)

@@ -52,6 +52,7 @@ MESSAGES: Mapping[int, type[Message]] = MappingProxyType(
         31: journal.PolicyRejected,
         32: journal.PolicyRolledBack,
         33: journal.RegistryImported,
+        34: journal.TelemetryDropped,
     }
 )
 

@@ -404,6 +404,7 @@ FOLDS: Mapping[type[Event], Callable[[Draft, int, Any], None]] = MappingProxyTyp
         journal.PublishAttempted: between.publish_attempted,
         journal.FieldReportsDropped: between.field_reports_dropped,
         journal.TelemetryDrained: between.telemetry_drained,
+        journal.TelemetryDropped: between.telemetry_dropped,
         journal.StateBase: _looked_back,
         journal.SnapshotTaken: _looked_back,
         journal.RetentionPlanned: _retention,

@@ -582,6 +582,18 @@ class TelemetryDrained(_message.Message):
     event_time_ns: int
     def __init__(self, through_lsn: _Optional[int] = ..., packets: _Optional[int] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
 
+class TelemetryDropped(_message.Message):
+    __slots__ = ("packet_id", "attempts", "cause", "event_time_ns")
+    PACKET_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    packet_id: str
+    attempts: int
+    cause: str
+    event_time_ns: int
+    def __init__(self, packet_id: _Optional[str] = ..., attempts: _Optional[int] = ..., cause: _Optional[str] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
+
 class StateBase(_message.Message):
     __slots__ = ("at_lsn", "digest", "needs_lsn", "state", "contents", "event_time_ns")
     AT_LSN_FIELD_NUMBER: _ClassVar[int]
@@ -804,7 +816,7 @@ class BaseRetry(_message.Message):
     def __init__(self, report_id: _Optional[str] = ..., report_lsn: _Optional[int] = ..., attempts: _Optional[int] = ..., due_ns: _Optional[int] = ...) -> None: ...
 
 class BaseOutbox(_message.Message):
-    __slots__ = ("telemetry_lsn", "reports_lsn", "retries", "published", "retried", "dropped", "superseded")
+    __slots__ = ("telemetry_lsn", "reports_lsn", "retries", "published", "retried", "dropped", "superseded", "telemetry_dropped")
     TELEMETRY_LSN_FIELD_NUMBER: _ClassVar[int]
     REPORTS_LSN_FIELD_NUMBER: _ClassVar[int]
     RETRIES_FIELD_NUMBER: _ClassVar[int]
@@ -812,6 +824,7 @@ class BaseOutbox(_message.Message):
     RETRIED_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     SUPERSEDED_FIELD_NUMBER: _ClassVar[int]
+    TELEMETRY_DROPPED_FIELD_NUMBER: _ClassVar[int]
     telemetry_lsn: int
     reports_lsn: int
     retries: _containers.RepeatedCompositeFieldContainer[BaseRetry]
@@ -819,7 +832,8 @@ class BaseOutbox(_message.Message):
     retried: int
     dropped: int
     superseded: int
-    def __init__(self, telemetry_lsn: _Optional[int] = ..., reports_lsn: _Optional[int] = ..., retries: _Optional[_Iterable[_Union[BaseRetry, _Mapping]]] = ..., published: _Optional[int] = ..., retried: _Optional[int] = ..., dropped: _Optional[int] = ..., superseded: _Optional[int] = ...) -> None: ...
+    telemetry_dropped: int
+    def __init__(self, telemetry_lsn: _Optional[int] = ..., reports_lsn: _Optional[int] = ..., retries: _Optional[_Iterable[_Union[BaseRetry, _Mapping]]] = ..., published: _Optional[int] = ..., retried: _Optional[int] = ..., dropped: _Optional[int] = ..., superseded: _Optional[int] = ..., telemetry_dropped: _Optional[int] = ...) -> None: ...
 
 class BaseUndelivered(_message.Message):
     __slots__ = ("command_id", "lsn")

@@ -202,6 +202,11 @@ def _dropped(event: journal.FieldReportsDropped, _: Options) -> list[Notice]:
     ]
 
 
+def _telemetry_dropped(event: journal.TelemetryDropped, _: Options) -> list[Notice]:
+    told = {"packet_id": event.packet_id, "attempts": str(event.attempts), "cause": event.cause}
+    return [Notice("telemetry_drop", WARNING, NORMAL, told)]
+
+
 NOTICES: Mapping[type[Event], Callable[[Any, Options], list[Notice]]] = MappingProxyType(
     {
         journal.DecisionMade: _decision,
@@ -214,6 +219,7 @@ NOTICES: Mapping[type[Event], Callable[[Any, Options], list[Notice]]] = MappingP
         journal.WindowClosed: _closed,
         journal.PublishAttempted: _attempted,
         journal.FieldReportsDropped: _dropped,
+        journal.TelemetryDropped: _telemetry_dropped,
         journal.PolicyInstalled: _installed,
         journal.PolicyRejected: _rejected,
         journal.PolicyRolledBack: _rolled_back,

@@ -13,6 +13,8 @@ Rule 1: the schedule is replayed state, in event time. At least once: what was t
 Rule 2: reports are tried in the order of their LSNs. `Outbox.reports_lsn` is how far that has come; what failed
         is among at most `RETRIES_MAX` retries, and while those are full no new report is tried.
 Rule 3: the report of a command whose commit was late is superseded before it is ever due.
+Rule 4: telemetry has a cursor and no retries: a packet waits as long as the bus takes none, and is dropped only where
+        the bus refuses it again and again while it takes later ones (`tamiyo.line`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,6 +38,7 @@ __all__ = [
     "publishing_admitted",
     "retries_due",
     "telemetry_drained",
+    "telemetry_dropped",
 ]
 
 DELAY_MAX_NS = 10**18
@@ -144,6 +147,11 @@ def telemetry_drained(state: Standing, *, through_lsn: int, packets: int, now_ns
     drained = journal.TelemetryDrained(through_lsn=through_lsn, packets=packets, event_time_ns=now_ns)
     ledger = _outcome(state, succeeded=True, now_ns=now_ns)
     return (*ledger.trials, drained, *ledger.moves)
+
+
+def telemetry_dropped(packet_id: str, *, attempts: int, cause: str, now_ns: int) -> Event:
+    """What the log says of a packet that the bus refused for good; the cursor moves past it with later ones."""
+    return journal.TelemetryDropped(packet_id=packet_id, attempts=attempts, cause=cause, event_time_ns=now_ns)
 
 
 def _outcome(state: Standing, *, succeeded: bool, now_ns: int) -> Ledger:

@@ -303,4 +303,5 @@ def _standing_metrics(state: Standing) -> list[Metric]:
         ("tamiyo.field_reports.published_total", float(outbox.published), "count"),
         ("tamiyo.field_reports.retries_total", float(outbox.retried), "count"),
         ("tamiyo.field_reports.dropped_total", float(outbox.dropped), "count"),
+        ("tamiyo.telemetry.dropped_total", float(outbox.telemetry_dropped), "count"),
     ]

@@ -37,6 +37,7 @@ NOT_PROJECTED = frozenset(
         journal.GraphLayoutObserved,
         journal.WindowClosed,
         journal.TelemetryDrained,
+        journal.TelemetryDropped,
     }
 )
 """Events without rows of their own. Every event of the journal is in one of the two; a test sees to it."""

@@ -30,6 +30,8 @@ class FaultBus(Faults):
         super().__init__("publish")
         self.inner = inner
         self.stubborn = stubborn
+        self.named: set[str] = set()
+        """Every message that it was ever told to refuse by its id."""
         self._refused: frozenset[str] = frozenset()
 
     async def publish(self, stream: str, message_id: str, payload: bytes, attributes: Mapping[str, str]) -> None:
@@ -43,6 +45,7 @@ class FaultBus(Faults):
     def refuse(self, *message_ids: str) -> None:
         """Refuse these messages, and no others."""
         self._refused = frozenset(message_ids)
+        self.named |= self._refused
 
     def heal(self, op: str | None = None) -> None:
         """Take messages again."""

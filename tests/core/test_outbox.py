@@ -1,5 +1,7 @@
 """The outbox: which reports are due, and what follows from every outcome of the bus."""
 
+from dataclasses import replace
+
 import pytest
 from rig import Bench, packet, timed_out
 
@@ -17,8 +19,10 @@ from tamiyo.core.outbox import (
     publishing_admitted,
     retries_due,
     telemetry_drained,
+    telemetry_dropped,
 )
-from tamiyo.core.state import RETRIES_MAX
+from tamiyo.core.state import RETRIES_MAX, canonical
+from tamiyo.core.state import Outbox as Outbox_
 from tamiyo.errors import InvariantViolation
 from tamiyo.leyline import leyline_pb2 as pb
 
@@ -134,6 +138,27 @@ def test_telemetry_moves_its_cursor_and_its_failure_counts_on_the_breaker() -> N
         bench.state, publish_attempted(bench.state, (), succeeded=False, cause="gone", now_ns=now_ns + 2)
     )
     assert bench.state.breakers["publishing"].failures == 1
+
+
+def test_a_dropped_packet_is_counted_and_moves_nothing_else() -> None:
+    bench = Bench()
+    before = bench.state
+    now_ns = before.event_time_ns + 1
+    bench.fold(telemetry_dropped("tamiyo-1", attempts=4, cause="no", now_ns=now_ns))
+    assert bench.state.outbox == replace(before.outbox, telemetry_dropped=1)
+    assert (bench.state.breakers, bench.state.event_time_ns) == (before.breakers, now_ns)
+
+
+def test_a_state_without_a_drop_has_the_digest_that_it_had_before_drops_were_counted() -> None:
+    encoded = canonical(Outbox_(telemetry_lsn=7))
+    assert b"telemetry_dropped" not in encoded
+    assert b"telemetry_dropped" in canonical(Outbox_(telemetry_lsn=7, telemetry_dropped=1))
+
+
+@pytest.mark.parametrize("told", [{"packet_id": "x"}, {"attempts": 4}])
+def test_a_drop_that_cannot_be_is_refused(told: dict[str, object]) -> None:
+    with pytest.raises(InvariantViolation):
+        Bench().fold(journal.TelemetryDropped(**told))
 
 
 def test_no_more_reports_are_tried_than_there_is_room_to_remember() -> None:

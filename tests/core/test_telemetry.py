@@ -23,6 +23,7 @@ ALWAYS = {
     "tamiyo.breaker.publishing_state", "tamiyo.breaker.publishing_failures",
     "tamiyo.field_reports.pending_total", "tamiyo.field_reports.published_total",
     "tamiyo.field_reports.retries_total", "tamiyo.field_reports.dropped_total",
+    "tamiyo.telemetry.dropped_total",
 }  # fmt: skip
 ATTEMPTED = {"tamiyo.gnn.inference.latency_ms"}
 PROPOSED = {

@@ -354,12 +354,15 @@ class ControllerMachine(RuleBasedStateMachine):
         self._troubled = True
         self.subject.crowd(packet.SerializeToString(), steps=steps)
 
-    @rule(kind=st.sampled_from(("fail", "hang", "heal")))
+    @rule(kind=st.sampled_from(("fail", "hang", "refuse", "heal")))
     def bus_trouble(self, kind: str) -> None:
-        """The bus fails, hangs, or comes back."""
-        bus = self.world.bus
+        """The bus fails, hangs, refuses one packet of telemetry for good, or comes back."""
+        bus, book = self.world.bus, self.subject.shadow.bus
         self._troubled = True
-        {"fail": bus.fail, "hang": bus.hang, "heal": self.world.release_bus}[kind]()
+        if kind == "refuse":
+            bus.refuse(*book.next_telemetry())
+        else:
+            {"fail": bus.fail, "hang": bus.hang, "heal": self.world.release_bus}[kind]()
         self.subject.publish()
 
     @rule()

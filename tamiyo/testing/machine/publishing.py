@@ -18,17 +18,19 @@ __all__ = ["BusBook"]
 
 DURABLE = "nothing is published that is not durable"
 CURSOR = "a cursor moves once the bus has the message"
+DROPPED = "telemetry is dropped only where the bus refuses that packet by name"
 
 
 class BusBook:
     """Follows the events of a log in order, and the messages of the bus beside it; raises `LawBroken`.
 
-    `telemetry` has the packets' bytes by id.
+    `telemetry` has the packets' bytes by id, `dropped` the ids of those that were refused for good.
     """
 
     def __init__(self, bus: MemoryBus, published_at: Sequence[int]) -> None:
         """`published_at`: how far the log was durable when each message of the bus was handed over."""
         self.telemetry: dict[str, bytes] = {}
+        self.dropped: set[str] = set()
         self._reader = TelemetryReader()
         self._places: dict[str, int] = {}  # the LSN with which each message was complete
         self._reports: dict[str, bytes] = {}
@@ -48,6 +50,9 @@ class BusBook:
             report_id = pb.FieldReport.FromString(event.report).report_id
             self._reports[report_id] = event.report
             self._places[report_id] = lsn
+        elif isinstance(event, journal.TelemetryDropped):
+            require(event.packet_id in self.telemetry and event.packet_id in self._bus.named, DROPPED, event)
+            self.dropped.add(event.packet_id)
         elif isinstance(event, journal.TelemetryDrained):
             self._require_taken(self._through(event.through_lsn))
         elif isinstance(event, journal.PublishAttempted) and event.succeeded:
@@ -64,16 +69,21 @@ class BusBook:
             self._require_durable(message, durable_lsn)
         self._checked = len(self._bus.messages)
 
+    def next_telemetry(self) -> list[str]:
+        """The id of the first telemetry packet that the bus does not have; none where it has all."""
+        taken = self._taken() | self.dropped
+        return [name for name in self.telemetry if name not in taken][:1]
+
     def unpublished(self, through_lsn: int) -> set[str]:
-        """The telemetry packets up to an LSN that the bus does not have."""
+        """The telemetry packets up to an LSN that the bus does not have, and that were not dropped."""
         return self._through(through_lsn) - self._taken()
 
     def untold(self, lsn: int) -> set[str]:
-        """The telemetry packets and field reports up to an LSN that the bus does not have."""
-        return {name for name, place in self._places.items() if place <= lsn} - self._taken()
+        """The telemetry packets, but for dropped ones, and field reports up to an LSN that the bus does not have."""
+        return {name for name, place in self._places.items() if place <= lsn} - self._taken() - self.dropped
 
     def _through(self, lsn: int) -> set[str]:
-        return {name for name in self.telemetry if self._places[name] <= lsn}
+        return {name for name in self.telemetry if self._places[name] <= lsn} - self.dropped
 
     def _require_durable(self, message: Message, durable_lsn: int) -> None:
         stored = self._reports if message.stream == NORMAL else self.telemetry
