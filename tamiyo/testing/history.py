@@ -32,6 +32,7 @@ from tamiyo.core.outbox import (
     publishing_admitted,
     retries_due,
     telemetry_drained,
+    telemetry_dropped,
 )
 from tamiyo.core.policies import failed_probation
 from tamiyo.core.proposal import PolicyIdentity, Proposal
@@ -256,10 +257,12 @@ class History:
             cause, now_ns = "" if succeeded else "OSError: refused", self._now_ns()
             self._fold(*publish_attempted(self.state, reports, succeeded=succeeded, cause=cause, now_ns=now_ns))
 
-    def drain(self) -> None:
-        """The bus takes all telemetry that is certain; nothing where none is."""
+    def drain(self, *, dropped: str = "") -> None:
+        """The bus takes all telemetry that is certain, but for a packet of this id; nothing where none is."""
         through_lsn = self._certain_lsn()
         if through_lsn > self.state.outbox.telemetry_lsn and self._may_publish():
+            if dropped:
+                self._fold(telemetry_dropped(dropped, attempts=4, cause="OSError: refused", now_ns=self._now_ns()))
             self._fold(*telemetry_drained(self.state, through_lsn=through_lsn, packets=1, now_ns=self._now_ns()))
 
     def _may_publish(self) -> bool:

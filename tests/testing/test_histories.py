@@ -65,7 +65,7 @@ def test_histories_hold_every_kind_of_record() -> None:
         "InferenceTimedOut", "InferenceFailed", "InferenceSkipped", "DecisionMade", "FieldReportIssued",
         "BlueprintObserved", "BreakerMoved", "ConservativeModeChanged", "CommitLate", "StepPaused", "StepsUnrecorded",
         "OperatorDirected", "CommandDelivered", "WindowClosed", "PublishAttempted", "FieldReportsDropped",
-        "TelemetryDrained",
+        "TelemetryDrained", "TelemetryDropped",
     }  # fmt: skip
     assert written <= seen
 

@@ -55,7 +55,7 @@ DEEDS: st.SearchStrategy[Deed] = st.one_of(
     st.booleans().map(lambda succeeded: lambda history: history.publish(succeeded=succeeded)),
     st.booleans().map(lambda succeeded: lambda history: _retry(history, succeeded=succeeded)),
     st.just(_give_up),
-    st.just(lambda history: history.drain()),
+    st.sampled_from(("", "tamiyo-refused")).map(lambda name: lambda history: history.drain(dropped=name)),
     st.just(lambda history: history.look_back()),
     st.just(lambda history: history.base()),
     st.just(lambda history: history.open()),
