@@ -39,6 +39,7 @@ from tamiyo.policy_updates import (
     require_version,
     tried_out,
     update_bytes,
+    updates_after_unix_ns,
 )
 from tamiyo.records import JournalUnavailable, Recorded
 from tamiyo.speakers import Load, Speaker, Speakers, baseline_speaker, load_checkpoint
@@ -102,7 +103,7 @@ class PolicyDesk:
                 require_signature(data, signature, self._key)
                 given = parsed(data)
                 require_fresh(given, wall_ns=self._clock.wall_ns(), freshness_ns=self._freshness_ns)
-                require_newer(self._journal.state, issued_unix_ns(given))
+                require_newer(self._journal.state, issued_unix_ns(given), wall_ns=self._clock.wall_ns())
                 speaker = self._tried(given.payload, f"update {printable(given.policy_id, 80)!r}")
                 require_version(given, speaker.identity.version)
                 self._install(speaker, given.payload, given)
@@ -191,7 +192,8 @@ class PolicyDesk:
         event.from_version, event.version = state.policy_version, target.identity.version
         event.checkpoint_digest = "" if kept is None else kept.checkpoint_digest
         self._hold(target)
-        recorded = self._record(lambda now, now_ns: _rolled_back(now, state.policies, event, now_ns))
+        wall_ns = self._clock.wall_ns()
+        recorded = self._record(lambda now, now_ns: _rolled_back(now, state.policies, event, now_ns, wall_ns=wall_ns))
         self._let_go(state.policy_version)
         logger.warning("policy %s speaks in place of %s: %s", event.version, event.from_version, event.cause)
         return event.version, recorded
@@ -249,7 +251,7 @@ class PolicyDesk:
         def installed(state: State, now_ns: int) -> tuple[Event, ...]:
             nonlocal opened_ns
             opened_ns = _opened_ns(state)
-            return _installed(state, event, now_ns)
+            return _installed(state, event, now_ns, wall_ns=self._clock.wall_ns())
 
         recorded = self._record(installed)
         # What is refused up to here comes to nothing: who speaks still answers for the breaker. The one before stays
@@ -357,11 +359,12 @@ def _opened_ns(state: State) -> int:
     return breaker.moved_at_ns if breaker.state == OPEN else 0
 
 
-def _installed(state: State, event: journal.PolicyInstalled, now_ns: int) -> tuple[Event, ...]:
+def _installed(state: State, event: journal.PolicyInstalled, now_ns: int, *, wall_ns: int) -> tuple[Event, ...]:
     """What the state says against it, asked again where it is folded: meanwhile the log went on."""
     _require_other(state, event.version)
     if event.issued_unix_ns:
-        require_newer(state, event.issued_unix_ns)
+        require_newer(state, event.issued_unix_ns, wall_ns=wall_ns)
+    event.updates_after_unix_ns = updates_after_unix_ns(state, wall_ns=wall_ns) if event.operator else 0
     for stamp in event.registries:
         try:
             require_stamp(state.registries, stamp.kind, RegistryStamp(stamp.count, stamp.digest))
@@ -370,11 +373,14 @@ def _installed(state: State, event: journal.PolicyInstalled, now_ns: int) -> tup
     return _timed(event, now_ns)
 
 
-def _rolled_back(state: State, policies: Policies, event: journal.PolicyRolledBack, now_ns: int) -> tuple[Event, ...]:
+def _rolled_back(
+    state: State, policies: Policies, event: journal.PolicyRolledBack, now_ns: int, *, wall_ns: int
+) -> tuple[Event, ...]:
     """As above, against what was found when it was asked for."""
     is_as_found = state.policy_version == event.from_version and state.policies.previous == policies.previous
     if not is_as_found or event.cause not in ("operator", failed_probation(state)):
         raise PolicyUnchanged(f"policy {state.policy_version!r} speaks by now, or has mended: ask again")
+    event.updates_after_unix_ns = updates_after_unix_ns(state, wall_ns=wall_ns) if event.operator else 0
     return _timed(event, now_ns)
 
 

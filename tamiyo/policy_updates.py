@@ -35,6 +35,7 @@ __all__ = [
     "require_version",
     "tried_out",
     "update_bytes",
+    "updates_after_unix_ns",
 ]
 
 UPDATE_MAX_BYTES = CHECKPOINT_MAX_BYTES + 2**16  # a checkpoint, and what the message adds
@@ -102,10 +103,26 @@ def require_fresh(update: pb.PolicyUpdate, *, wall_ns: int, freshness_ns: int) -
         raise Refused("stale_update", f"it was issued {-age_ns / 1e9:.0f} s in the future: compare the clocks")
 
 
-def require_newer(state: State, issued_ns: int) -> None:
+def require_newer(state: State, issued_ns: int, *, wall_ns: int) -> None:
     """Updates are taken in the order they were issued, each once."""
-    if issued_ns <= state.policies.issued_unix_ns:
-        raise Refused("stale_update", "it, or one that was issued later, was installed before")
+    newest_ns = state.policies.issued_unix_ns
+    if issued_ns > newest_ns:
+        return
+    detail = "it, or one that was issued later, was installed before"
+    if newest_ns - wall_ns > FUTURE_TOLERANCE_NS:
+        detail += (
+            f", {(newest_ns - wall_ns) / 1e9:.0f} s ahead of this clock: if a clock stood ahead then, let an operator "
+            "install another checkpoint or roll back, and updates issued since are taken"
+        )
+    raise Refused("stale_update", detail)
+
+
+def updates_after_unix_ns(state: State, *, wall_ns: int) -> int:
+    """From when on updates are to be taken once an operator has acted; 0 where none was issued ahead of the clock.
+
+    Only an operator can say which clock is wrong: that of then, or that of now, behind which old updates look new.
+    """
+    return wall_ns if state.policies.issued_unix_ns - wall_ns > FUTURE_TOLERANCE_NS else 0
 
 
 def require_version(update: pb.PolicyUpdate, version: str) -> None:

@@ -1,4 +1,4 @@
-"""What the disk under a directory can do, measured before a service promises anything on it."""
+"""What a service finds as it opens, before it promises anything: what the disk can do, what the clock says."""
 
 import logging
 import os
@@ -7,7 +7,9 @@ import tempfile
 import time
 from pathlib import Path
 
-__all__ = ["sync_ms", "warn_of_a_slow_disk"]
+from tamiyo.clock import words_of_a_log_ahead
+
+__all__ = ["sync_ms", "warn_of_a_log_ahead", "warn_of_a_slow_disk"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,3 +52,10 @@ def warn_of_a_slow_disk(directory: Path, budget_ms: int) -> None:
             measured_ms,
             budget_ms,
         )
+
+
+def warn_of_a_log_ahead(event_time_ns: int, wall_ns: int) -> None:
+    """Say so where the log's time is far ahead of the wall clock."""
+    words = words_of_a_log_ahead(event_time_ns, wall_ns)
+    if words:
+        logger.warning("%s", words)

@@ -43,7 +43,7 @@ from tamiyo.outbox import Outbox
 from tamiyo.pace import Restful
 from tamiyo.policies import PolicyDesk, UpdateVerdict
 from tamiyo.policy import Policy
-from tamiyo.probe import warn_of_a_slow_disk
+from tamiyo.probe import warn_of_a_log_ahead, warn_of_a_slow_disk
 from tamiyo.records import JournalUnavailable
 from tamiyo.requests import Request
 from tamiyo.retention import Order, Preview, Report
@@ -150,6 +150,7 @@ class TamiyoService:
                 policy, journal.state, files.policies, load or partial(load_checkpoint, device=settings.policy_device)
             )
             identity = speaker.identity
+            warn_of_a_log_ahead(journal.state.event_time_ns, clock.wall_ns())
             journal.begin(lambda _, now_ns: (service_opened(settings, identity, now_ns, clock.wall_ns(), log_id),))
             if unusable is not None:
                 journal.ride(lambda _, now_ns: (_at(unusable, now_ns),))

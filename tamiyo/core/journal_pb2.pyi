@@ -1006,7 +1006,7 @@ class RegistryStamp(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., count: _Optional[int] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class PolicyInstalled(_message.Message):
-    __slots__ = ("version", "architecture", "checkpoint_digest", "policy_id", "training_run_id", "issued_unix_ns", "registries", "event_time_ns", "operator", "reason", "request_id")
+    __slots__ = ("version", "architecture", "checkpoint_digest", "policy_id", "training_run_id", "issued_unix_ns", "registries", "event_time_ns", "operator", "reason", "request_id", "updates_after_unix_ns")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -1018,6 +1018,7 @@ class PolicyInstalled(_message.Message):
     OPERATOR_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_AFTER_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     version: str
     architecture: str
     checkpoint_digest: str
@@ -1029,7 +1030,8 @@ class PolicyInstalled(_message.Message):
     operator: str
     reason: str
     request_id: str
-    def __init__(self, version: _Optional[str] = ..., architecture: _Optional[str] = ..., checkpoint_digest: _Optional[str] = ..., policy_id: _Optional[str] = ..., training_run_id: _Optional[str] = ..., issued_unix_ns: _Optional[int] = ..., registries: _Optional[_Iterable[_Union[RegistryStamp, _Mapping]]] = ..., event_time_ns: _Optional[int] = ..., operator: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    updates_after_unix_ns: int
+    def __init__(self, version: _Optional[str] = ..., architecture: _Optional[str] = ..., checkpoint_digest: _Optional[str] = ..., policy_id: _Optional[str] = ..., training_run_id: _Optional[str] = ..., issued_unix_ns: _Optional[int] = ..., registries: _Optional[_Iterable[_Union[RegistryStamp, _Mapping]]] = ..., event_time_ns: _Optional[int] = ..., operator: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., updates_after_unix_ns: _Optional[int] = ...) -> None: ...
 
 class PolicyRejected(_message.Message):
     __slots__ = ("reason", "detail", "policy_id", "version", "payload_digest", "event_time_ns")
@@ -1048,7 +1050,7 @@ class PolicyRejected(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., detail: _Optional[str] = ..., policy_id: _Optional[str] = ..., version: _Optional[str] = ..., payload_digest: _Optional[str] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
 
 class PolicyRolledBack(_message.Message):
-    __slots__ = ("from_version", "version", "checkpoint_digest", "cause", "operator", "reason", "request_id", "event_time_ns")
+    __slots__ = ("from_version", "version", "checkpoint_digest", "cause", "operator", "reason", "request_id", "event_time_ns", "updates_after_unix_ns")
     FROM_VERSION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -1057,6 +1059,7 @@ class PolicyRolledBack(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     EVENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_AFTER_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     from_version: str
     version: str
     checkpoint_digest: str
@@ -1065,7 +1068,8 @@ class PolicyRolledBack(_message.Message):
     reason: str
     request_id: str
     event_time_ns: int
-    def __init__(self, from_version: _Optional[str] = ..., version: _Optional[str] = ..., checkpoint_digest: _Optional[str] = ..., cause: _Optional[str] = ..., operator: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., event_time_ns: _Optional[int] = ...) -> None: ...
+    updates_after_unix_ns: int
+    def __init__(self, from_version: _Optional[str] = ..., version: _Optional[str] = ..., checkpoint_digest: _Optional[str] = ..., cause: _Optional[str] = ..., operator: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., event_time_ns: _Optional[int] = ..., updates_after_unix_ns: _Optional[int] = ...) -> None: ...
 
 class RegistryImported(_message.Message):
     __slots__ = ("kind", "keys", "first_index", "operator", "event_time_ns")

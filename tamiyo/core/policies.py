@@ -72,13 +72,14 @@ def policy_installed(draft: Draft, lsn: int, event: journal.PolicyInstalled) -> 
             raise draft.refusal(event, str(conflict)) from conflict
     if event.request_id and event.request_id in draft.directives:
         raise draft.refusal(event, f"request {event.request_id} was taken up before")
+    _require_earlier(draft, event)
     proven = held.current is not None and not held.proposals_left
     before = held.current if proven else held.previous
     draft.policies = replace(
         held,
         current=InstalledPolicy(event.version, event.checkpoint_digest, event.policy_id, lsn),
         previous=None if before is None or before.version == event.version else before,  # nobody goes back to itself
-        issued_unix_ns=max(held.issued_unix_ns, event.issued_unix_ns),
+        issued_unix_ns=event.updates_after_unix_ns or max(held.issued_unix_ns, event.issued_unix_ns),
         proposals_left=PROBATION_PROPOSALS,
         failures=0,
     )
@@ -108,12 +109,25 @@ def policy_rolled_back(draft: Draft, _: int, event: journal.PolicyRolledBack) ->
     back = held.previous
     if event.checkpoint_digest and (back is None or back.checkpoint_digest != event.checkpoint_digest):
         raise draft.refusal(event, f"checkpoint {event.checkpoint_digest[:12]!r} is not that of the policy before")
+    _require_earlier(draft, event)
     draft.policies = replace(
-        held, current=back if event.checkpoint_digest else None, previous=None, proposals_left=0, failures=0
+        held,
+        current=back if event.checkpoint_digest else None,
+        previous=None,
+        issued_unix_ns=event.updates_after_unix_ns or held.issued_unix_ns,
+        proposals_left=0,
+        failures=0,
     )
     draft.policy_version = event.version
     draft.note_request(event.request_id)
     draft.advance(event.event_time_ns)
+
+
+def _require_earlier(draft: Draft, event: journal.PolicyInstalled | journal.PolicyRolledBack) -> None:
+    """An operator may set back when the newest update was issued, where a clock had stood ahead; nobody else."""
+    after_ns = event.updates_after_unix_ns
+    if after_ns and not (event.operator and 0 < after_ns < draft.policies.issued_unix_ns):
+        raise draft.refusal(event, "only an operator sets back when the newest update was issued")
 
 
 def inference_observed(draft: Draft, _: int, event: journal.InferenceObserved) -> None:

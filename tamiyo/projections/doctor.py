@@ -6,19 +6,21 @@ No row of the projection changes, and nobody is held up.
 """
 
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, select
+from sqlalchemy import Connection, Engine, Table, func, select
 
+from tamiyo.clock import words_of_a_log_ahead
 from tamiyo.errors import ProjectionUnusable
 from tamiyo.projections import database
 from tamiyo.projections.migrate import REVISION, revision_of
-from tamiyo.projections.models import Applied, Base
+from tamiyo.projections.models import Applied, Base, Decision
 from tamiyo.projections.projection import DATABASE_NAME, Projection, position_of
 from tamiyo.projections.projectors import VERSION
 from tamiyo.projections.queries import exact
@@ -81,12 +83,15 @@ class Diagnosis:
         return not self.problem and not self.differences_total
 
 
-def diagnose(directory: Path | str, log: LogSource | None = None) -> Diagnosis:
+def diagnose(
+    directory: Path | str, log: LogSource | None = None, *, wall_ns: Callable[[], int] = time.time_ns
+) -> Diagnosis:
     """Hold the projection of a directory against its log. Both may be in use.
 
     Args:
         directory: where `projection.sqlite` lies.
         log: the log, `<directory>/wal` when None.
+        wall_ns: the wall clock, that the log's time is held against.
 
     Raises:
         JournalUnreadable: a record does not parse, or is of a newer version.
@@ -96,12 +101,12 @@ def diagnose(directory: Path | str, log: LogSource | None = None) -> Diagnosis:
     """
     source = Path(directory) / "wal" if log is None else log
     path = Path(directory) / DATABASE_NAME
-    found = _diagnosed(path, source)
+    found = _diagnosed(path, source, wall_ns())
     # What retention takes between the two readings shows once, and not again.
-    return found if found.sound or not found.compared_at_lsn else _diagnosed(path, source)
+    return found if found.sound or not found.compared_at_lsn else _diagnosed(path, source, wall_ns())
 
 
-def _diagnosed(path: Path, log: LogSource) -> Diagnosis:
+def _diagnosed(path: Path, log: LogSource, wall_ns: int) -> Diagnosis:
     diagnosis = Diagnosis()
     advice = database.wal_reset_advice()
     if advice:
@@ -110,7 +115,7 @@ def _diagnosed(path: Path, log: LogSource) -> Diagnosis:
         try:
             diagnosis.problem = copy.problem or _unusable(copy.engine, diagnosis) or _misplaced(copy.engine, log)
             if not diagnosis.problem:
-                _compare_with_log(copy.engine, log, diagnosis)
+                _compare_with_log(copy.engine, log, diagnosis, wall_ns)
         except database.DatabaseDamaged as error:  # a table, an index, a column or a value that none looks at first
             diagnosis.problem = f"the file is damaged: {error.__cause__}"
             diagnosis.differences, diagnosis.differences_total = [], 0
@@ -185,6 +190,13 @@ def _unusable(engine: Engine, diagnosis: Diagnosis) -> str:
     return ""
 
 
+def _notes_of_time(engine: Engine, wall_ns: int) -> list[str]:
+    with database.reading(engine) as connection:
+        last_ns = connection.execute(select(func.max(Decision.event_time_ns))).scalar_one() or 0
+    words = words_of_a_log_ahead(last_ns, wall_ns)
+    return [words] if words else []
+
+
 def _other_revision(revision: str | None) -> str:
     if revision is None:
         return "it is empty: opening it makes it"
@@ -198,9 +210,10 @@ def _misplaced(engine: Engine, log: LogSource) -> str:
     return _VERDICTS.get(Tail(log, position).verdict, "")
 
 
-def _compare_with_log(engine: Engine, log: LogSource, diagnosis: Diagnosis) -> None:
+def _compare_with_log(engine: Engine, log: LogSource, diagnosis: Diagnosis, wall_ns: int) -> None:
     with Projection.temporary() as expected:
         expected.catch_up(log)
+        diagnosis.notes += _notes_of_time(expected.engine, wall_ns)
         lsn = max(expected.applied_lsn, diagnosis.applied_lsn)
         expected.catch_up(log, upto_lsn=lsn)
         with Projection.over(engine) as copy:

@@ -54,6 +54,16 @@ def test_a_projection_that_is_behind_is_no_difference_and_stays_where_it_is(dire
         assert projection.applied_lsn == 10
 
 
+@pytest.mark.parametrize(("behind_s", "noted"), [(0, False), (59, False), (61, True), (5 * 365 * 86_400, True)])
+def test_a_log_whose_time_is_ahead_of_the_clock_is_noted_and_no_difference(directory, behind_s, noted):
+    with projected(directory) as projection, projection.engine.connect() as connection:
+        last_ns = connection.exec_driver_sql("SELECT max(event_time_ns) FROM decisions").scalar_one()
+    found = diagnose(directory, wall_ns=lambda: last_ns - behind_s * 10**9)
+    assert found.sound
+    told = [note for note in found.notes if "this machine's clock" in note]
+    assert [f"{behind_s:,} s ahead" in note for note in told] == [True] * noted
+
+
 # what is done to it, what is said of it
 SPOILED = {
     "a value": (

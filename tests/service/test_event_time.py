@@ -104,6 +104,22 @@ def test_at_open_it_is_anchored_to_the_wall_clock_unless_that_is_behind() -> Non
     live.close()
 
 
+def test_a_log_whose_time_is_ahead_of_the_clock_is_named_at_open(caplog: pytest.LogCaptureFixture) -> None:
+    live = Live()
+    jumped(live.clock, 4 * 365 * DAY_S)
+    live.reopen()
+    live.step(packet())
+    jumped(live.clock, -59)  # clocks are set by seconds every day
+    live.reopen()
+    assert "ahead of this machine's clock" not in caplog.text
+    jumped(live.clock, 59 - 4 * 365 * DAY_S)
+    live.reopen()
+    assert "the log's time is 126,144,000 s ahead of this machine's clock" in caplog.text
+    assert reason(live.step(packet())) == "policy", "and nothing waits for it"
+    live.check()
+    live.close()
+
+
 def test_cool_downs_begin_again_at_open_however_long_the_process_was_away() -> None:
     live = Live(policy=FailingPolicy())
     broken(live)

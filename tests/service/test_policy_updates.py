@@ -15,10 +15,12 @@ from tamiyo import Settings, TamiyoService
 from tamiyo.audit import replay
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import Event, decode
+from tamiyo.core.evolve import evolve
 from tamiyo.core.policies import PROBATION_PROPOSALS, REASONS, failed_probation
 from tamiyo.core.proposal import PolicyIdentity, Proposal
 from tamiyo.core.registries import Registries, RegistryStamp, digest
-from tamiyo.errors import CheckpointRejected, NotRecorded, PolicyUnchanged
+from tamiyo.core.state import Policies, State
+from tamiyo.errors import CheckpointRejected, InvariantViolation, NotRecorded, PolicyUnchanged
 from tamiyo.graph import Graph
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.policies import UpdateVerdict
@@ -219,6 +221,74 @@ def test_an_update_is_taken_once_and_none_before_it(run: Run) -> None:
         verdict = run.service.ingest_policy_update(update, sign_update(update, SECRET))
         assert (verdict.reason, "installed before" in verdict.detail) == ("stale_update", True)
     assert run.step() == "one"
+
+
+YEARS_NS = 5 * 365 * 86_400 * 10**9
+
+
+def taken_by_a_clock_ahead(run: Run) -> None:
+    """Two updates were taken while the clock stood years ahead; now it is right."""
+    run.clock.wall += YEARS_NS
+    assert run.ingest("one").installed
+    run.prove()
+    assert run.ingest("two").installed
+    run.clock.wall -= YEARS_NS
+    verdict = run.ingest("three")
+    assert verdict.reason == "stale_update"
+    assert "157680000 s ahead of this clock" in verdict.detail
+
+
+@pytest.mark.parametrize("how", ["install", "roll back"])
+@pytest.mark.parametrize("reopened", [False, True])
+def test_after_a_clock_that_stood_years_ahead_an_operator_lets_updates_in_again(
+    run: Run, how: str, reopened: bool
+) -> None:
+    taken_by_a_clock_ahead(run)
+    if reopened:
+        run.reopen()
+    before = run.update("of before")
+    run.clock.advance(1)
+    if how == "install":
+        assert run.service._desk.install(b"by hand", "by hand", operator="ada").installed
+    else:
+        assert run.service.roll_back_policy(operator="ada") == "one"
+    late = run.service.ingest_policy_update(before, sign_update(before, SECRET))
+    assert late.reason == "stale_update", "what was issued before the operator acted stays stale"
+    run.clock.advance(1)
+    verdict = run.ingest("three")
+    assert verdict.installed, verdict
+    assert run.ingest("three", issued_ns=run.clock.wall_ns()).reason == "stale_update"
+    run.reopen()
+    assert run.step() == "three"
+
+
+def test_an_operator_sets_nothing_back_where_no_clock_stood_ahead(run: Run) -> None:
+    assert run.ingest("one").installed
+    newest_ns = run.service.state.policies.issued_unix_ns
+    run.clock.advance(10)
+    run.service.roll_back_policy(operator="ada")
+    assert run.service.state.policies.issued_unix_ns == newest_ns
+    assert run.events(journal.PolicyRolledBack)[0].updates_after_unix_ns == 0
+
+
+def test_a_policy_that_fails_its_probation_sets_nothing_back(run: Run) -> None:
+    run.clock.wall += YEARS_NS
+    assert run.ingest("weak").installed
+    newest_ns = run.service.state.policies.issued_unix_ns
+    run.clock.wall -= YEARS_NS
+    run.loaded["weak"].failing = True
+    run.step()
+    run.service._desk.watch()
+    assert run.events(journal.PolicyRolledBack)[0].cause == "inference_failed"
+    assert run.service.state.policies.issued_unix_ns == newest_ns
+
+
+@pytest.mark.parametrize("told", [{"operator": "ada"}, {"updates_after_unix_ns": 1}])
+def test_what_sets_back_more_than_an_operator_may_is_refused(told: dict[str, Any]) -> None:
+    state = State(policies=Policies(issued_unix_ns=5))
+    event = journal.PolicyInstalled(version="v", checkpoint_digest="d", **{"updates_after_unix_ns": 5} | told)
+    with pytest.raises(InvariantViolation):
+        evolve(state, 1, event)
 
 
 def test_other_registries_are_a_mismatch(run: Run) -> None:
