@@ -3,10 +3,7 @@
 import time
 from typing import Protocol
 
-__all__ = ["AHEAD_MAX_NS", "Clock", "SystemClock", "words_of_a_log_ahead"]
-
-AHEAD_MAX_NS = 60 * 10**9
-"""A log's time may run so far ahead of the wall clock before anybody is told: clocks are set by seconds every day."""
+__all__ = ["Clock", "SystemClock"]
 
 
 class Clock(Protocol):
@@ -44,15 +41,3 @@ class SystemClock:
     def patience_s(self, call: str, budget_s: float) -> float:  # noqa: ARG002  the same for every call
         """What is left of the budget."""
         return max(budget_s, 0.0)
-
-
-def words_of_a_log_ahead(event_time_ns: int, wall_ns: int) -> str:
-    """What to tell an operator where a log's time is more than a minute ahead of the wall clock; "" where it is not."""
-    ahead_s = (event_time_ns - wall_ns) / 1e9
-    if ahead_s * 1e9 <= AHEAD_MAX_NS:
-        return ""
-    return (
-        f"the log's time is {ahead_s:,.0f} s ahead of this machine's clock: that stood ahead when the log was opened "
-        "before, or it is behind now. No cool-down, retry or window waits for it; see 'A clock that was wrong' in "
-        "docs/operations.md"
-    )

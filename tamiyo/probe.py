@@ -7,14 +7,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from tamiyo.clock import words_of_a_log_ahead
-
-__all__ = ["sync_ms", "warn_of_a_log_ahead", "warn_of_a_slow_disk"]
+__all__ = ["sync_ms", "warn_of_a_log_ahead", "warn_of_a_slow_disk", "words_of_a_log_ahead"]
 
 logger = logging.getLogger(__name__)
 
 ROUNDS = 5
 BLOCK = b"\0" * 4_096
+AHEAD_MAX_NS = 60 * 10**9
+"""A log's time may run so far ahead of the wall clock before anybody is told: clocks are set by seconds every day."""
 
 
 def sync_ms(directory: Path) -> float:
@@ -52,6 +52,18 @@ def warn_of_a_slow_disk(directory: Path, budget_ms: int) -> None:
             measured_ms,
             budget_ms,
         )
+
+
+def words_of_a_log_ahead(event_time_ns: int, wall_ns: int) -> str:
+    """What to tell an operator where a log's time is more than a minute ahead of the wall clock; "" where it is not."""
+    ahead_s = (event_time_ns - wall_ns) / 1e9
+    if ahead_s * 1e9 <= AHEAD_MAX_NS:
+        return ""
+    return (
+        f"the log's time is {ahead_s:,.0f} s ahead of this machine's clock: that stood ahead when the log was opened "
+        "before, or it is behind now. No cool-down, retry or window waits for it; see 'A clock that was wrong' in "
+        "docs/operations.md"
+    )
 
 
 def warn_of_a_log_ahead(event_time_ns: int, wall_ns: int) -> None:

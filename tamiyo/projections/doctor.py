@@ -16,8 +16,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, func, select
 
-from tamiyo.clock import words_of_a_log_ahead
 from tamiyo.errors import ProjectionUnusable
+from tamiyo.probe import words_of_a_log_ahead
 from tamiyo.projections import database
 from tamiyo.projections.migrate import REVISION, revision_of
 from tamiyo.projections.models import Applied, Base, Decision
