@@ -13,8 +13,8 @@ Rule 2: packets after one in doubt go ahead, as many as are in line. Where the l
         are left, the bus is asked to take one of those again: that shows as well that it takes any, of the same
         stream where there is one, else of the other. So telemetry does not stop for one stream.
 Rule 3: two refusals in a row are the bus's: the flush asks no more. What was refused often is asked for only where the
-        bus is known to take others, and of such packets one is refused in a flush: so a run of bad packets, however
-        long, hides no good one, and opens no breaker.
+        bus is known to take others, or where nothing else is left; once one of these was refused, the flush asks for
+        no other of them. So a run of bad packets, shorter than the line, hides no good one.
 Rule 4: it lives in memory alone. A restart counts anew, and what went ahead goes out again, under the same id.
 """
 

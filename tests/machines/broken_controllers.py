@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import wal
-from tamiyo import beginning, directives, outbox, signing, stages
+from tamiyo import beginning, directives, line, outbox, signing, stages
 from tamiyo.core import breakers, decide, evolve, risk, state
 from tamiyo.core import journal_pb2 as pb_journal
 from tamiyo.core.draft import Draft
@@ -325,14 +325,27 @@ def move_the_cursor_first(patch: pytest.MonkeyPatch) -> None:
     original = outbox.Outbox._send_telemetry
 
     async def early(self: outbox.Outbox, bus: Any, pieces: Any) -> bool:
-        say, self._say_drained = self._say_drained, lambda _: None
+        say, self._say_drained = self._say_drained, lambda *_: None
         try:
-            say(pieces)
+            say(pieces, ())
             return await original(self, bus, pieces)
         finally:
             del self._say_drained
 
     patch.setattr(outbox.Outbox, "_send_telemetry", early)
+
+
+def drop_at_the_first_refusal(patch: pytest.MonkeyPatch) -> None:
+    """A packet of telemetry is given up as soon as a bus refuses it, whatever else the bus takes."""
+    original = line.Line.refused
+
+    def hasty(self: line.Line, letter: Any, cause: str) -> None:
+        original(self, letter, cause)
+        for doubt in list(self._refused):
+            self._strike(doubt, 0)
+
+    patch.setattr(line, "STRIKES_MAX", 1)
+    patch.setattr(line.Line, "refused", hasty)
 
 
 def publish_under_the_lock(patch: pytest.MonkeyPatch) -> None:
@@ -399,6 +412,7 @@ VARIANTS = {
         publish_before_it_is_certain, ("no report of", "every decision")
     ),
     "a cursor that moves before the bus has it": Variant(move_the_cursor_first, ("a cursor moves",)),
+    "telemetry given up at its first refusal": Variant(drop_at_the_first_refusal, ("telemetry is dropped only",)),
     "a journal that waits for the bus": Variant(publish_under_the_lock, ("publishing holds up",)),
     "a flush that does not wait": Variant(say_durable_of_what_is_queued, ("a flush that says so",)),
     "a graph of the step before": Variant(tell_of_the_graph_before, ("every graph is",)),
