@@ -16,7 +16,17 @@ from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.inputs import proposal_of
 from tamiyo.core.proposal import Proposal, argmax
 
-__all__ = ["ANOTHER", "CLOSE", "EQUAL", "SAME_CHOICE", "Agreement", "Reinference", "agreement", "tolerance_of"]
+__all__ = [
+    "ANOTHER",
+    "CLOSE",
+    "EQUAL",
+    "SAME_CHOICE",
+    "Agreement",
+    "Reinference",
+    "agreement",
+    "joined",
+    "tolerance_of",
+]
 
 EQUAL, CLOSE, SAME_CHOICE, ANOTHER = "equal", "close", "same choice", "another"
 
@@ -84,6 +94,22 @@ class Reinference:
         """Keep the first one in the log: inferences are not run in its order."""
         if self.divergence is None or divergence.lsn < self.divergence.lsn:
             self.divergence = divergence
+
+
+def joined(parts: Sequence[Reinference]) -> Reinference:
+    """What was found in the parts of a log, in their order."""
+    whole = Reinference()
+    for part in parts:
+        for name in ("graphs", "equal", "close", "same_choice", "ties", "skipped", "unanswered"):
+            setattr(whole, name, getattr(whole, name) + getattr(part, name))
+        whole.tolerance = max(whole.tolerance, part.tolerance)
+        if part.largest_error > whole.largest_error:
+            whole.largest_error, whole.largest_error_lsn = part.largest_error, part.largest_error_lsn
+        for reason, count in part.unknown.items():
+            whole.unknown[reason] = whole.unknown.get(reason, 0) + count
+        if part.divergence is not None:
+            whole.diverge(part.divergence)
+    return whole
 
 
 def tolerance_of(engine: str, *, is_large: bool = False) -> float:

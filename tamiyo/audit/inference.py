@@ -12,12 +12,14 @@ The one module of the audit that knows the graph and the policies. It follows th
 Rule 1: graphs are built in the order of the log, on the caller's thread. Small ones of one topology are then asked
         together; what does not agree in a batch is asked again by itself before it counts. No threads of our own: a
         network between Python's steps waits for the interpreter at each of its products, and took longer so.
-Rule 2: what cannot be known is counted with its reason, and is neither right nor wrong.
+Rule 2: nothing waits beyond a checkpoint, so that an audit in parts asks the same graphs together, to the last bit.
+Rule 3: what cannot be known is counted with its reason, and is neither right nor wrong.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, cast, get_args
@@ -27,7 +29,7 @@ from tamiyo.audit.differences import Difference, differences
 from tamiyo.audit.found import Divergence
 from tamiyo.audit.memory import observation_of
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.base import contents_of
+from tamiyo.core.base import CHECKPOINT_STEPS, contents_of
 from tamiyo.core.blueprint import read_blueprint, unobserved
 from tamiyo.core.breakers import admits
 from tamiyo.core.draft import Standing
@@ -45,7 +47,7 @@ from tamiyo.policy.past import PastPolicies
 from tamiyo.policy.store import PolicyStore
 from tamiyo.workers import in_words
 
-__all__ = ["Inferences", "past_policies"]
+__all__ = ["Inferences", "asking_alone", "past_policies"]
 
 logger = logging.getLogger(__name__)
 
@@ -153,6 +155,11 @@ class Inferences:
         if take is not None and self._found.divergence is None:
             take(self, lsn, event, standing)
 
+    @property
+    def found(self) -> Reinference:
+        """What was found so far; some of it is not asked yet."""
+        return self._found
+
     def finish(self) -> Reinference:
         """Ask what is left."""
         for key in list(self._waiting):
@@ -163,6 +170,8 @@ class Inferences:
         self._steps.clear()  # what was not decided when the process ended never is
 
     def _take_arrival(self, lsn: int, event: journal.StepReceived, standing: Standing) -> None:
+        if event.step_index % CHECKPOINT_STEPS == 0:
+            self.finish()
         if len(self._contents) > 2 * BLUEPRINTS_MAX:  # now: a step under way may use what is replaced meanwhile
             held = {seen.blueprint.digest for seen in standing.blueprints.values() if seen.blueprint is not None}
             self._contents = {digest: self._contents[digest] for digest in self._contents if digest in held}
@@ -342,6 +351,18 @@ class Inferences:
 def past_policies(directory: Path, checkpoints: Iterable[Path], policies: Iterable[Policy]) -> PastPolicies:
     """Whom to ask of a service's log. Raises OSError: a file cannot be read."""
     return PastPolicies(PolicyStore(directory), checkpoints, policies)
+
+
+def asking_alone(directory: Path, checkpoints: Iterable[Path], torch_threads: int) -> Callable[[], Inferences]:
+    """For a process that does nothing else: makes those who follow a part of the log each, with the same policies.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    from tamiyo.policy.ambient import threads_from_now_on  # noqa: PLC0415  torch: slow to import
+
+    threads_from_now_on(torch_threads)
+    return partial(Inferences, past_policies(directory, checkpoints, ()))
 
 
 def _fault_of_asking(recorded: Inference, graph: Graph, *, may_ask: bool) -> str:

@@ -1,6 +1,7 @@
-"""What an audit remembers of the records it has passed: states that may yet be spoken of, reports not yet published."""
+"""What an audit remembers of what it has passed: open steps, states yet to be spoken of, reports not yet published."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from typing import cast
@@ -14,7 +15,7 @@ from tamiyo.core.observation import Observation, read_packet
 from tamiyo.core.state import State
 from tamiyo.leyline import leyline_pb2 as pb
 
-__all__ = ["REPORTS_OR_THEIR_END", "STATES_KEPT", "States", "Unpublished", "observation_of"]
+__all__ = ["REPORTS_OR_THEIR_END", "STATES_KEPT", "OpenStep", "States", "Unpublished", "observation_of"]
 
 STATES_KEPT = 64
 """States of checkpoints; and so many packets back at least, the state of each is known."""
@@ -24,6 +25,18 @@ STATES_KEPT = 64
 def observation_of(packet: bytes) -> Observation:
     """A packet, read: each level asks for that of the step at hand. Raises PacketRejected."""
     return read_packet(packet, UNLIMITED)
+
+
+@dataclass(slots=True)
+class OpenStep:
+    """A step that waits for its decision."""
+
+    received: journal.StepReceived
+    policy_version: str  # that was in force when it arrived
+    observed: list[Event] = field(default_factory=list)
+    early: list[tuple[int, Event]] = field(default_factory=list)  # moves that stand before the decision
+    state_before: State | None = None
+    decision_lsn: int = 0
 
 
 class States:

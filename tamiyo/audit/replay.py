@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, get_args
 
@@ -10,7 +9,7 @@ import wal
 from tamiyo.audit.differences import Difference, differences
 from tamiyo.audit.follower import Follower
 from tamiyo.audit.found import Divergence, Replay
-from tamiyo.audit.memory import REPORTS_OR_THEIR_END, States, Unpublished, observation_of
+from tamiyo.audit.memory import REPORTS_OR_THEIR_END, OpenStep, States, Unpublished, observation_of
 from tamiyo.audit.outside import Idle, following
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import base_of, read_base
@@ -24,7 +23,7 @@ from tamiyo.core.state import State
 from tamiyo.errors import InvariantViolation, JournalUnreadable
 from tamiyo.stored import event_of
 
-__all__ = ["Auditor", "Divergence", "Replay", "replay"]
+__all__ = ["Auditor", "Divergence", "Replay", "begun_with", "replay"]
 
 Observed = journal.GraphObserved | Inference | MetadataFault
 LookedBack = journal.StateBase | journal.SnapshotTaken | journal.RetentionCompleted
@@ -37,16 +36,6 @@ PROGRESS_EVERY = 1_000
 SINCE_MAX = 512
 
 
-@dataclass(slots=True)
-class _OpenStep:
-    received: journal.StepReceived
-    policy_version: str  # that was in force when it arrived
-    observed: list[Event] = field(default_factory=list)
-    early: list[tuple[int, Event]] = field(default_factory=list)  # moves that stand before the decision
-    state_before: State | None = None
-    decision_lsn: int = 0
-
-
 class Auditor:
     """Folds the log and, at each decision, decides again: event by event, for whoever follows a log that still grows.
 
@@ -56,12 +45,12 @@ class Auditor:
     def __init__(self, begun: State | None = None, follower: Follower | None = None) -> None:
         """Begin after a state that a base holds, or with the first record of the log; `follower` is told of each."""
         state = begun or State()
-        self._found = Replay(state, begun_lsn=state.last_lsn)
+        self._found = Replay(state=state, begun_lsn=state.last_lsn)
         self._follower = follower
         self._fold = Fold(state)
         self._since: list[Event] = []  # what was folded after `_found.state`
-        self._open: dict[int, _OpenStep] = {}
-        self._decided: dict[int, _OpenStep] = {}
+        self._open: dict[int, OpenStep] = {}
+        self._decided: dict[int, OpenStep] = {}
         self._awaited: deque[Event] = deque()
         self._idle_moves: list[tuple[int, journal.BreakerMoved]] = []  # moves that no step brought about
         self._idle_state = state
@@ -85,12 +74,34 @@ class Auditor:
         """Whether a divergence was found; asked after every event, it costs next to nothing, and `found` does not."""
         return self._found.divergence is not None
 
+    @property
+    def between_steps(self) -> bool:
+        """Whether nothing is under way but steps of which only the packet was seen: all else is in the state."""
+        return not (self._awaited or self._idle_moves or any(one.observed or one.early for one in self._open.values()))
+
     def _state(self) -> State:
         """The state as it is now: asked for where it has to last, because that costs as much as folding an event."""
         if self._since:
             self._found.state = self._fold.state()
             self._since.clear()
         return self._found.state
+
+    def advance(self, entry: wal.Entry) -> None:
+        """Take the next record: those up to the base's own are recalled, those after it checked and folded.
+
+        Raises:
+            JournalUnreadable: as `read`.
+            RecordRedacted: a record that nothing else tells of was taken out.
+        """
+        if entry.lsn > self._found.begun_lsn:
+            if isinstance(entry, wal.Redacted):
+                self.take_redacted(entry)
+            else:
+                self.read(entry)
+        elif isinstance(entry, wal.Redacted):
+            self.recall_redacted(entry)
+        else:
+            self.recall(entry.lsn, event_of(entry))
 
     def recall(self, lsn: int, event: Event) -> None:
         """Take note of a record up to the base's own: nothing is checked, but later ones may speak of it."""
@@ -100,9 +111,9 @@ class Auditor:
         self._reports.known_from_lsn = min(self._reports.known_from_lsn, lsn)
         unsettled = 0 if state.unsettled is None else state.unsettled.step_lsn
         if isinstance(event, journal.StepReceived) and lsn == state.last_lsn:
-            self._open[lsn] = _OpenStep(event, state.policy_version)
+            self._open[lsn] = OpenStep(event, state.policy_version)
         elif isinstance(event, journal.StepReceived) and lsn == unsettled:
-            self._decided = {lsn: _OpenStep(event, state.policy_version)}
+            self._decided = {lsn: OpenStep(event, state.policy_version)}
         elif isinstance(event, journal.DecisionMade) and event.step_lsn in self._decided:
             self._decided[event.step_lsn].decision_lsn = lsn
         if lsn > state.outbox.reports_lsn and isinstance(event, journal.FieldReportIssued | journal.CommitLate):
@@ -190,7 +201,7 @@ class Auditor:
                 check(self, lsn, event)
 
     def _check_arrival(self, lsn: int, event: journal.StepReceived) -> None:
-        self._open[lsn] = _OpenStep(event, self._fold.standing.policy_version)
+        self._open[lsn] = OpenStep(event, self._fold.standing.policy_version)
 
     def _check_names(self, lsn: int, _: journal.RegistryAssigned) -> None:
         if not any(step.observed for step in self._open.values()):
@@ -221,9 +232,9 @@ class Auditor:
                 self._check_base(lsn, event, state)
 
     def _check_base(self, lsn: int, event: journal.StateBase, state: State) -> None:
-        wrong = next(
-            (kept.digest for kept in event.contents if kept.digest != content_digest(_content(kept.content))), None
-        )
+        parse = journal.BlueprintContent.FromString
+        spoilt = (kept.digest for kept in event.contents if kept.digest != content_digest(parse(kept.content)))
+        wrong = next(spoilt, None)
         if wrong is not None:
             self._diverge(lsn, 0, f"the content kept for digest {wrong} is another")
             return
@@ -276,7 +287,7 @@ class Auditor:
         self._versions.add((event.blueprint_id, event.digest))
         if not event.content:
             return None
-        digest = content_digest(_content(event.content))
+        digest = content_digest(journal.BlueprintContent.FromString(event.content))
         if digest == event.digest:
             return None
         return f"the content of blueprint {event.blueprint_id!r} has digest {digest}"
@@ -395,8 +406,12 @@ def _require_recomputable(flags: Iterable[str]) -> None:
         )
 
 
-def _content(data: bytes) -> journal.BlueprintContent:
-    return journal.BlueprintContent.FromString(data)
+def begun_with(base: journal.StateBase | None, follower: Follower | None = None) -> Auditor:
+    """An auditor that goes on from a base, or begins with the log. Raises JournalUnreadable, as `replay`."""
+    begun = None if base is None else read_base(base)
+    if begun is not None:
+        _require_recomputable(begun.behaviour_flags)
+    return Auditor(begun, follower)
 
 
 def replay(
@@ -419,21 +434,9 @@ def replay(
             recomputed.
         RecordRedacted: a record that nothing else tells of was taken out.
     """
-    begun = None if base is None else read_base(base)
-    if begun is not None:
-        _require_recomputable(begun.behaviour_flags)
-    auditor = Auditor(begun, follower)
-    begun_lsn = auditor.found.begun_lsn
+    auditor = begun_with(base, follower)
     for entry in entries:
-        before = entry.lsn <= begun_lsn
-        if before and isinstance(entry, wal.Redacted):
-            auditor.recall_redacted(entry)
-        elif before:
-            auditor.recall(entry.lsn, event_of(entry))
-        elif isinstance(entry, wal.Redacted):
-            auditor.take_redacted(entry)
-        else:
-            auditor.read(entry)
+        auditor.advance(entry)
         if auditor.diverged:
             break
         if progress is not None and entry.lsn % PROGRESS_EVERY == 0:

@@ -1,19 +1,21 @@
 """The audit of a directory, and how it reads."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import wal
 from tamiyo.audit.agreement import Reinference
-from tamiyo.audit.follower import Follower
+from tamiyo.audit.bases import base_past
+from tamiyo.audit.follower import Asked
+from tamiyo.audit.parts import in_parts
 from tamiyo.audit.replay import Divergence, Replay, replay
-from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.events import KINDS
+from tamiyo.audit.workers import Workers
 from tamiyo.errors import JournalUnreadable, RecordRedacted
-from tamiyo.stored import event_of
 
 if TYPE_CHECKING:
     from tamiyo.policy import Policy
@@ -89,10 +91,16 @@ def audit(
     head: wal.Head | None = None,
     checkpoints: Iterable[Path] = (),
     policies: "Iterable[Policy]" = (),
+    workers: int = 1,
 ) -> AuditReport:
     """Audit the log of a service's directory; reads only, also beside a live writer.
 
     Level 3 loads networks and computes with as many threads as torch has in this process: not beside a trainer.
+
+    With `workers` that many processes share levels 2 and 3, and the report is the same. They take as many cores, and at
+    level 3 a network each; torch has its share of the cores in each. A log that does not pass, or that holds no
+    StateBase to begin with, is audited by this process as without them, in the end. A script that asks for them is
+    imported by them: what it does itself stands under `if __name__ == "__main__":`.
 
     Args:
         directory: what was given to `TamiyoService.open`.
@@ -100,15 +108,21 @@ def audit(
         progress: called with the LSN now and then.
         head: the head of this log that was kept elsewhere: the log must reach it and must have been what it says.
         checkpoints: for level 3, files of policies that the directory does not keep: those that the host gave.
-        policies: for level 3, policies of the host that are no checkpoint.
+        policies: for level 3, policies of the host that are no checkpoint; they cannot be handed to other processes.
+        workers: processes to share the work.
 
     Raises:
         FileNotFoundError: there is no log in the directory.
         OSError: what is there, or a checkpoint, cannot be read.
-        ValueError: there is no such level.
+        ValueError: there is no such level, fewer than one worker, or several and policies that are objects.
     """
     if level not in range(1, LEVEL_MAX + 1):
         raise ValueError(f"there is no audit level {level}; levels 1 to {LEVEL_MAX} are known")
+    if workers < 1:
+        raise ValueError(f"an audit takes one worker or more, not {workers}")
+    checkpoints, policies = tuple(checkpoints), tuple(policies)
+    if policies and workers > 1:
+        raise ValueError("policies of the host cannot be handed to other processes: audit with workers=1")
     path = Path(directory) / "wal"
     if not path.is_dir() or not any(path.iterdir()):
         raise FileNotFoundError(f"there is no log at {path}; give the directory that the service was opened with")
@@ -116,17 +130,22 @@ def audit(
     integrity = _integrity(found_of_log)
     if level == 1 or integrity.verdict != PASS:
         return AuditReport(str(directory), (integrity,))
+    onwards = None if progress is None else _onwards(progress)
     asked = _asked(Path(directory), checkpoints, policies) if level == LEVEL_MAX else None
-    found = None
-    try:
-        found = _replayed(path, found_of_log.first_lsn, progress, asked)
-        second = Level(2, PASS if found.divergence is None else FAIL, _decisions_detail(found))
-    except JournalUnreadable as error:
-        second = Level(2, UNVERIFIABLE, str(error))
-    except wal.LogError as error:
-        second = Level(2, FAIL, f"the log could not be read to its end: {error}")
-    levels, divergence = [integrity, second], None if found is None else found.divergence
-    again = None if asked is None else asked.finish()
+    passed = None
+    if workers > 1:
+        prepare = None if asked is None else _prepared(Path(directory), checkpoints, workers)
+        with Workers(workers, prepare) as hands:
+            passed = in_parts(path, found_of_log.first_lsn, found_of_log.last_lsn, hands, onwards)
+    found: Replay | None
+    if passed is not None:
+        found, again = passed
+        levels = [integrity, Level(2, PASS, _decisions_detail(found))]
+    else:
+        found, second = _decisions(path, found_of_log.first_lsn, onwards, asked)
+        again = None if asked is None else asked.finish()
+        levels = [integrity, second]
+    divergence = None if found is None else found.divergence
     if again is not None and found is None and again.divergence is None:
         again = None  # it saw no end
     if again is not None:
@@ -136,20 +155,42 @@ def audit(
     return AuditReport(str(directory), tuple(levels), divergence, digest, begun_lsn, again)
 
 
-class Asked(Follower, Protocol):
-    """Level 3, as this module knows it."""
+def _onwards(progress: Callable[[int], None]) -> Callable[[int], None]:
+    """The same, and never told of an LSN before one that it was told of: a log may be gone through twice."""
+    furthest = 0
 
-    def begin(self, base: journal.StateBase | None) -> None:
-        """Begin, from the base of what was before; what was seen so far counts for nothing."""
+    def tell(lsn: int) -> None:
+        nonlocal furthest
+        if lsn > furthest:
+            furthest = lsn
+            progress(lsn)
 
-    def finish(self) -> Reinference:
-        """What was found."""
+    return tell
+
+
+def _decisions(
+    path: Path, first_lsn: int, progress: Callable[[int], None] | None, asked: Asked | None
+) -> tuple[Replay | None, Level]:
+    """Level 2 in this process; None for a log that could not be read to its end."""
+    try:
+        found = _replayed(path, first_lsn, progress, asked)
+    except JournalUnreadable as error:
+        return None, Level(2, UNVERIFIABLE, str(error))
+    except wal.LogError as error:
+        return None, Level(2, FAIL, f"the log could not be read to its end: {error}")
+    return found, Level(2, PASS if found.divergence is None else FAIL, _decisions_detail(found))
 
 
 def _asked(directory: Path, checkpoints: Iterable[Path], policies: "Iterable[Policy]") -> Asked:
     from tamiyo.audit.inference import Inferences, past_policies  # noqa: PLC0415  levels 1 and 2 know no graph
 
     return Inferences(past_policies(directory, checkpoints, policies))
+
+
+def _prepared(directory: Path, checkpoints: Sequence[Path], workers: int) -> Callable[[], Callable[[], Asked]]:
+    from tamiyo.audit.inference import asking_alone  # noqa: PLC0415  levels 1 and 2 know no graph
+
+    return partial(asking_alone, directory, checkpoints, max(1, (os.cpu_count() or 1) // workers))
 
 
 def _replayed(path: Path, first_lsn: int, progress: Callable[[int], None] | None, asked: Asked | None = None) -> Replay:
@@ -161,7 +202,7 @@ def _replayed(path: Path, first_lsn: int, progress: Callable[[int], None] | None
     """
     missing_lsn = first_lsn - 1
     while True:
-        base = _base_past(path, missing_lsn) if missing_lsn else None
+        base = base_past(path, missing_lsn)[1] if missing_lsn else None
         if asked is not None:
             asked.begin(base)
         try:
@@ -169,31 +210,6 @@ def _replayed(path: Path, first_lsn: int, progress: Callable[[int], None] | None
             return replay(entries, progress, base=base, follower=asked)
         except RecordRedacted as redacted:
             missing_lsn = redacted.lsn
-
-
-def _base_past(path: Path, missing_lsn: int) -> journal.StateBase:
-    """The first base that needs nothing up to `missing_lsn`. Raises JournalUnreadable where there is none.
-
-    It stands after what it needs, so the log is read from there on: a log of many bases is read through about twice,
-    however many of them are passed over.
-    """
-    for entry in _records_past(path, missing_lsn):
-        if entry.kind == KINDS[journal.StateBase]:
-            base = event_of(entry)
-            if isinstance(base, journal.StateBase) and base.needs_lsn > missing_lsn:
-                return base
-    raise JournalUnreadable(
-        f"records up to LSN {missing_lsn} were taken out (pruned or redacted), and no StateBase after them says what "
-        "they came to: decisions cannot be recomputed without the archive of the retention run"
-    )
-
-
-def _records_past(path: Path, lsn: int) -> Iterator[wal.Entry]:
-    """The records after an LSN; where a writer prunes meanwhile, all that are left."""
-    try:
-        yield from wal.read(path, lsn)
-    except wal.Trimmed:
-        yield from wal.read(path, None)
 
 
 INTEGRITY: Mapping[str, str] = MappingProxyType(

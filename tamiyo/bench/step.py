@@ -49,10 +49,11 @@ class Taken:
 class Stepping:
     """A service in a folder of its own, and the packets that it is given, one after the other."""
 
-    def __init__(self, folder: Path, policy: Policy | None) -> None:
+    def __init__(self, folder: Path, policy: Policy | None, **changed: int) -> None:
+        """`changed` are settings of the service."""
         self.folder = folder
         self.budgets = load_settings()
-        patient = load_settings(step_timeout_ms=PATIENT_MS, commit_timeout_ms=PATIENT_MS)
+        patient = load_settings(step_timeout_ms=PATIENT_MS, commit_timeout_ms=PATIENT_MS, **changed)
         self.service = TamiyoService.open(
             folder, policy=policy, urza=OneHost(small_host()), secret=secrets.token_hex(), settings=patient
         )

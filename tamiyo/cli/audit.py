@@ -27,6 +27,13 @@ __all__ = ["command"]
     help="For level 3, a policy that DIRECTORY does not keep; may be given more than once.",
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes to share levels 2 and 3, a core each or more; not beside a trainer.",
+)
+@click.option(
     "--head", "head_text", help="A head of this log that you kept elsewhere; `python -m wal head` prints one."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -34,6 +41,7 @@ def command(
     directory: Path,
     level: int,
     checkpoints: tuple[Path, ...],
+    workers: int,
     head_text: str | None,
     as_json: bool,  # noqa: FBT001  click's flags
 ) -> None:
@@ -41,6 +49,8 @@ def command(
     import wal
     from tamiyo.audit import audit
 
+    if checkpoints and level != 3:
+        raise click.UsageError(f"--checkpoint is for level 3, and level {level} asks no policy: give --level 3 as well")
     console = Console(stderr=True)
     try:
         head = None if head_text is None else wal.Head.parse(head_text)
@@ -53,7 +63,7 @@ def command(
             def tell(lsn: int) -> None:
                 progress.update(task, description=f"replaying LSN {lsn:,}")
 
-            report = audit(directory, level, tell, head=head, checkpoints=checkpoints)
+            report = audit(directory, level, tell, head=head, checkpoints=checkpoints, workers=workers)
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:

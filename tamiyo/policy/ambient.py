@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["float32_made", "threads", "uncast", "unswayed"]
+__all__ = ["float32_made", "threads", "threads_from_now_on", "uncast", "unswayed"]
 
 _AUTOCAST = ("cpu", "cuda")
 _MADE = frozenset({torch.empty, torch.ones, torch.zeros})
@@ -76,3 +76,8 @@ def threads(count: int) -> Iterator[int]:
         yield count
     finally:
         torch.set_num_threads(before)
+
+
+def threads_from_now_on(count: int) -> None:
+    """Let torch use so many: for a process that does nothing else."""
+    torch.set_num_threads(count)

@@ -9,12 +9,14 @@ do. It takes some minutes, and means little unless nothing else runs. The JSON i
 import argparse
 import collections
 import json
+import os
 import sys
 import tempfile
 import time
 import timeit
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,10 @@ from test_replay_speed import OnDisk
 
 import wal
 from tamiyo.audit import replay
-from tamiyo.audit.inference import BATCH, Inferences, past_policies
+from tamiyo.audit.agreement import Reinference
+from tamiyo.audit.inference import BATCH, Inferences, asking_alone, past_policies
+from tamiyo.audit.parts import in_parts
+from tamiyo.audit.workers import Workers
 from tamiyo.beginning import Beginning, folded
 from tamiyo.bench.machine import doubt, load
 from tamiyo.bench.run import FULL, PARTS, QUICK, measure
@@ -40,6 +45,9 @@ from tamiyo.policy.checkpoint import init_checkpoint, load_policy
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 REPLAYED_STEPS = 8_000
 INFERRED_STEPS = 4_000
+INFERRED_SEGMENT_BYTES = 2**22
+"""Less than the steps between two checkpoints write: each has a base, and the log is cut at every one."""
+WORKERS = 2
 NETWORK_SEED = 1
 
 
@@ -53,7 +61,7 @@ def run(folder: Path, *, quick: bool) -> Figures:
         figures["core"] = core(20 if quick else 200)
         figures["log"] = commits(place, 4 if quick else 40)
         figures["replay"] = replaying(place, REPLAYED_STEPS // (10 if quick else 1))
-        figures["inferences"] = again(place, INFERRED_STEPS // (10 if quick else 1))
+        figures["inferences"] = again(place, INFERRED_STEPS // (2 if quick else 1))  # a log of less is not cut
     after = load()
     return figures | {"load_before": before, "load_after": after, "doubt": doubt(before, after)}
 
@@ -89,34 +97,57 @@ def replaying(folder: Path, steps: int) -> Figures:
 
 
 def again(folder: Path, steps: int) -> Figures:
-    """Audit level 3 of steps with small graphs that a network decided: by the clock, on all cores.
+    """Audit level 3 of steps with small graphs that a network decided, by the clock: `steps_per_s` of one process.
 
-    The network is loaded before. `batch_graphs_per_s` are those of one core, from graph to proposal.
+    It has all cores for torch; `workers_steps_per_s` are those of two processes. In turns, and the network is loaded
+    before. `batch_graphs_per_s` are those of one core, from graph to proposal.
     """
     say(f"audit level 3 of {steps} steps")
     checkpoint = init_checkpoint(folder / "network.safetensors", NETWORK_SEED)
     with threads(1):
         policy = load_policy(checkpoint.path)
-        stepping = Stepping(folder / "inferred", policy)
+        stepping = Stepping(folder / "inferred", policy, segment_bytes=INFERRED_SEGMENT_BYTES)
         for _ in range(steps):
             stepping.step(counted=False)
         stepping.service.close()
         graphs = [small_graph()] * BATCH
         one_core_s = min(timeit.repeat(lambda: policy.propose_all(graphs), number=1, repeat=20))
-    found = []
+    path = folder / "inferred" / "wal"
     past = past_policies(folder / "inferred", [checkpoint.path], ())
     past.find(checkpoint.version, checkpoint.digest, initial())
-    for _ in range(3):
+    last_lsn = wal.head(path).size
+    answers = Reinference()
+
+    def alone() -> None:
+        nonlocal answers
         asked = Inferences(past)
-        begun_s = time.perf_counter()
-        replay(wal.read(folder / "inferred" / "wal"), follower=asked)
+        replay(wal.read(path), follower=asked)
         answers = asked.finish()
-        found.append(time.perf_counter() - begun_s)
+
+    prepare = partial(asking_alone, folder / "inferred", (checkpoint.path,), max(1, (os.cpu_count() or 1) // WORKERS))
+    with Workers(WORKERS, prepare) as workers:
+
+        def together() -> None:
+            passed = in_parts(path, 1, last_lsn, workers)
+            assert passed is not None
+            assert passed[1] is not None
+            assert passed[1].inferences == steps
+
+        together()  # the processes have begun then, and loaded the network
+        found = [(_took_s(alone), _took_s(together)) for _ in range(3)]
     assert answers.inferences == steps, answers
+    one_s, workers_s = (sorted(taken)[1] for taken in zip(*found, strict=True))
     return {
-        "steps": steps, "steps_per_s": round(steps / sorted(found)[1]), "batch": BATCH,
+        "steps": steps, "steps_per_s": round(steps / one_s), "workers": WORKERS,
+        "workers_steps_per_s": round(steps / workers_s), "batch": BATCH,
         "batch_graphs_per_s": round(BATCH / one_core_s), "largest_error": float(f"{answers.largest_error:.2g}"),
     }  # fmt: skip
+
+
+def _took_s(work: Callable[[], object]) -> float:
+    begun_s = time.perf_counter()
+    work()
+    return time.perf_counter() - begun_s
 
 
 def _per_s(work: Callable[[], object], steps: int) -> int:
@@ -176,7 +207,7 @@ BARS = (
     Bar("plan of a new large topology, p50 ms", 10, at("network", "large", "new_topology", "wall_ms", "p50")),
     Bar("replay of the state, steps/s of a core", 20_000, at("replay", "state_steps_per_s"), at_least=True),
     Bar("audit of every decision, steps/s of a core", 10_000, at("replay", "audit_steps_per_s"), at_least=True),
-    Bar("audit of every inference, steps/s of two cores", 2_000, at("inferences", "steps_per_s"), at_least=True),
+    Bar("audit of every inference, 2 workers, steps/s", 2_000, at("inferences", "workers_steps_per_s"), at_least=True),
 )  # fmt: skip
 """Bars for two cores of an EPYC Zen 4. CUDA is measured elsewhere."""
 
