@@ -1,5 +1,6 @@
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,6 +60,13 @@ def test_what_does_not_fit_is_counted_at_the_end() -> None:
     assert list(entries)[-1] == "_omitted"
     assert entries["_omitted"] + len(entries) - 1 == 100
     assert len(found) > MAP_BYTES_MAX - 40  # no more is left out than has to be
+
+
+@pytest.mark.parametrize(("chars", "fits"), [(1_015, True), (1_016, False)])
+def test_the_map_takes_all_of_one_kib_and_a_comma_after_every_entry(chars: int, fits: bool) -> None:
+    name = "n." + "x" * (chars - len("n."))
+    found = coverage_map([("n", name.removeprefix("n."), 0, 1)])
+    assert found == (f'{{"{name}":0.0}}' if fits else '{"_omitted":1}')
 
 
 @given(counts)

@@ -70,6 +70,15 @@ def test_what_the_builder_keeps_does_not_show() -> None:
         assert warm.coverage == fresh.coverage
 
 
+def test_a_log_that_numbers_its_names_otherwise_is_followed() -> None:
+    """One that lost its last records may: the blueprints, and what the builder keeps of them, are the same."""
+    builder, given = GraphBuilder(), (host(layers=2, activations=1),)
+    for names in (["other", "linear"], ["linear"]):
+        known = {**INITIAL, "layer_type": {name: index for index, name in enumerate(names, start=1)}}
+        graph = builder.build(observed(seed()), norms=PRIORS, registries=known, blueprints=given)
+        assert graph.categories["layer"][:, 0].tolist() == [len(names)] * 2
+
+
 def test_the_arrays_of_a_graph_cannot_be_written() -> None:
     graph = small_graph()
     for arrays in (graph.features, graph.raw, graph.categories, graph.edge_index, graph.edge_attr):
@@ -325,11 +334,22 @@ def test_hardware_the_host_lacks_is_not_counted() -> None:
 
     gpu, memory = {"gpu_util_percent", "h2d_copy_ms", "compute_capability"}, {"total_memory_gb", "available_memory_gb"}
     assert not counted() & (gpu | memory)
-    on_cpu = counted(hardware_context=pb.HardwareContext(device_type="cpu"))
-    assert memory <= on_cpu
-    assert not on_cpu & gpu
+    for without in ("cpu", "CPU", ""):
+        found = counted(hardware_context=pb.HardwareContext(device_type=without))
+        assert memory <= found
+        assert not found & gpu
     assert gpu | memory <= counted(hardware_context=pb.HardwareContext(device_type="cuda"))
     assert "gpu_util_percent" in counted(training_metrics={"gpu_util_percent": 3.0})
+
+
+def test_a_host_that_moves_to_other_hardware_is_counted_anew() -> None:
+    builder = GraphBuilder()
+    totals = []
+    for device in ("cpu", "cuda", "cpu"):
+        observation = observed(seed(), hardware_context=pb.HardwareContext(device_type=device, total_memory_gb=8))
+        graph = builder.build(observation, norms=PRIORS, registries=INITIAL, blueprints=())
+        totals.append(sum(total for family, _, _, total in graph.coverage if family == "node.global"))
+    assert totals == [26, 32, 26]
 
 
 def test_node_types_without_nodes_are_not_counted() -> None:
