@@ -58,6 +58,8 @@ SEED_MAX = 2**63 - 1
 _LENGTH_BYTES = 8
 _HEADER_BYTES_MAX = 100 * 2**20
 """What the safetensors format itself allows."""
+_PICKLE = b"\x80"
+"""What every pickle since protocol 2 begins with; a safetensors header of some lengths does, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,17 +237,28 @@ def _seeded_network(seed: int) -> TamiyoNetwork:
 def _manifest(path: Path, data: bytes) -> Mapping[str, Any]:
     """The manifest of a safetensors file: a length (u64, little-endian), that many bytes of JSON, the tensors."""
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
-    if len(data) < _LENGTH_BYTES or length > min(len(data) - _LENGTH_BYTES, _HEADER_BYTES_MAX):
-        raise CheckpointRejected(f"{path} is no safetensors file: its header is cut off; fetch it again")
-    header = json_object(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
+    is_whole = length <= min(len(data) - _LENGTH_BYTES, _HEADER_BYTES_MAX)
+    header = json_object(data[_LENGTH_BYTES : _LENGTH_BYTES + length]) if is_whole else None
     if header is None:
-        raise CheckpointRejected(f"{path} is no safetensors file: its header is no JSON object; fetch it again")
+        raise CheckpointRejected(f"{path} is no safetensors file: {_other_kind(data, length)}")
     metadata = header.get("__metadata__")
     text = metadata.get(MANIFEST_KEY) if isinstance(metadata, dict) else None
     manifest = json_object(text) if isinstance(text, str) else None
     if manifest is None:
         raise CheckpointRejected(f"{path} has no Tamiyo manifest; it was not written by `tamiyo policy` or a learner")
     return manifest
+
+
+def _other_kind(data: bytes, length: int) -> str:
+    """What a file is instead, and what to do about it."""
+    if not data:
+        return "it is empty; fetch it again"
+    if data.startswith(_PICKLE):
+        return "it is a pickle, and nothing is unpickled; save its state_dict as safetensors where it is trusted"
+    if len(data) < _LENGTH_BYTES or length > _HEADER_BYTES_MAX:
+        return "it begins like none; name another one, or make one with `tamiyo policy init`"
+    cut_off = length > len(data) - _LENGTH_BYTES
+    return f"its header is {'cut off' if cut_off else 'no JSON object'}; fetch it again"
 
 
 def _check_architecture(checkpoint: Checkpoint) -> None:

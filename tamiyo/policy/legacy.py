@@ -7,6 +7,7 @@ plain containers and refuses every other name, and only in the zip form: its tru
 import io
 import json
 import pickle  # noqa: TID251  for the name of what torch raises: nothing is unpickled with it
+import re
 import zipfile
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = ["is_legacy", "read_legacy"]
 
 ZIP = b"PK\x03\x04"
 MEMBERS_MAX = 100_000
+_GLOBAL = re.compile(r"GLOBAL ([\w.]{1,80})", re.ASCII)
 
 
 def is_legacy(data: bytes) -> bool:
@@ -43,8 +45,8 @@ def read_legacy(name: str, data: bytes, most_bytes: int) -> tuple[dict[str, Any]
         held = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointRejected(
-            f"{name} asks for more than weights and was not unpickled: {str(error).splitlines()[0]:.200}; "
-            "write it as safetensors"
+            f"{name} asks for more than weights{_asked_for(error)} and was not unpickled; save its state_dict as "
+            "safetensors where it is trusted"
         ) from error
     except Exception as error:  # eleven kinds were seen on damaged files, `struct.error` among them; none is documented
         raise CheckpointRejected(f"{name} cannot be read: {type(error).__name__}; fetch it again") from error
@@ -56,6 +58,12 @@ def read_legacy(name: str, data: bytes, most_bytes: int) -> tuple[dict[str, Any]
         raise CheckpointRejected(f"{name} has a state_dict that holds more than tensors; write it as safetensors")
     _require_plain(name, tensors, most_bytes)
     return manifest, {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
+
+
+def _asked_for(error: Exception) -> str:
+    """What it asks for, by name. The rest of torch's message tells how to unpickle it all the same."""
+    found = _GLOBAL.search(str(error))
+    return "" if found is None else f" ({found[1]})"
 
 
 def _require_size(name: str, data: bytes, most_bytes: int) -> None:

@@ -1,5 +1,7 @@
+import io
 import json
 import os
+import pickle  # noqa: TID251  for what a user may have; nothing is unpickled
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -14,10 +16,24 @@ from graph.sketch import small_graph
 from tamiyo.cli import main
 from tamiyo.errors import CheckpointRejected
 from tamiyo.graph.schema import SCHEMA_DIGEST
-from tamiyo.policy.checkpoint import MANIFEST_KEY, Checkpoint, init_checkpoint, load_policy, read_checkpoint
+from tamiyo.policy.checkpoint import (
+    MANIFEST_KEY,
+    Checkpoint,
+    init_checkpoint,
+    load_policy,
+    parse_checkpoint,
+    read_checkpoint,
+)
 from tamiyo.policy.gnn import GnnPolicy
 
 Tensors = dict[str, torch.Tensor]
+
+
+def old_style(held: object) -> bytes:
+    """As `torch.save` wrote it before it wrote zips."""
+    file = io.BytesIO()
+    torch.save(held, file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
 
 
 @pytest.fixture
@@ -113,22 +129,31 @@ def test_a_missing_file_is_rejected(tmp_path: Path) -> None:
 
 
 NO_CHECKPOINTS = {
-    "empty": b"",
-    "short": b"abc",
-    "text": b"this is no checkpoint at all",
-    "no json": (4).to_bytes(8, "little") + b"nope",
-    "a list": (2).to_bytes(8, "little") + b"[]",
-    "deep": (50_000).to_bytes(8, "little") + b"[" * 50_000,
-    "a pickle": b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00.",
+    "empty": (b"", "it is empty; fetch it again"),
+    "short": (b"abc", "it begins like none; name another one"),
+    "text": (b"this is no checkpoint at all", "it begins like none; name another one"),
+    "cut off": ((200).to_bytes(8, "little") + b'{"__metadata__"', "its header is cut off; fetch it again"),
+    "no json": ((4).to_bytes(8, "little") + b"nope", "its header is no JSON object; fetch it again"),
+    "a list": ((2).to_bytes(8, "little") + b"[]", "its header is no JSON object; fetch it again"),
+    "deep": ((50_000).to_bytes(8, "little") + b"[" * 50_000, "its header is no JSON object; fetch it again"),
+    "a pickle": (pickle.dumps({"state_dict": {}}), "it is a pickle, and nothing is unpickled; save its state_dict as"),
+    "an old torch.save": (old_style({"state_dict": {}}), "it is a pickle, and nothing is unpickled"),
 }
 
 
-@pytest.mark.parametrize("data", NO_CHECKPOINTS.values(), ids=NO_CHECKPOINTS)
-def test_what_is_no_safetensors_file_is_rejected(tmp_path: Path, data: bytes) -> None:
+@pytest.mark.parametrize(("data", "words"), NO_CHECKPOINTS.values(), ids=NO_CHECKPOINTS)
+def test_what_is_no_safetensors_file_is_rejected_for_what_it_is(tmp_path: Path, data: bytes, words: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
-    with pytest.raises(CheckpointRejected, match="is no safetensors file"):
+    with pytest.raises(CheckpointRejected, match=f"is no safetensors file: {words}"):
         load_policy(path)
+
+
+def test_a_header_as_long_as_a_pickle_begins_is_read() -> None:
+    text = json.dumps({"__metadata__": {MANIFEST_KEY: json.dumps({"label": "x"})}}).encode().ljust(0x280)
+    data = len(text).to_bytes(8, "little") + text
+    assert data[:1] == pickle.dumps({})[:1] == b"\x80"
+    assert parse_checkpoint(data, Path("it")).label == "x"
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"other": "x"}, {MANIFEST_KEY: "{"}, {MANIFEST_KEY: "3"}])
@@ -152,7 +177,7 @@ def test_another_architecture_is_rejected(rewritten: Callable[..., Path], versio
         load_policy(rewritten({"architecture_version": version}))
 
 
-@pytest.mark.parametrize("name", ["hidden", "heads", "dropout", "schema_digest"])
+@pytest.mark.parametrize("name", ["hidden", "heads", "dropout", "schema_digest", "layers"])  # the last is of no version
 def test_another_size_or_schema_is_another_architecture(
     checkpoint: Checkpoint, rewritten: Callable[..., Path], name: str
 ) -> None:
