@@ -12,6 +12,7 @@ from tamiyo.core.state import State
 from tamiyo.errors import CheckpointRejected, RegistryConflict
 from tamiyo.policy import Policy, WarmsUp
 from tamiyo.policy.baseline import BaselinePolicy
+from tamiyo.policy.manifest import REGISTRIES_ADVICE
 from tamiyo.policy.store import PolicyStore
 from tamiyo.words import printable
 from tamiyo.workers import in_words
@@ -158,7 +159,8 @@ def _require_stamps(policy: Policy, registries: Registries) -> None:
             require_stamp(registries, kind, stamp)
         except RegistryConflict as conflict:
             raise CheckpointRejected(
-                f"policy {policy.identity.version} was trained on other registries: {conflict}", "registry_mismatch"
+                f"policy {policy.identity.version} was trained on other registries: {conflict}; {REGISTRIES_ADVICE}",
+                "registry_mismatch",
             ) from conflict
 
 

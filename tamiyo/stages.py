@@ -26,7 +26,7 @@ from tamiyo.core.evolve import Fold, Folded
 from tamiyo.core.inputs import identity_message, inference_message, step_inputs
 from tamiyo.core.observation import read_packet
 from tamiyo.core.proposal import PolicyIdentity
-from tamiyo.core.registries import assignments, extended
+from tamiyo.core.registries import Registries, assignments, extended, full
 from tamiyo.core.state import State
 from tamiyo.errors import PacketRejected
 from tamiyo.graph import Graph, GraphBuilder, graph_observed
@@ -78,6 +78,7 @@ class Stages:
         self._builder = builder
         self._inference = DeadlineWorker("tamiyo-inference")
         self._told_of_size = False
+        self._told_of_full: set[str] = set()
 
     @property
     def policy(self) -> Policy | None:
@@ -143,7 +144,16 @@ class Stages:
                 step.graph, step.blueprints, step_lsn=step.lsn, host_id=host_id
             )
             step.graph_event.registry_overflow = overflow
+            if overflow:
+                self._tell_of_full(registries)
             self._speakers.expect(step.state.policy_version, step.graph.node_counts())
+
+    def _tell_of_full(self, known: Registries) -> None:
+        """Say of each registry once that it takes no more names: a policy cannot tell those that come now apart."""
+        for kind in full(known):
+            if kind not in self._told_of_full:
+                self._told_of_full.add(kind)
+                logger.warning("the registry %s is full with %d names: any new one reads as 0", kind, len(known[kind]))
 
     def propose(self, step: Step) -> None:
         """Run the policy under its deadline, unless its breaker is open or there is nothing to select."""

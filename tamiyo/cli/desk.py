@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tamiyo.journal import Journal
     from tamiyo.requests import Request
 
-__all__ = ["WAIT_S", "asked", "journal_of", "require_log"]
+__all__ = ["WAIT_S", "asked", "has_log", "journal_of", "require_log"]
 
 WAIT_S = 30.0
 """A live service loads and tries out a network first."""
@@ -24,16 +24,21 @@ LOOK_EVERY_S = 0.05
 
 
 def require_log(directory: Path) -> None:
-    """Refuse a directory without a log; one that may not be looked into is another matter."""
+    """Refuse a directory without a log."""
+    if not has_log(directory):
+        log = directory / "wal"
+        raise click.UsageError(f"{directory} has no log: {log} holds no segment. Name the directory of a service.")
+
+
+def has_log(directory: Path) -> bool:
+    """Whether a directory has a log; one that may not be looked into is another matter, and refused."""
     log = directory / "wal"
     try:
-        names = [entry.name for entry in log.iterdir()]
+        return any(entry.name.endswith(".wal") for entry in log.iterdir())
     except (FileNotFoundError, NotADirectoryError):
-        names = []
+        return False
     except OSError as error:
         raise click.ClickException(f"the log in {log} cannot be read: {error}") from error
-    if not any(name.endswith(".wal") for name in names):
-        raise click.UsageError(f"{directory} has no log: {log} holds no segment. Name the directory of a service.")
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """`tamiyo policy`: make and look at checkpoints, let one speak in a directory, go back, list what was installed."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import click
@@ -11,6 +12,9 @@ from tamiyo.cli.conservative import operator_name
 from tamiyo.cli.desk import WAIT_S, asked, require_log
 from tamiyo.errors import TamiyoError
 
+if TYPE_CHECKING:
+    from tamiyo.core.registries import RegistryStamp
+
 __all__ = ["command"]
 
 
@@ -19,7 +23,7 @@ def command() -> None:
     """Make, inspect and install policy checkpoints."""
 
 
-@command.command()
+@command.command(short_help="Write a new, untrained network to a file.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), required=True, help="What the weights are made from.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
@@ -40,7 +44,7 @@ def init(seed: int, out: Path, force: bool) -> None:  # noqa: FBT001  click pass
     print("Do not let it decide a run that matters.")
 
 
-@command.command()
+@command.command(short_help="Say what a checkpoint holds.")
 @click.argument("path", type=click.Path(path_type=Path))
 def show(path: Path) -> None:
     """Say what the checkpoint at PATH holds, after loading it as a service would."""
@@ -58,7 +62,14 @@ def show(path: Path) -> None:
     print(f"label         {checkpoint.label or 'none'}")
     print(f"seed          {checkpoint.manifest.get('seed', 'none')}")
     print(f"weights       {weights:,} in {len(policy.network.state_dict())} tensors")
+    print(f"registries    {_registries(policy.registry_stamps)}")
     print(f"sha256        {checkpoint.digest}")
+
+
+def _registries(stamps: Mapping[str, "RegistryStamp"]) -> str:
+    """What a log must have for the checkpoint to decide there."""
+    needed = ", ".join(f"{kind} {stamp.count} {stamp.digest[:12]}" for kind, stamp in stamps.items() if stamp.count)
+    return needed or "any"
 
 
 DIRECTORY = click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
@@ -69,7 +80,7 @@ WAIT = click.option(
 )
 
 
-@command.command()
+@command.command(short_help="Let a checkpoint decide for a controller.")
 @DIRECTORY
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @REASON
@@ -84,7 +95,7 @@ def install(directory: Path, path: Path, reason: str, operator: str | None, wait
     _ask(directory, "policy_install", reason, operator, wait_s, str(path.absolute()))
 
 
-@command.command()
+@command.command(short_help="Let the last good policy decide again.")
 @DIRECTORY
 @REASON
 @OPERATOR
@@ -94,7 +105,7 @@ def rollback(directory: Path, reason: str, operator: str | None, wait_s: float) 
     _ask(directory, "policy_rollback", reason, operator, wait_s)
 
 
-@command.command(name="list")
+@command.command(name="list", short_help="List installed and refused policies, and who decides.")
 @DIRECTORY
 def list_policies(directory: Path) -> None:
     """List what was installed, refused and rolled back in DIRECTORY, the oldest first, and who decides now."""

@@ -23,6 +23,7 @@ __all__ = [
     "assignments",
     "digest",
     "extended",
+    "full",
     "initial",
     "lookup",
     "require_stamp",
@@ -91,6 +92,11 @@ def assignments(registries: Registries, keys: Iterable[tuple[str, str]]) -> tupl
     return {kind: list(added) for kind, added in fresh.items()}, len(overflowed)
 
 
+def full(registries: Registries) -> list[str]:
+    """The kinds that take no more names."""
+    return [kind for kind, entries in registries.items() if len(entries) >= CAPACITIES[kind]]
+
+
 def extended(registries: Registries, added: Mapping[str, Sequence[str]]) -> Registries:
     """The registries with new keys in them, numbered from where each ends."""
     changed = dict(registries)
@@ -153,8 +159,12 @@ def additions(registries: Registries, kind: str, found: Mapping[str, int]) -> li
     if kind not in registries:
         raise RegistryConflict(f"there is no registry {kind!r:.80}; known are {', '.join(registries)}")
     names = sorted(found, key=found.__getitem__)
-    if [found[name] for name in names] != list(range(1, len(names) + 1)) or "" in found:
-        raise RegistryConflict(f"{kind}: its {len(names)} names are not numbered from 1 on, one by one")
+    for index, name in enumerate(names, start=1):
+        if found[name] != index or not name:
+            raise RegistryConflict(
+                f"{kind}: its {len(names)} names are not numbered from 1 on, one by one: {name!r:.80} has number "
+                f"{found[name]!s:.20} where {index} is wanted"
+            )
     if len(names) > CAPACITIES[kind]:
         raise RegistryConflict(f"{kind} holds {CAPACITIES[kind]} names and {len(names)} are given")
     live = tuple(registries[kind])
@@ -162,6 +172,6 @@ def additions(registries: Registries, kind: str, found: Mapping[str, int]) -> li
         if mine != theirs:
             raise RegistryConflict(
                 f"{kind} {index} is {theirs!r:.80} in what is given and {mine!r:.80} here: indices are for ever, so "
-                "begin a new log with the given registries, or train on those of this log"
+                "begin a new log with the given ones (`tamiyo registries import --new`), or train on those of this log"
             )
     return names[len(live) :]

@@ -26,6 +26,7 @@ from tamiyo.errors import CheckpointRejected, RegistryConflict
 
 __all__ = [
     "LABEL",
+    "REGISTRIES_ADVICE",
     "json_object",
     "norms_entry",
     "registries_entry",
@@ -36,6 +37,10 @@ __all__ = [
 
 LABEL = re.compile(r"[a-z0-9._-]{0,32}")
 """It becomes part of the policy version, which stands in every command and record."""
+REGISTRIES_ADVICE = (
+    "train it on the registries of this log, or bring it the names that it was trained on (`tamiyo registries import`)"
+)
+"""Where the log's are a part of the checkpoint's, names can be brought; where they differ the import says so."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -99,7 +104,7 @@ def require_registries(name: str, manifest: Mapping[str, Any], registries: Regis
             require_stamp(registries, kind, stamp, names)
         except RegistryConflict as conflict:
             raise CheckpointRejected(
-                f"{name} was trained on other registries: {conflict}; train it on the registries of this log",
+                f"{name} was trained on other registries: {conflict}; {REGISTRIES_ADVICE}",
                 "registry_mismatch",
             ) from conflict
 

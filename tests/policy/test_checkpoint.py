@@ -269,7 +269,7 @@ def test_policy_init_needs_a_seed_and_a_place(tmp_path: Path) -> None:
 def test_policy_show_says_what_a_checkpoint_holds(checkpoint: Checkpoint) -> None:
     result = run("show", checkpoint.path)
     assert result.exit_code == 0
-    for fact in (checkpoint.version, checkpoint.digest, "untrained", "tamiyo_gnn_v1", "14,2"):
+    for fact in (checkpoint.version, checkpoint.digest, "untrained", "tamiyo_gnn_v1", "14,2", "registries    any\n"):
         assert fact in result.output
 
 

@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tamiyo.cli import main
+from tamiyo.core.norms import NORM_INPUTS, Norm
 from tamiyo.core.registries import digest, extended, initial, stamps
 from tamiyo.errors import CheckpointRejected
 from tamiyo.policy.checkpoint import (
@@ -34,9 +37,22 @@ from tamiyo.policy.network import NodeEncoder
 LIVE = extended(initial(), {"layer_type": ["conv", "linear"], "hazard_class": ["low"]})
 
 
+NORMS = tuple(Norm(0.5 + place, 0.25 + place) for place in range(8))
+
+
 @pytest.fixture(scope="module")
 def trained(policy: GnnPolicy) -> bytes:
-    return checkpoint_bytes(policy.network, label="trained", registries=LIVE)
+    return checkpoint_bytes(policy.network, label="trained", registries=LIVE, norms=NORMS)
+
+
+def test_a_checkpoint_names_the_norms_and_the_registries_of_its_training(trained: bytes, tmp_path: Path) -> None:
+    manifest = parse_checkpoint(trained, Path("it")).manifest
+    assert list(manifest["norms"]) == sorted(row.name for row in NORM_INPUTS)
+    assert [manifest["norms"][row.name] for row in NORM_INPUTS] == [norm._asdict() for norm in NORMS]
+    (path := tmp_path / "file").write_bytes(trained)
+    shown = CliRunner().invoke(main, ["policy", "show", str(path)])
+    known = ", ".join(f"{kind} {len(LIVE[kind])} {digest(LIVE[kind])[:12]}" for kind in sorted(LIVE) if LIVE[kind])
+    assert f"registries    {known}\n" in shown.output
 
 
 def changed(data: bytes, **manifest: object) -> Checkpoint:

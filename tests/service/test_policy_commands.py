@@ -16,10 +16,17 @@ import wal
 from tamiyo import Settings, TamiyoService
 from tamiyo.audit import replay
 from tamiyo.cli import main
-from tamiyo.core.registries import digest
-from tamiyo.errors import RegistryConflict
+from tamiyo.core.registries import digest, initial
+from tamiyo.errors import CheckpointRejected, RegistryConflict
 from tamiyo.policy.baseline import BaselinePolicy
-from tamiyo.policy.checkpoint import Checkpoint, checkpoint_bytes, init_checkpoint, load_policy
+from tamiyo.policy.checkpoint import (
+    Checkpoint,
+    checkpoint_bytes,
+    init_checkpoint,
+    load_policy,
+    parse_checkpoint,
+    policy_of,
+)
 from tamiyo.policy.store import STORE_MAX_BYTES, PolicyStore
 from tamiyo.policy.update import policy_update
 from tamiyo.projections.exports import import_registry
@@ -173,6 +180,47 @@ def test_what_is_exported_is_imported_and_comes_back_the_same(tmp_path: Path) ->
     assert (found.divergence, found.state.registries["seed_id"]) == (None, {"seed-0": 1})
 
 
+def test_a_log_begins_with_the_names_of_another_so_that_a_checkpoint_of_that_one_decides(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    (learner := tmp_path / "learner").mkdir()
+    held = {"seed_id": {"seed-9": 1, "seed-0": 2}, "layer_type": {"conv2d": 1}}
+    for kind, entries in held.items():
+        (learner / f"{kind}_registry.json").write_text(json.dumps(entries))
+    trained = checkpoint_bytes(
+        load_policy(checkpoint.path, reference=True).network,
+        label="learned",
+        registries={kind: held.get(kind, entries) for kind, entries in initial().items()},
+    )
+    own = policy_of(parse_checkpoint(trained, Path("it")), reference=True)
+    with pytest.raises(
+        CheckpointRejected, match=r"layer_type has 1 names there and 0 here; .*`tamiyo registries import`"
+    ):
+        TamiyoService.open(tmp_path / "unprepared", policy=own, secret=SECRET, settings=Settings(**PATIENT))
+    begun = run("registries", "import", "--new", tmp_path / "run", *sorted(learner.iterdir()))
+    assert begun.exit_code == 0, begun.output
+    assert "seed_id: 2 new names, 2 in all" in begun.output
+    assert names(tmp_path / "run", "seed_id") == held["seed_id"]
+    (tmp_path / "file").write_bytes(trained)
+    assert "speaks from now on" in run("policy", "install", tmp_path / "run", tmp_path / "file").output
+    assert stepped(tmp_path / "run").startswith("gnn-learned-")
+    found = replay(wal.read(tmp_path / "run" / "wal"))
+    assert (found.divergence, found.state.registries["seed_id"]) == (None, held["seed_id"])
+
+
+def test_a_log_that_is_there_is_not_begun_and_none_is_begun_with_a_conflict(tmp_path: Path) -> None:
+    stepped(tmp_path / "run")
+    (tmp_path / "seed_id_registry.json").write_text(json.dumps({"seed-0": 1}))
+    (tmp_path / "optimizer_family_registry.json").write_text(json.dumps({"adam": 1}))
+    files = sorted(tmp_path.glob("*_registry.json"), reverse=True)
+    there = run("registries", "import", "--new", tmp_path / "run", *files)
+    assert (there.exit_code, "has a log already" in there.output) == (2, True)
+    refused = run("registries", "import", "--new", tmp_path / "other", *files)
+    assert (refused.exit_code, "optimizer_family 1 is 'adam' in what is given" in refused.output) == (1, True)
+    assert f"{files[1]} is not taken over, nor is any other file" in refused.output
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_conflict_is_named_and_nothing_is_taken_over(tmp_path: Path) -> None:
     stepped(tmp_path / "run")
     (tmp_path / "seed_id_registry.json").write_text(json.dumps({"seed-9": 1}))
@@ -211,8 +259,9 @@ def test_what_is_no_registry_is_refused(tmp_path: Path, text: str, words: str) -
     ("name", "content", "words"),
     [
         ("colour_registry.json", {"red": 1}, "there is no registry 'colour'"),
-        ("seed_id_registry.json", {"a": 2}, "not numbered from 1 on"),
-        ("seed_id_registry.json", {"": 1}, "not numbered from 1 on"),
+        ("seed_id_registry.json", {"a": 2}, "not numbered from 1 on, one by one: 'a' has number 2 where 1 is wanted"),
+        ("seed_id_registry.json", {"a": 1, "b": 1}, "not numbered from 1 on, one by one: 'b' has number 1 where 2"),
+        ("seed_id_registry.json", {"": 1}, "not numbered from 1 on, one by one: '' has"),
         ("hazard_class_registry.json", {f"h-{n}": n for n in range(1, 34)}, "holds 32 names and 33 are given"),
         ("seeds.json", {"a": 1}, "its kind is not known"),
     ],

@@ -131,13 +131,18 @@ def test_what_does_not_fit_is_zero_and_counted_and_the_first_ones_stay(keys: lis
     assert still == overflow
 
 
-def test_an_overflow_in_a_live_log_is_reported_each_step_and_the_same_after_a_crash() -> None:
+def test_an_overflow_in_a_live_log_is_reported_each_step_and_the_same_after_a_crash(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     live = Live(urza=library())
     made = next(steps())
     step_until(live, lambda: bool(live.service.state.registries["layer_type"]), made=made)
     assert dict(live.service.state.registries["layer_type"]) == {name: place for place, name in enumerate(NAMES[:3], 1)}
     overflows = [event.registry_overflow for event in live.events(journal.GraphObserved)]
     assert overflows[-1] == len(NAMES) - 3
+    live.step(made)
+    said = [record.getMessage() for record in caplog.records if "is full" in record.message]
+    assert said == ["the registry layer_type is full with 3 names: any new one reads as 0"]
     live.durable()
     live.crash()
     live.step(made)
