@@ -69,6 +69,27 @@ def test_inference_that_gave_nothing_pauses(answer: object, reason: str, action:
     assert decision.command.annotations["coverage_types"] == '{"node.global":1.0}'
 
 
+def test_a_command_says_all_of_what_was_proposed_and_of_the_blueprint_that_it_names() -> None:
+    rig = Bench()
+    sheet = pb.BSDS(
+        risk_score=0.25, hazard_band=pb.HAZARD_BAND_MEDIUM, handling_class=pb.HANDLING_CLASS_STANDARD,
+        resource_profile=pb.RESOURCE_PROFILE_MIXED, provenance=pb.PROVENANCE_EXTERNAL,
+    )  # fmt: skip
+    rig.observe("bp-1", sheet=sheet, tier=pb.BLUEPRINT_TIER_HIGH_RISK, stage=2, risk=0.125)
+    made = rig.inputs(packet(pb.SEED_STAGE_DORMANT), proposal(risk=(0.25, 0.5, 0.25, 0.0, 0.0)), coverage=(3, 4))
+    command = rig.decide(made).command
+    assert dict(command.annotations) == {
+        "policy_version": rig.state.policy_version, "policy_action": "0", "policy_param_delta": "0.200000",
+        "policy_value_estimate": "0.500000", "policy_risk_index": "1", "policy_risk_score": "0.250000",
+        "risk_reason": "policy", "feature_coverage": "0.750", "coverage_types": '{"node.global":0.75}',
+        "coverage_map": '{"node.global.loss":0.75}',
+        "blending_method": "cosine", "blending_method_index": "1", "blending_schedule_units": "fraction_0_1",
+        "selected_seed": "seed-0", "selected_blueprint": "bp-1", "blueprint_tier": "3", "blueprint_stage": "2",
+        "blueprint_risk": "0.250000", "bsds_risk_score": "0.250000", "bsds_hazard_band": "2",
+        "bsds_handling_class": "1", "bsds_resource_profile": "5", "bsds_provenance": "4",
+    }  # fmt: skip
+
+
 def test_a_downgraded_seed_leaves_no_payload_behind() -> None:
     command = bench().step(packet(training_metrics={"grad_var": 2.0})).command
     assert command.command_type == pb.COMMAND_OPTIMIZER

@@ -17,7 +17,7 @@ from tamiyo.core.registries import initial
 from tamiyo.core.signals import policy_risk_score
 from tamiyo.graph import BlueprintInput, build
 from tamiyo.leyline import leyline_pb2 as pb
-from tamiyo.policy import Policy
+from tamiyo.policy import Policy, baseline
 from tamiyo.policy.baseline import DWELL_STEPS, LR_CUT, RISK_CULL, BaselinePolicy
 from tamiyo.testing.strategies import packets
 
@@ -44,6 +44,22 @@ def test_the_baseline_is_a_policy_and_says_which() -> None:
     identity = policy.identity
     assert (identity.version, identity.architecture, identity.engine) == ("baseline-v2", "rules", "python")
     assert identity.checkpoint_digest == ""
+
+
+def test_the_numbers_of_baseline_v2_stay_or_the_version_moves_on() -> None:
+    """A log names the version alone: with another number the same version would have proposed otherwise."""
+    assert baseline.BaselinePolicy().identity.version == "baseline-v2"
+    assert {pb.SeedLifecycleStage.Name(stage): steps for stage, steps in DWELL_STEPS.items()} == {
+        "SEED_STAGE_UNKNOWN": 20, "SEED_STAGE_DORMANT": 20, "SEED_STAGE_GERMINATED": 1, "SEED_STAGE_TRAINING": 30,
+        "SEED_STAGE_BLENDING": 40, "SEED_STAGE_SHADOWING": 60, "SEED_STAGE_PROBATIONARY": 120,
+    }  # fmt: skip
+    assert (RISK_CULL, LR_CUT, baseline.LOSS_HIGH_SD, baseline.NORM_WARMUP_STEPS) == (0.9, -0.01, 2.0, 20)
+    assert (baseline.BLUEPRINT_RISK_NEAR, baseline.LOSS_RISK_MAX, baseline.SEED_RISK_SHARE) == (0.11, 0.75, 0.9)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(19, 0.0), (20, LR_CUT)])
+def test_a_loss_is_high_from_the_step_on_at_which_the_norm_tells_of_the_run(step: int, expected: float) -> None:
+    assert propose(seed(), training_metrics={"loss": 4.0}, global_step=step).param_deltas[1] == expected
 
 
 def test_every_candidate_stage_has_a_dwell() -> None:

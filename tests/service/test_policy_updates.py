@@ -25,8 +25,8 @@ from tamiyo.graph import Graph
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.policies import UpdateVerdict
 from tamiyo.policy.baseline import BaselinePolicy
-from tamiyo.policy_updates import UPDATE_MAX_BYTES, Refused
-from tamiyo.signing import sign_update
+from tamiyo.policy_updates import UPDATE_MAX_BYTES, Refused, require_fresh, require_signature
+from tamiyo.signing import sign_update, update_signature
 from tamiyo.testing import FailingPolicy, FixedPolicy, ManualClock
 
 BASELINE = BaselinePolicy().identity.version
@@ -164,6 +164,21 @@ def test_an_update_without_the_key_s_signature_is_refused(run: Run) -> None:
     for signature in signatures:
         verdict = run.service.ingest_policy_update(made, signature)
         refused(run, verdict, "invalid_signature", "not signed with the key")
+
+
+def test_without_a_key_no_signature_will_do() -> None:
+    data = b"an update"
+    require_signature(data, update_signature(data, b"a key"), b"a key")
+    with pytest.raises(Refused, match="not signed with the key"):
+        require_signature(data, update_signature(data, b""), b"")
+
+
+def test_an_update_is_fresh_until_its_time_is_over(run: Run) -> None:
+    update = run.update("late", issued_ns=10**18)
+    require_fresh(update, wall_ns=10**18 + 60 * 10**9, freshness_ns=60 * 10**9)
+    with pytest.raises(Refused, match="it is 60 s old, and TAMIYO_UPDATE_FRESHNESS_SEC is 60") as refused:
+        require_fresh(update, wall_ns=10**18 + 60 * 10**9 + 1, freshness_ns=60 * 10**9)
+    assert refused.value.reason == "stale_update"
 
 
 def test_a_signature_covers_every_byte(run: Run) -> None:
