@@ -10,6 +10,7 @@ Rule 4: nothing is asked while the metadata breaker is open. It moves with the j
         the next step; until then the breaker is read as it will be once they are.
 """
 
+import logging
 import threading
 import time
 from collections import deque
@@ -27,6 +28,7 @@ from tamiyo.core.limits import BLUEPRINT_CANDIDATES_MAX
 from tamiyo.core.observation import Observation
 from tamiyo.core.state import State
 from tamiyo.graph import BlueprintInput, parse_metadata
+from tamiyo.graph.metadata import METADATA_BYTES_MAX
 from tamiyo.journal import Journal
 from tamiyo.library import Library, LibraryRecord, checked_id, content_of
 from tamiyo.records import JournalUnavailable
@@ -34,11 +36,14 @@ from tamiyo.workers import in_words
 
 __all__ = ["Blueprints", "Fault"]
 
+logger = logging.getLogger(__name__)
+
 REFRESH_S = 300.0
 ABANDONED_MAX = 4
 FRESH_MAX = 1_024
 FAULTS_MAX = 64
 PARSED_METADATA_MAX = 4 * BLUEPRINT_CANDIDATES_MAX
+NO_METADATA = (b"", b"{}")
 CATALOGUE = ""
 """Stands for the list of ids among the lookups."""
 
@@ -353,7 +358,14 @@ class Blueprints:
         digest = content_digest(content) if content is not None else ""
         if content is not None:
             blueprint = read_blueprint(blueprint_id, digest, content)  # what cannot be read back is the library's error
+            is_new = digest not in self._metadata
             coming = BlueprintInput(blueprint, self._keep_metadata(digest, content))
+            if is_new and not coming.metadata and content.graph_metadata not in NO_METADATA:
+                logger.warning(
+                    "the graph metadata of blueprint %r is left out, and with it all of its layers: "
+                    "its %d bytes are no JSON object, or more than %d",
+                    blueprint_id, len(content.graph_metadata), METADATA_BYTES_MAX,
+                )  # fmt: skip
             self._prepare(coming)
             self._look_ahead(coming)
         self._journal.record_aside(

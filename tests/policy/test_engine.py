@@ -205,6 +205,17 @@ def test_what_is_not_finite_stays_visible(forms: Forms, value: float, where: str
     assert policy.identity.compile_fallbacks == 1
 
 
+@pytest.mark.parametrize("counts", [SMALL, {**SMALL, "layer": 150}], ids=["small", "large"])
+def test_what_only_the_reference_may_take_is_counted_each_time_and_said_once(
+    forms: Forms, caplog: pytest.LogCaptureFixture, counts: dict[str, int]
+) -> None:
+    engine = Engine(forms.folded, compiled)
+    graph = changed(random_graph(counts, 11), np.nan, "seed")
+    assert [engine.outputs(graph) for _ in range(3)] == [None] * 3
+    assert engine.fallbacks == 3
+    assert caplog.text.count("the reference takes a graph") == 1
+
+
 def test_an_input_past_all_measure_is_the_references(forms: Forms) -> None:
     policy = GnnPolicy(forms.network, IDENTITY, engine=Engine(forms.folded, compiled))
     graph = changed(random_graph(SMALL, 12, density=1.0), 2 * INPUT_MAX, "seed")

@@ -192,6 +192,12 @@ def test_a_budget_is_measured_after_a_warm_up_and_is_at_least_a_millisecond(grap
     assert policy.calls == 23
 
 
+def test_a_budget_is_twice_what_nineteen_of_twenty_calls_take(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    times_ns = iter([*range(20_000_000, 1_000_000, -1_000_000), 1_000_000])
+    monkeypatch.setattr("tamiyo.policy.gnn._timed_ns", lambda *_: next(times_ns))
+    assert measured_budget_ms(CountingPolicy(), graph) == 38
+
+
 def test_importing_the_policies_does_not_import_pyg(tmp_path: object) -> None:
     import subprocess
 

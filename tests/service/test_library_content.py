@@ -3,7 +3,10 @@
 from typing import Any
 
 import pytest
+from live import DictLibrary, Live, Record, step_until
 
+from tamiyo.blueprints import REFRESH_S
+from tamiyo.core import journal_pb2 as journal
 from tamiyo.graph import parse_metadata
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.library import content_of
@@ -38,3 +41,29 @@ def test_a_record_gives_its_graph_metadata(extras: dict[str, Any], expected: dic
 def test_a_record_without_priors_keeps_the_bytes_it_had() -> None:
     record = MemoryRecord(pb.BlueprintDescriptor(blueprint_id="bp-1"), {"graph_metadata": METADATA})
     assert content_of(record).graph_metadata == b'{"layers":[{"depth":1}]}'
+
+
+UNUSABLE: dict[str, tuple[object, int]] = {
+    "a list": ([METADATA], 1),
+    "a text": ("layers", 1),
+    "too long": ({"layers": ["x" * 1_000]}, 1),
+    "empty": ({}, 0),
+    "none": (None, 0),
+    "good": (METADATA, 0),
+}
+
+
+@pytest.mark.parametrize(("metadata", "said"), UNUSABLE.values(), ids=UNUSABLE)
+def test_graph_metadata_that_cannot_be_used_is_said_once_and_steps_go_on(
+    metadata: object, said: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tamiyo.graph.metadata.METADATA_BYTES_MAX", 1_000)
+    record = Record(pb.BlueprintDescriptor(blueprint_id="run-1"), {"graph_metadata": metadata})
+    live = Live(urza=DictLibrary({"run-1": record}))
+    for times in (1, 2):  # the second time the same is looked up again
+        step_until(live, lambda least=times: live.events(journal.BlueprintObserved)[least - 1 :] != [])
+        live.clock.advance(REFRESH_S + 1)
+    assert {event.blueprint_id for event in live.events(journal.BlueprintObserved)} == {"run-1"}
+    assert caplog.text.count("the graph metadata of blueprint 'run-1' is left out") == said
+    live.check()
+    live.close()
