@@ -1,6 +1,8 @@
 """`tamiyo audit DIR`: exit status 0 when everything passed, 1 when not, 2 when there is nothing to audit."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import click
@@ -51,6 +53,8 @@ def command(
 
     if checkpoints and level != 3:
         raise click.UsageError(f"--checkpoint is for level 3, and level {level} asks no policy: give --level 3 as well")
+    if level == 3:
+        _let_torch_s_threads_sleep()
     console = Console(stderr=True)
     try:
         head = None if head_text is None else wal.Head.parse(head_text)
@@ -72,3 +76,12 @@ def command(
     print(json.dumps(report.as_dict(), indent=2) if as_json else report.text)
     if not report.passed:
         raise SystemExit(1)
+
+
+def _let_torch_s_threads_sleep() -> None:
+    """Where they wait for each other: libgomp has them spin, which takes ten times as long where others want the cores.
+
+    It is read when torch is loaded, and whoever runs this has the last word. For this process and its workers.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -358,3 +358,28 @@ def test_the_command_takes_a_checkpoint_for_level_3_alone(short: Run, level: str
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 2
     assert "--checkpoint is for level 3" in result.output
+
+
+WAITING = """
+import os, sys
+from click.testing import CliRunner
+from tamiyo.cli import main
+result = CliRunner().invoke(main, ["audit", *sys.argv[1:]])
+print(result.exit_code, os.environ.get("OMP_WAIT_POLICY"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("level", "said", "found"), [("2", None, "None"), ("3", None, "passive"), ("3", "active", "active")]
+)
+def test_threads_of_a_level_3_of_its_own_process_sleep_while_they_wait(
+    short: Run, level: str, said: str | None, found: str
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    given = [] if level == "2" else ["--checkpoint", str(short.checkpoint)]
+    ran = subprocess.run(
+        [sys.executable, "-c", WAITING, str(short.directory), "--level", level, *given],
+        env=environment | ({} if said is None else {"OMP_WAIT_POLICY": said}),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ran.stdout.split() == ["0", found]
