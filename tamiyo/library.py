@@ -45,8 +45,26 @@ def content_of(record: LibraryRecord) -> journal.BlueprintContent:
     return journal.BlueprintContent(
         descriptor=record.descriptor.SerializeToString(deterministic=True),
         safety_sheet=_sheet_bytes(sheet),
-        graph_metadata=orjson.dumps(metadata, option=orjson.OPT_SORT_KEYS) if metadata is not None else b"",
+        graph_metadata=_json(metadata) if metadata is not None else b"",
     )
+
+
+_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+
+
+def _json(value: object) -> bytes:
+    """What Python writes for JSON, a library in this process too: numbers as keys, views of mappings, numpy's numbers.
+
+    Raises:
+        TypeError: a value is of a type that JSON has nothing for.
+    """
+    return orjson.dumps(value, default=_as_dict, option=_OPTIONS)
+
+
+def _as_dict(value: object) -> dict[Any, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"JSON has nothing for a {type(value).__name__}")
 
 
 def _graph_metadata(extras: Mapping[str, Any]) -> object:

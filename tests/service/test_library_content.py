@@ -1,7 +1,9 @@
 """What of a library's record is journaled, and so what a graph is built from."""
 
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 from live import DictLibrary, Live, Record, step_until
 
@@ -67,3 +69,26 @@ def test_graph_metadata_that_cannot_be_used_is_said_once_and_steps_go_on(
     assert caplog.text.count("the graph metadata of blueprint 'run-1' is left out") == said
     live.check()
     live.close()
+
+
+def test_a_library_in_the_process_writes_its_metadata_as_python_does() -> None:
+    metadata = {
+        "capabilities": {"allowed_parameters_by_seed_index": MappingProxyType({0: [1], 12: ["momentum"]})},
+        "layers": ({"layer_id": "first", "latency_ms": np.float32(1.5), "shape": np.arange(2)},),
+    }
+    written = content_of(MemoryRecord(pb.BlueprintDescriptor(), MappingProxyType({"graph_metadata": metadata})))
+    assert parse_metadata(written.graph_metadata) == {
+        "capabilities": {"allowed_parameters_by_seed_index": {"0": [1], "12": ["momentum"]}},
+        "layers": [{"layer_id": "first", "latency_ms": 1.5, "shape": [0, 1]}],
+    }
+
+
+class OneHost:
+    """Nothing that JSON knows."""
+
+
+def test_what_json_has_nothing_for_is_named() -> None:
+    record = MemoryRecord(pb.BlueprintDescriptor(), {"graph_metadata": {"layers": [OneHost()]}})
+    with pytest.raises(TypeError) as raised:
+        content_of(record)
+    assert str(raised.value.__cause__) == "JSON has nothing for a OneHost"
