@@ -43,6 +43,7 @@ class Copies:
         self.firsts: Counter[str] = Counter()
         self.runs: list[tuple[int, Size, bool]] = []
         self.gate: threading.Event | None = None
+        self.is_waited_at = threading.Event()
         self.error: Exception | None = None
         self.caller = threading.current_thread()
 
@@ -62,6 +63,7 @@ class Copy:
         copies, size = self.copies, size_of(given)
         is_caller = threading.current_thread() is copies.caller
         if not is_caller and copies.gate is not None:
+            copies.is_waited_at.set()
             copies.gate.wait()
         if not is_caller and copies.error is not None:
             raise copies.error
@@ -217,6 +219,7 @@ def test_a_form_that_is_called_upon_again_before_it_rests_keeps_its_second_copy(
 ) -> None:
     copies.gate = threading.Event()
     form.expect([NEXT])
+    assert copies.is_waited_at.wait(60), "at rest before it began, it would end and make another copy"
     form.rest()
     form.expect([OTHER])
     copies.gate.set()
