@@ -24,6 +24,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, cast, get_args
 
+from google.protobuf.message import DecodeError
+
 from tamiyo.audit.agreement import ANOTHER, Agreement, Reinference, agreement
 from tamiyo.audit.differences import Difference, differences
 from tamiyo.audit.found import Divergence
@@ -153,7 +155,10 @@ class Inferences:
         """One event that is in order, with the state before it. After a divergence nothing more is looked at."""
         take = self._TAKES.get(type(event))
         if take is not None and self._found.divergence is None:
-            take(self, lsn, event, standing)
+            try:
+                take(self, lsn, event, standing)
+            except DecodeError as error:
+                self._found.diverge(Divergence(lsn, 0, f"the content of a blueprint does not parse: {error}"))
 
     @property
     def found(self) -> Reinference:

@@ -6,6 +6,8 @@ from functools import lru_cache
 from itertools import islice
 from typing import cast
 
+from google.protobuf.message import DecodeError
+
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import CHECKPOINT_STEPS
 from tamiyo.core.events import Event
@@ -13,10 +15,13 @@ from tamiyo.core.evolve import evolve_all
 from tamiyo.core.limits import UNLIMITED
 from tamiyo.core.observation import Observation, read_packet
 from tamiyo.core.state import State
+from tamiyo.errors import JournalUnreadable
 from tamiyo.leyline import leyline_pb2 as pb
 
-__all__ = ["REPORTS_OR_THEIR_END", "STATES_KEPT", "OpenStep", "States", "Unpublished", "observation_of"]
+__all__ = ["REPORTS_OR_THEIR_END", "STATES_KEPT", "UNWRITTEN", "OpenStep", "States", "Unpublished", "observation_of"]
 
+UNWRITTEN = (DecodeError, IndexError, ValueError)
+"""What comes of recomputing from a record that parses and that no service writes: a packet, an id, too few numbers."""
 STATES_KEPT = 64
 """States of checkpoints; and so many packets back at least, the state of each is known."""
 
@@ -101,9 +106,12 @@ class Unpublished:
         self._waiting = {place: held for place, held in self._waiting.items() if place > lsn}
 
     def take(self, lsn: int, event: Event) -> None:
-        """Follow one event that was found to be in order."""
+        """Follow one event that was found to be in order. Raises JournalUnreadable where it does not parse."""
         if isinstance(event, journal.FieldReportIssued):
-            report_id = pb.FieldReport.FromString(event.report).report_id
+            try:
+                report_id = pb.FieldReport.FromString(event.report).report_id
+            except DecodeError as error:
+                raise JournalUnreadable(f"the field report of LSN {lsn} does not parse: {error}") from error
             self._waiting[lsn] = (report_id, 0 if event.synthesised else event.step_lsn)
         elif isinstance(event, journal.CommitLate):
             self._waiting = {place: held for place, held in self._waiting.items() if held[1] != event.step_lsn}

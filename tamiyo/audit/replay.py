@@ -9,7 +9,7 @@ import wal
 from tamiyo.audit.differences import Difference, differences
 from tamiyo.audit.follower import Follower
 from tamiyo.audit.found import Divergence, Replay
-from tamiyo.audit.memory import REPORTS_OR_THEIR_END, OpenStep, States, Unpublished, observation_of
+from tamiyo.audit.memory import REPORTS_OR_THEIR_END, UNWRITTEN, OpenStep, States, Unpublished, observation_of
 from tamiyo.audit.outside import Idle, following
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import base_of, read_base
@@ -145,7 +145,10 @@ class Auditor:
 
     def take(self, lsn: int, event: Event) -> None:
         """Check one event against what was recomputed, then fold it."""
-        self._check(lsn, event)
+        try:
+            self._check(lsn, event)
+        except UNWRITTEN as error:
+            self._diverge(lsn, self._step_index, f"no service writes such a {event.DESCRIPTOR.name}: {error}")
         if self._found.divergence is None:
             self._follow(lsn, event)
 
@@ -307,7 +310,7 @@ class Auditor:
             )  # fmt: skip
             require_fit(inputs)
             self._require_known(inputs, step.policy_version)
-        except ValueError as error:
+        except UNWRITTEN as error:
             self._diverge(lsn, step.received.step_index, f"the decision cannot be recomputed: {error}")
             return
         self._awaited.extend(decide(step.state_before or self._fold.standing, inputs).events)
