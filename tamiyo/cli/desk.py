@@ -1,5 +1,6 @@
 """What `tamiyo policy` and `tamiyo registries` do to a directory, beside a live service or without one."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,6 +88,8 @@ def _here(directory: Path, request: "Request") -> str:
     from tamiyo.speakers import Speakers, opening_speaker
     from tamiyo.speakers import load_checkpoint as load
 
+    # What a service would log is this command's answer: without a handler of its own it would be printed twice.
+    logging.getLogger("tamiyo.policies").addHandler(logging.NullHandler())
     with journal_of(directory) as journal:
         store = PolicyStore(directory)
         speaker, _ = opening_speaker(BaselinePolicy(), journal.state, store, load)

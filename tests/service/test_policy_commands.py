@@ -1,6 +1,7 @@
 """`tamiyo policy install|rollback|list` and `tamiyo registries import`, beside a live service and without one."""
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -117,13 +118,17 @@ def test_what_is_left_for_who_has_the_log_open_says_who_that_is(checkpoint: Chec
     assert len(RequestBox(tmp_path).waiting()) == 1
 
 
-def test_a_file_that_is_no_checkpoint_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_file_that_is_no_checkpoint_is_refused_in_words_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stepped(tmp_path)
     path = tmp_path / "file"
     path.write_bytes(b"this is no checkpoint")
     refused = run("policy", "install", tmp_path, path)
     assert (refused.exit_code, "invalid_payload" in refused.output) == (1, True)
     assert "rejected     unnamed  invalid_payload" in run("policy", "list", tmp_path).output
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a shell, where what is logged is printed
+    assert run("policy", "install", tmp_path, path).output.count("invalid_payload") == 1
     device = run("policy", "install", tmp_path, "/dev/zero")
     assert (device.exit_code, "no regular file" in device.output) == (1, True)
     assert run("policy", "install", tmp_path / "nowhere", path).exit_code == 2
