@@ -10,6 +10,7 @@ another      none of these
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import sub
 
 from tamiyo.audit.found import Divergence
 from tamiyo.core import journal_pb2 as journal
@@ -155,10 +156,14 @@ def _heads(proposal: Proposal) -> tuple[tuple[float, ...], ...]:
 
 
 def _error(mine: tuple[float, ...], theirs: tuple[float, ...]) -> float:
-    if len(mine) != len(theirs) or not all(map(math.isfinite, (*mine, *theirs))):
+    if len(mine) != len(theirs):
         return math.inf
-    largest = max(map(abs, theirs), default=0.0)
-    return max((abs(a - b) for a, b in zip(mine, theirs, strict=True)), default=0.0) / max(1.0, largest)
+    if not mine:
+        return 0.0
+    largest = max(max(theirs), -min(theirs), 1.0)
+    error = max(map(abs, map(sub, mine, theirs))) / largest
+    # what is not finite makes the sum so, wherever it stands; of finite numbers only enormous ones could
+    return error if math.isfinite(sum(mine) + sum(theirs)) else math.inf
 
 
 def _same_choice(one: Proposal, other: Proposal) -> bool:

@@ -26,6 +26,8 @@ FloatArray: TypeAlias = NDArray[np.float32]
 RawArray: TypeAlias = NDArray[np.float64]
 IndexArray: TypeAlias = NDArray[np.int64]
 
+_LABELLED = tuple((relation.label, relation.edge_type) for relation in RELATIONS)  # every step asks; they are made once
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
@@ -103,7 +105,7 @@ class Graph:
 
     def edge_counts(self) -> dict[str, int]:
         """Edges by relation (`layer-connects-layer`), all 21."""
-        return {relation.label: self.edge_index[relation.edge_type].shape[1] for relation in RELATIONS}
+        return {label: self.edge_index[edge_type].shape[1] for label, edge_type in _LABELLED}
 
     def validate(self) -> None:
         """Check the graph against its schema.
