@@ -27,7 +27,7 @@ from tamiyo.core.decide import blueprint_observed
 from tamiyo.core.limits import BLUEPRINT_CANDIDATES_MAX
 from tamiyo.core.observation import Observation
 from tamiyo.core.state import State
-from tamiyo.graph import BlueprintInput, parse_metadata
+from tamiyo.graph import BlueprintInput, MetadataRules, parse_metadata
 from tamiyo.graph.metadata import METADATA_BYTES_MAX
 from tamiyo.journal import Journal
 from tamiyo.library import Library, LibraryRecord, checked_id, content_of
@@ -102,6 +102,7 @@ class Blueprints:
         self._listed: frozenset[str] = frozenset()  # every id
         self._metadata: dict[str, Mapping[str, object]] = {}
         self._closed = False
+        self._rules = MetadataRules.under(journal_.state.behaviour_flags)  # what the service just opened with
         self._prepare_known()
 
     def host_id(self, observation: Observation) -> str:
@@ -312,7 +313,7 @@ class Blueprints:
         """What the log knows from before, as far as one graph takes them."""
         seen = [each.blueprint for each in self._journal.state.blueprints.values() if each.blueprint is not None]
         found = ((one, self.metadata(one.digest)) for one in seen[-BLUEPRINT_CANDIDATES_MAX:])
-        return [BlueprintInput(one, metadata) for one, metadata in found if metadata is not None]
+        return [BlueprintInput(one, metadata, self._rules) for one, metadata in found if metadata is not None]
 
     def input_of(self, state: State, blueprint_id: str) -> BlueprintInput:
         """A blueprint as a graph takes it; of an unknown one no more than its id.
@@ -327,8 +328,8 @@ class Blueprints:
                 break
             metadata = self.metadata(observed.blueprint.digest)
             if metadata is not None:
-                return BlueprintInput(observed.blueprint, metadata)
-        return BlueprintInput(unobserved(blueprint_id), {})
+                return BlueprintInput(observed.blueprint, metadata, self._rules)
+        return BlueprintInput(unobserved(blueprint_id), {}, self._rules)
 
     def _prepare_known(self) -> None:
         """A service that opens may take its time, and a step may not."""
@@ -359,7 +360,7 @@ class Blueprints:
         if content is not None:
             blueprint = read_blueprint(blueprint_id, digest, content)  # what cannot be read back is the library's error
             is_new = digest not in self._metadata
-            coming = BlueprintInput(blueprint, self._keep_metadata(digest, content))
+            coming = BlueprintInput(blueprint, self._keep_metadata(digest, content), self._rules)
             if is_new and not coming.metadata and content.graph_metadata not in NO_METADATA:
                 logger.warning(
                     "the graph metadata of blueprint %r is left out, and with it all of its layers: "

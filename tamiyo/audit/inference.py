@@ -43,7 +43,7 @@ from tamiyo.core.proposal import PolicyIdentity, Proposal, malformation
 from tamiyo.core.registries import Registries, assignments, extended
 from tamiyo.core.state import BLUEPRINTS_MAX
 from tamiyo.errors import CheckpointRejected
-from tamiyo.graph import BlueprintInput, Graph, GraphBuilder, graph_observed, parse_metadata
+from tamiyo.graph import BlueprintInput, Graph, GraphBuilder, MetadataRules, graph_observed, parse_metadata
 from tamiyo.policy import Policy, ProposesMany
 from tamiyo.policy.past import PastPolicies
 from tamiyo.policy.store import PolicyStore
@@ -138,7 +138,7 @@ class Inferences:
         """
         self._found = Reinference(divergence=self.finish().divergence)
         self._contents: dict[str, bytes] = {} if base is None else contents_of(base)
-        self._inputs: dict[tuple[str, str], BlueprintInput] = {}
+        self._inputs: dict[tuple[str, str, MetadataRules], BlueprintInput] = {}
         self._builder = GraphBuilder()
         self._steps: dict[int, _Step] = {}
         self._last: _Step | None = None
@@ -211,8 +211,9 @@ class Inferences:
             what = f"a decision on step LSN {event.step_lsn}, whose process had ended"
             self._found.diverge(Divergence(lsn, 0, what))
             return
+        rules = MetadataRules.under(standing.behaviour_flags)
         try:
-            blueprints = [self._input_of(use.blueprint_id, use.digest) for use in step.graph.blueprints]
+            blueprints = [self._input_of(use.blueprint_id, use.digest, rules) for use in step.graph.blueprints]
         except KeyError:
             self._found.count_unknown(CONTENT)
             return
@@ -225,19 +226,17 @@ class Inferences:
             self._found.graphs += 1
             self._consider(step, graph, observation, registries)
 
-    def _input_of(self, blueprint_id: str, digest: str) -> BlueprintInput:
+    def _input_of(self, blueprint_id: str, digest: str, rules: MetadataRules) -> BlueprintInput:
         """A blueprint as the step's graph took it. Raises KeyError where its content is not there any more."""
         if not digest:
-            return BlueprintInput(unobserved(blueprint_id), {})
-        known = self._inputs.get((blueprint_id, digest))
+            return BlueprintInput(unobserved(blueprint_id), {}, rules)
+        known = self._inputs.get((blueprint_id, digest, rules))
         if known is None:
             content = journal.BlueprintContent.FromString(self._contents[digest])
             if len(self._inputs) >= BLUEPRINTS_MAX:
                 self._inputs.clear()
-            known = BlueprintInput(
-                read_blueprint(blueprint_id, digest, content), parse_metadata(content.graph_metadata)
-            )
-            self._inputs[blueprint_id, digest] = known
+            blueprint, metadata = read_blueprint(blueprint_id, digest, content), parse_metadata(content.graph_metadata)
+            known = self._inputs[blueprint_id, digest, rules] = BlueprintInput(blueprint, metadata, rules)
         return known
 
     def _is_as_recorded(

@@ -10,7 +10,17 @@ from types import MappingProxyType
 
 from tamiyo.errors import JournalUnreadable
 
-__all__ = ["CURRENT", "EXPLAINED", "FLAGS", "SAFE_PAUSES_UNCLEAN", "Flag", "require_known", "retired", "unknown"]
+__all__ = [
+    "CURRENT",
+    "EXPLAINED",
+    "FLAGS",
+    "METADATA_VALUES",
+    "SAFE_PAUSES_UNCLEAN",
+    "Flag",
+    "require_known",
+    "retired",
+    "unknown",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,7 @@ class Flag:
 
 EXPLAINED = "1-explained-decisions"
 SAFE_PAUSES_UNCLEAN = "2-safe-pauses-unclean"
+METADATA_VALUES = "3-metadata-values"
 
 FLAGS: Mapping[str, Flag] = MappingProxyType(
     {
@@ -36,6 +47,11 @@ FLAGS: Mapping[str, Flag] = MappingProxyType(
             "0.1.0",
             "a step that was answered with a safe PAUSE, its commit late or its record missing, is no clean step: "
             "conservative mode counts from there anew",
+        ),
+        METADATA_VALUES: Flag(
+            "0.1.0",
+            "an object of names in a blueprint's metadata is read with its values: a parameter or a blending method "
+            "that it gives as false is not allowed, and a layer's number is its weight; methods are read in any case",
         ),
     }
 )

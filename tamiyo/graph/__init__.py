@@ -2,6 +2,7 @@
 
     schema     the tables: node types, features, relations; everything else interprets them
     metadata   reading a blueprint's `graph_metadata`, trusting nothing
+    rules      how it is read, by the behaviour that a log was written with
     ties       what a blueprint's metadata says of seeds
     plan       what one blueprint contributes; made once for each digest
     topology   the plans of a step's blueprints, laid one behind the other
@@ -24,5 +25,15 @@ from tamiyo.graph.graph import Graph
 from tamiyo.graph.metadata import parse_metadata
 from tamiyo.graph.observed import graph_observed
 from tamiyo.graph.plan import BlueprintInput
+from tamiyo.graph.rules import MetadataRules
 
-__all__ = ["BlueprintInput", "Graph", "GraphBuilder", "build", "graph_observed", "parse_metadata", "registry_keys"]
+__all__ = [
+    "BlueprintInput",
+    "Graph",
+    "GraphBuilder",
+    "MetadataRules",
+    "build",
+    "graph_observed",
+    "parse_metadata",
+    "registry_keys",
+]

@@ -23,6 +23,7 @@ from tamiyo.graph.layout import Layout, lay_out_seeds
 from tamiyo.graph.metadata import Tally
 from tamiyo.graph.nodes import node_rows, norm_inputs
 from tamiyo.graph.plan import BlueprintInput, Plan, make_plan
+from tamiyo.graph.rules import MetadataRules
 from tamiyo.graph.scaling import NormColumns
 from tamiyo.graph.ties import NO_TIES
 from tamiyo.graph.topology import STATIC_TYPES, Topology, lay_out
@@ -34,6 +35,9 @@ TOPOLOGIES_MAX = 8
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
+
+_TopologyKey = tuple[str, str, MetadataRules]
+"""A blueprint's id, its digest, and how its metadata is read."""
 
 
 @dataclass(slots=True)
@@ -61,12 +65,13 @@ class _Memo(Generic[Key, Value]):
 class GraphBuilder:
     """Builds graphs and keeps the plans of the blueprints it has seen. One thread builds; any may prepare.
 
-    A digest stands for a blueprint's content, metadata included: inputs with equal digests must be equal.
+    A digest stands for a blueprint's content, metadata included: inputs with equal digests must be equal, but for the
+    rules by which they are read.
     """
 
     def __init__(self) -> None:
-        self._plans: _Memo[str, Plan] = _Memo(PLANS_MAX, {})
-        self._topologies: _Memo[tuple[tuple[str, str], ...], Topology] = _Memo(TOPOLOGIES_MAX, {})
+        self._plans: _Memo[tuple[str, MetadataRules], Plan] = _Memo(PLANS_MAX, {})
+        self._topologies: _Memo[tuple[_TopologyKey, ...], Topology] = _Memo(TOPOLOGIES_MAX, {})
         self._layout: Layout | None = None
         self._numbered: tuple[Topology, Registries, dict[str, IndexArray]] | None = None
         self._counts = CountsMemo()
@@ -138,7 +143,8 @@ class GraphBuilder:
         )
 
     def _plan(self, given: BlueprintInput) -> Plan:
-        return self._plans.get(given.blueprint.digest or None, lambda: make_plan(given))
+        digest = given.blueprint.digest
+        return self._plans.get((digest, given.rules) if digest else None, lambda: make_plan(given))
 
     def _laid_out(self, observation: Observation, blueprints: Sequence[BlueprintInput]) -> Layout:
         """The last step's layout while nothing that it depends on has changed."""
@@ -177,13 +183,13 @@ def registry_keys(observation: Observation, blueprints: Sequence[BlueprintInput]
     return GraphBuilder().registry_keys(observation, blueprints)
 
 
-def _key(blueprints: Sequence[BlueprintInput]) -> tuple[tuple[str, str], ...] | None:
+def _key(blueprints: Sequence[BlueprintInput]) -> tuple[_TopologyKey, ...] | None:
     """What the topology depends on, or None where a blueprint without a digest brings content all the same."""
     for given in blueprints:
         blueprint = given.blueprint
         if not blueprint.digest and (given.metadata or blueprint != unobserved(blueprint.blueprint_id)):
             return None
-    return tuple((given.blueprint.blueprint_id, given.blueprint.digest) for given in blueprints)
+    return tuple((given.blueprint.blueprint_id, given.blueprint.digest, given.rules) for given in blueprints)
 
 
 def _host_index(observation: Observation, blueprints: Sequence[BlueprintInput]) -> int:

@@ -1,6 +1,7 @@
 """What one blueprint contributes to a graph: its rows and the edges among them, in places of its own.
 
-A plan depends on the blueprint's content alone, so it is made once for each digest. How the edges come about:
+A plan depends on the blueprint's content and the rules it is read by alone, so it is made once for each digest and
+these. How the edges come about:
 
     connects     `adjacency.layer`, else a chain
     activates    a layer to the activation it names by id, else to those of the type it names; a layer that names
@@ -35,6 +36,7 @@ from tamiyo.graph.metadata import (
     text,
     texts,
 )
+from tamiyo.graph.rules import MetadataRules
 from tamiyo.graph.schema import FEATURES, column
 from tamiyo.graph.ties import NO_TIES, Ties, read_ties
 from tamiyo.leyline import leyline_pb2 as pb
@@ -60,14 +62,16 @@ _GIVEN_BY_METADATA = {
     for kind in ("layer", "activation", "parameter")
 }
 PRIOR_NAMES = ("learning_rate", "momentum", "weight_decay")
+TODAY = MetadataRules()
 
 
 @dataclass(frozen=True, slots=True)
 class BlueprintInput:
-    """One blueprint of a graph; `metadata` is its parsed `graph_metadata`, trusted in nothing."""
+    """One blueprint of a graph; `metadata` is its parsed `graph_metadata`, trusted in nothing and read by `rules`."""
 
     blueprint: Blueprint
     metadata: Mapping[str, object]
+    rules: MetadataRules = TODAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,7 @@ def make_plan(given: BlueprintInput) -> Plan:
         },
         priors=tuple(number(priors, name, tally) for name in PRIOR_NAMES),
         optimizer_family=text(priors, "family", tally).lower(),
-        ties=read_ties(given.metadata, places["layer"], places["parameter"], tally),
+        ties=read_ties(given.metadata, places["layer"], places["parameter"], tally, given.rules),
         ignored=tally.ignored,
     )
 

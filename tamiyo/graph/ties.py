@@ -10,16 +10,27 @@
 A layer is a place in the list of layers or a `layer_id`, a parameter a place or a `name`. "By seed index" is an
 object with numbers for keys, or a list. What names no node is left out and counted; a seed that is not in the packet
 is only known from the packet, so its place is judged there.
+
+A list of layers, parameters or methods may be an object of their names as well, each with a value:
+
+    layer                its weight; false: it is not watched, true: it is, without a weight
+    parameter, method    whether it is allowed: true or false, or a number, above 0 or not; an object or a list, as
+                         bounds are written, allows it. Null allows nothing; nor does text, and it is counted
+
+Methods are meant in any case of letters. Where the rules are those without values (`MetadataRules`), the names of such
+an object are read as a list of them, there is no object of methods, and methods are written small.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
+from typing import TypeAlias, TypeVar
 
 from tamiyo.core.limits import TEXT_CHARS_MAX
 from tamiyo.core.proposal import BLENDING_METHODS
 from tamiyo.graph.metadata import EDGES_MAX, Places, Tally, is_list, number, place_in, section, text
+from tamiyo.graph.rules import MetadataRules
 from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = ["NO_TIES", "Monitored", "Ties", "read_ties"]
@@ -87,8 +98,16 @@ def read_ties(
     layers: Places,
     parameters: Places,
     tally: Tally,
+    rules: MetadataRules,
 ) -> Ties:
     """The ties that a blueprint's metadata states."""
+
+    def watched(row: _Row) -> Monitored:
+        return _weighted(_listed(row, _weights, rules), layers, tally)
+
+    def allowed(row: _Row) -> tuple[int, ...]:
+        return _plain(_listed(row, partial(_granted, tally=tally), rules), parameters, tally)
+
     monitors, capabilities = section(metadata, "monitors", tally), section(metadata, "capabilities", tally)
     thresholds = section(monitors, "thresholds", tally)
     risk_max = number(thresholds, "risk_max", tally)
@@ -97,25 +116,26 @@ def read_ties(
     )
     return Ties(
         monitored_layers=_monitored_layers(metadata.get("monitored_layers"), layers, tally),
-        monitored_by_id=_table(monitors.get("by_seed_id"), _seed_id, _weighted, layers, tally),
-        monitored_by_place=_table(monitors.get("by_seed_index"), _seed_place, _weighted, layers, tally),
+        monitored_by_id=_table(monitors.get("by_seed_id"), _seed_id, watched, tally),
+        monitored_by_place=_table(monitors.get("by_seed_index"), _seed_place, watched, tally),
         risk_max=math.inf if math.isnan(risk_max) else risk_max,
         stage_min=_stage(thresholds.get("stage_min"), tally),
-        allowed_by_id=_table(allowed_by_id, _seed_id, _plain, parameters, tally),
-        allowed_by_place=_table(allowed_by_place, _seed_place, _plain, parameters, tally),
-        blending_methods=_methods(capabilities.get("allowed_blending_methods"), tally),
+        allowed_by_id=_table(allowed_by_id, _seed_id, allowed, tally),
+        allowed_by_place=_table(allowed_by_place, _seed_place, allowed, tally),
+        blending_methods=_methods(capabilities.get("allowed_blending_methods"), tally, rules),
     )
 
 
 Key = TypeVar("Key", str, int)
 Value = TypeVar("Value")
+_Row: TypeAlias = Sequence[object] | Mapping[object, object]
+"""What is given for one seed: a list, or an object of names."""
 
 
 def _table(
     listed: object,
     key_of: Callable[[object], Key | None],
-    read: Callable[[Sequence[object], Places, Tally], Value],
-    nodes: Places,
+    read: Callable[[_Row], Value],
     tally: Tally,
 ) -> dict[Key, Value]:
     """One row for each seed; rows past `EDGES_MAX` entries in all are left out and counted."""
@@ -125,13 +145,11 @@ def _table(
         if row is None:
             continue
         key = key_of(name)
-        # An object of names, as bounds are written elsewhere, lists its names.
-        given = tuple(row) if isinstance(row, Mapping) else row
-        if key is None or not is_list(given) or len(given) > room:
+        if key is None or not (is_list(row) or isinstance(row, Mapping)) or len(row) > room:
             tally.add()
             continue
-        room -= len(given) + 1
-        found[key] = read(given, nodes, tally)
+        room -= len(row) + 1
+        found[key] = read(row)
     return found
 
 
@@ -162,6 +180,17 @@ def _monitored_layers(listed: object, layers: Places, tally: Tally) -> dict[int,
     return found
 
 
+def _listed(
+    row: _Row, read_object: Callable[[Mapping[object, object]], Sequence[object]], rules: MetadataRules
+) -> Sequence[object]:
+    return read_object(row) if rules.has_values and isinstance(row, Mapping) else tuple(row)
+
+
+def _weights(row: Mapping[object, object]) -> list[object]:
+    """An object of layers as a list of them."""
+    return [[name] if value is True else [name, value] for name, value in row.items() if value is not False]
+
+
 def _weighted(row: Sequence[object], layers: Places, tally: Tally) -> Monitored:
     found: Monitored = {}
     for item in row:
@@ -175,6 +204,19 @@ def _watch(found: Monitored, entry: Sequence[object], layers: Places, tally: Tal
         tally.add()
     else:
         found.setdefault(layer, number({"weight": entry[1]}, "weight", tally) if len(entry) > 1 else math.nan)
+
+
+def _granted(row: Mapping[object, object], tally: Tally) -> list[object]:
+    """The names in an object that it allows."""
+    return [name for name, value in row.items() if _is_allowed(value, tally)]
+
+
+def _is_allowed(value: object, tally: Tally) -> bool:
+    if isinstance(value, bool):
+        return value
+    if is_list(value) or isinstance(value, Mapping):
+        return True
+    return number({"amount": value}, "amount", tally) > 0.0  # NaN, for what is no number, is not
 
 
 def _plain(row: Sequence[object], parameters: Places, tally: Tally) -> tuple[int, ...]:
@@ -204,12 +246,14 @@ def _stage(value: object, tally: Tally) -> float:
     return 0.0 if math.isnan(stage) else stage
 
 
-def _methods(listed: object, tally: Tally) -> tuple[float, ...] | None:
-    if listed is None:
+def _methods(listed: object, tally: Tally, rules: MetadataRules) -> tuple[float, ...] | None:
+    """A list without a method that there is here allows none: its host asks for another."""
+    names = _granted(listed, tally) if rules.has_values and isinstance(listed, Mapping) else listed
+    if not is_list(names):
+        tally.add(int(names is not None))
         return None
-    if not is_list(listed):
-        tally.add()
-        return None
-    places = [Places(BLENDING_METHODS).of(item) for item in listed[:EDGES_MAX]]
-    tally.add(places.count(None) + max(len(listed) - EDGES_MAX, 0))
-    return tuple(float(place in places) for place in range(len(BLENDING_METHODS)))
+    methods = Places(BLENDING_METHODS)
+    written = (name.lower() if rules.has_values and isinstance(name, str) else name for name in names[:EDGES_MAX])
+    places = [methods.of(name) for name in written]
+    tally.add(places.count(None) + max(len(names) - EDGES_MAX, 0))
+    return tuple(float(place in places) for place in range(methods.count))

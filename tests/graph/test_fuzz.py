@@ -6,6 +6,7 @@ an example draws ten packets and ten libraries, and builds the hundred graphs of
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from google.protobuf.json_format import ParseError
@@ -21,7 +22,7 @@ from tamiyo.core.norms import NORM_INPUTS, PRIORS, Norm
 from tamiyo.core.observation import read_packet
 from tamiyo.core.proposal import malformation
 from tamiyo.core.registries import CAPACITIES, assignments, extended
-from tamiyo.graph import BlueprintInput, Graph, GraphBuilder, parse_metadata
+from tamiyo.graph import BlueprintInput, Graph, GraphBuilder, MetadataRules, parse_metadata
 from tamiyo.graph.schema import CATEGORIES, CLIP, FEATURES, NODE_TYPES
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.library import content_of
@@ -55,7 +56,7 @@ def inputs(draw: st.DrawFn) -> list[BlueprintInput]:
         if draw(st.integers(0, 3)) == 0:
             metadata = draw(hostile_metadata())
             made = BlueprintInput(unobserved(blueprint_id), metadata if isinstance(metadata, dict) else {})
-        found.append(made)
+        found.append(replace(made, rules=MetadataRules(draw(st.booleans()))))
     return found
 
 

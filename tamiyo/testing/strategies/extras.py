@@ -131,18 +131,24 @@ def _by_seed(rows: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.dictionaries(seeds, rows | SCALARS, max_size=3) | st.lists(rows | SCALARS, max_size=3) | SCALARS
 
 
+def _valued(*names: str) -> st.SearchStrategy[Any]:
+    """An object of names, each with a value, of which some are none."""
+    return st.dictionaries(st.sampled_from(names) | IDS, SCALARS | st.lists(SCALARS, max_size=2), max_size=3)
+
+
 def _monitors(edges: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     thresholds = st.fixed_dictionaries(
         {}, optional={"risk_max": SCALARS, "stage_min": SCALARS | st.sampled_from(("BLENDING", "NEVER"))}
     )
-    rows = st.lists(st.integers(-1, 5) | SCALARS, max_size=4) | edges
+    rows = st.lists(st.integers(-1, 5) | SCALARS, max_size=4) | edges | _valued("layer-0", "layer-1")
     shaped = {"by_seed_id": _by_seed(rows), "by_seed_index": _by_seed(rows), "thresholds": thresholds | SCALARS}
     return st.fixed_dictionaries({}, optional=shaped) | json_values(8)
 
 
 def _capabilities() -> st.SearchStrategy[Any]:
-    rows = st.lists(st.integers(-1, 3) | SCALARS | st.sampled_from(("parameter-0", "parameter-1")), max_size=4)
-    methods = st.lists(SCALARS | st.sampled_from(("linear", "sigmoid")), max_size=3)
+    names = ("parameter-0", "parameter-1")
+    rows = st.lists(st.integers(-1, 3) | SCALARS | st.sampled_from(names), max_size=4) | _valued(*names)
+    methods = st.lists(SCALARS | st.sampled_from(("linear", "Sigmoid")), max_size=3) | _valued("linear", "SIGMOID")
     shaped = {
         "allowed_parameters_by_seed_id": _by_seed(rows),
         "allowed_parameters_by_seed_index": _by_seed(rows),
