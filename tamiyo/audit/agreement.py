@@ -160,7 +160,7 @@ def _error(mine: tuple[float, ...], theirs: tuple[float, ...]) -> float:
         return math.inf
     if not mine:
         return 0.0
-    largest = max(max(theirs), -min(theirs), 1.0)
+    largest = max(*theirs, -min(theirs), 1.0)
     error = max(map(abs, map(sub, mine, theirs))) / largest
     # what is not finite makes the sum so, wherever it stands; of finite numbers only enormous ones could
     return error if math.isfinite(sum(mine) + sum(theirs)) else math.inf

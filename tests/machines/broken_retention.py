@@ -54,5 +54,7 @@ RETENTION_VARIANTS = {
     "a prune that drops the heads to keep": Variant(drop_heads, ("a head that a run",)),
     "a prune of one segment too many": Variant(prune_one_segment_more, (GOES, ENDS)),
     "a redaction that takes nothing": Variant(redact_nothing, (GOES,)),
-    "an interrupted run that nobody finishes": Variant(forget_interrupted_runs, (ENDS,)),
+    "an interrupted run that nobody finishes": Variant(
+        forget_interrupted_runs, (ENDS,), among=("step", "dies_amid_retention")
+    ),
 }
