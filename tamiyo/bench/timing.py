@@ -18,8 +18,10 @@ Progress: TypeAlias = Callable[[str], None]
 COLD_BYTES = 96 * 10**6
 """Written before each cold call: more than a processor caches, as a training step beside the controller does."""
 
-NOT_YET_HOT = 4
-"""After another's turn the caches are its own; the fourth call of the network's engine was as fast as any later."""
+NOT_YET_HOT = 20
+"""After another's turn the caches are its own. On a Zen 4, whose last-level cache holds what the cores' own let go, the
+sixteenth call of the network's engine after three of PyTorch Geometric was the first that was as fast as any later one
+(the first took twice as long); on a Xeon the fourth was."""
 
 
 def quantiles_ms(times_ns: Sequence[int]) -> dict[str, float]:
