@@ -12,7 +12,7 @@ from uuid import uuid4
 import click
 
 import wal
-from tamiyo.cli.desk import require_log
+from tamiyo.cli.desk import journal_of, require_log
 from tamiyo.errors import RequestRejected, TamiyoError
 
 __all__ = ["command", "operator_name"]
@@ -68,22 +68,12 @@ def _outcome(directory: Path, path: Path, wait_s: float) -> str:
 
 def _take_up_here(directory: Path) -> int:
     """Open the log, take up what waits, close it. Raises what opening raises; `wal.LogLocked` beside a live service."""
-    from tamiyo.clock import SystemClock
     from tamiyo.directives import Directives
-    from tamiyo.fingerprint import code_fingerprint
-    from tamiyo.journal import Journal
     from tamiyo.requests import RequestBox
-    from tamiyo.snapshots import Snapshots
 
-    log = directory / "wal"
-    segment_bytes = max(log.glob("*.wal")).stat().st_size  # as the service has it: another length begins a new segment
-    snapshots = Snapshots(directory, code_fingerprint())
-    journal = Journal(lambda: wal.Log.open(log, segment_bytes=segment_bytes), SystemClock(), snapshots)
-    try:
+    with journal_of(directory) as journal:
         Directives(journal, RequestBox(directory)).take_up()
         return journal.state.last_lsn
-    finally:
-        journal.close()
 
 
 def _aside(path: Path) -> Path:

@@ -44,14 +44,14 @@ def has_log(directory: Path) -> bool:
 
 @contextmanager
 def journal_of(directory: Path) -> Iterator["Journal"]:
-    """The journal of a directory that no service has open. Raises what opening raises."""
+    """The journal of a directory that no service has open and that has a log. Raises what opening raises."""
     from tamiyo.clock import SystemClock
     from tamiyo.fingerprint import code_fingerprint
     from tamiyo.journal import Journal
     from tamiyo.snapshots import Snapshots
 
     log = directory / "wal"
-    segment_bytes = max(log.glob("*.wal")).stat().st_size  # as the service has it: another length begins a new segment
+    segment_bytes = wal.segments(log)[-1].size_bytes  # as the service has it: another length begins a new segment
     snapshots = Snapshots(directory, code_fingerprint())
     journal = Journal(lambda: wal.Log.open(log, segment_bytes=segment_bytes), SystemClock(), snapshots)
     try:

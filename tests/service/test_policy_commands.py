@@ -289,3 +289,21 @@ def test_the_store_keeps_what_it_must_and_the_newest_within_its_bound(tmp_path: 
     store.tidy([digests[0]])
     assert {path.stem for path in (tmp_path / "policies").iterdir()} == {digests[0], digests[3]}
     assert store.read(digests[3]) == b"\x03"
+
+
+@pytest.mark.parametrize("left_bytes", [0, 9_999])
+def test_a_log_whose_last_segment_is_cut_is_named_and_stays_as_it_is(tmp_path: Path, left_bytes: int) -> None:
+    stepped(tmp_path / "run")
+    (segment,) = (tmp_path / "run" / "wal").glob("*.wal")
+    os.truncate(segment, left_bytes)
+    registry = tmp_path / "seed_id_registry.json"
+    registry.write_text('{"seed-0": 1}')
+    for command in (
+        ("registries", "import", tmp_path / "run", registry),
+        ("policy", "install", tmp_path / "run", registry),
+        ("conservative", "on", tmp_path / "run"),
+    ):
+        refused = run(*command)
+        assert (refused.exit_code, "segment 1" in refused.output) == (1, True), refused.output
+        assert "segment_bytes" not in refused.output
+    assert segment.stat().st_size == left_bytes
