@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tamiyo.bench.chance import graph_of, random_graph
 from tamiyo.graph import Graph
 from tamiyo.graph.schema import NODE_TYPES, RELATIONS
+from tamiyo.policy.engine import sparse_plan
 from tamiyo.policy.engine.fold import INTO, SINGLE
-from tamiyo.policy.engine.sparse_plan import Into, Sum, plan_of
+from tamiyo.policy.engine.sparse_plan import Hop, Into, Means, Sum, plan_of
 
 HEADS = 4
 Entry = tuple[int, int, int, int]
@@ -37,14 +38,14 @@ def read(into: Into, summed: Sum, target: int, *, by_head: bool) -> Counter[Entr
     first_share = {}
     number = 0
     for place, hop in enumerate(into.hops):
-        if hop.by_head is None:
+        if is_near(hop, by_head=by_head):
             first_share[place] = number
             number += len(hop.order) * width(into, place, by_head=by_head)
     for row, share in zip(summed.rows[begin:end].tolist(), summed.shares[begin:end].tolist(), strict=True):
         place = next(place for place, block in enumerate(summed.blocks) if block.start <= row < block.stop)
         hop, heads = into.hops[place], width(into, place, by_head=by_head)
         at = row - summed.blocks[place].start
-        if hop.by_head is None:
+        if is_near(hop, by_head=by_head):
             source_place, head = divmod(at, heads)
             edge, its_head = divmod(share - first_share[place], heads)
             source = source_place if hop.sources is None else int(hop.sources[source_place])
@@ -52,11 +53,18 @@ def read(into: Into, summed: Sum, target: int, *, by_head: bool) -> Counter[Entr
             found[hop.row, source, head, int(hop.order[edge])] += 1
             continue
         assert share == number, "what comes from a far relation counts once"
-        bags = [*hop.bags.tolist(), len(hop.order)]
         if not by_head:
-            for edge in range(bags[at], bags[at + 1]):
+            assert hop.means is not None
+            bags = [*hop.means.bags.tolist(), len(hop.means.rows)]
+            sources = Counter(hop.means.rows[bags[at] : bags[at + 1]].tolist())
+            assert np.allclose(hop.means.shares[bags[at] : bags[at + 1]] * sources.total(), 1)
+            # whose edges they are is of no importance: the target's own, as many from each source
+            for edge in np.flatnonzero(hop.ends[1].numpy() == target):
+                sources.subtract([int(hop.ends[0, edge])])
                 found[hop.row, int(hop.ends[0, edge]), 0, int(hop.order[edge])] += 1
+            assert not any(sources.values()), "a mean of other sources"
             continue
+        assert hop.by_head is not None
         bags = [*hop.by_head.bags.tolist(), len(hop.by_head.rows)]
         for head in range(heads):
             for entry in range(bags[at * heads + head], bags[at * heads + head + 1]):
@@ -64,6 +72,10 @@ def read(into: Into, summed: Sum, target: int, *, by_head: bool) -> Counter[Entr
                 assert its_head == head
                 found[hop.row, int(hop.by_head.rows[entry]), head, int(hop.order[edge])] += 1
     return found
+
+
+def is_near(hop: Hop, *, by_head: bool) -> bool:
+    return (hop.by_head if by_head else hop.means) is None
 
 
 def width(into: Into, place: int, *, by_head: bool) -> int:
@@ -83,7 +95,7 @@ def check(graph: Graph) -> set[bool]:
         for hop in into.hops:
             counts = np.bincount(hop.ends[1].numpy())
             assert np.allclose(hop.shares.numpy() * counts[hop.ends[1].numpy()], 1)
-        near = np.concatenate([hop.shares.numpy() for hop in into.hops if hop.by_head is None] or [np.zeros(0)])
+        near = np.concatenate([hop.shares.numpy() for hop in into.hops if hop.means is None] or [np.zeros(0)])
         assert np.array_equal(weights, np.append(near, 1).astype(np.float32)[into.mean.shares.numpy()])
     return {hop.by_head is None for kind in NODE_TYPES for hop in plan[kind].hops}
 
@@ -108,6 +120,42 @@ def test_both_ways_are_gone_and_an_edge_that_is_there_twice_counts_twice() -> No
         for relation in RELATIONS
     }
     assert check(graph_of(counts, index, stream)) == {True, False}
+
+
+def means_of(edges: list[tuple[int, int]]) -> Means | None:
+    """Of a relation from 4 seeds to 8 layers with these edges; every target is checked."""
+    counts = dict(zip(NODE_TYPES, (1, 4, 0, 8, 0, 0), strict=True))
+    index = {relation.edge_type: np.zeros((2, 0), np.int64) for relation in RELATIONS}
+    index["seed", "monitors", "layer"] = np.array(edges, np.int64).T
+    graph = graph_of(counts, index, np.random.default_rng(1))
+    check(graph)
+    (hop,) = plan_of(graph, HEADS)["layer"].hops
+    return hop.means
+
+
+def test_targets_of_the_same_sources_share_one_mean() -> None:
+    everyone = [(seed, layer) for layer in range(8) for seed in range(4)]
+    found = means_of(everyone)
+    assert found is not None
+    assert (sorted(found.rows.tolist()), len(found.bags)) == ([0, 1, 2, 3], 1)
+    found = means_of([*everyone[::-1][:16], *everyone[:8], *((seed, 2 + seed // 2) for seed in range(4))])
+    assert found is not None
+    assert len(found.bags) == 3, "all four in another order, and two pairs"
+
+
+@pytest.mark.parametrize(
+    "others",
+    [[0, 1, 2, 2], [0, 0, 1, 1], [0, 1, 2]],
+    ids=["another source", "as often another", "one less"],
+)
+def test_targets_of_other_sources_share_none(others: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the numbers that tell sets apart are all the same, as two sets might be."""
+    edges = [(seed, layer) for layer in range(7) for seed in range(4)] + [(seed, 7) for seed in others]
+    means = means_of(edges)
+    assert means is not None
+    assert len(means.bags) == 2
+    monkeypatch.setattr(sparse_plan, "_mixed", np.zeros_like)
+    assert means_of(edges) is None
 
 
 @pytest.mark.parametrize("layers", [65_535, 65_536])

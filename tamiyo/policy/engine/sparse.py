@@ -121,10 +121,10 @@ class SparseForm:
         table = _table(into.mean, total)
         for hop, block in zip(into.hops, into.mean.blocks, strict=True):
             sources = states[hop.source]
-            if hop.by_head is None:
+            if hop.means is None:
                 rows = _rows(sources, hop.sources)
             else:
-                rows = _bagged(hop.ends[0], sources, hop.bags, hop.shares.to(dtype))
+                rows = _bagged(hop.means.rows, sources, hop.means.bags, hop.means.shares.to(dtype))
             torch.mm(rows, weights[hop.row], out=table[block])
         return total.add_(_bagged(into.mean.rows, table, into.mean.bags, into.shares.to(dtype)))
 

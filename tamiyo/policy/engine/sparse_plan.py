@@ -5,21 +5,29 @@ all its relations. A relation writes into that table the cheaper of two things:
 
     near    its sources, transformed; every edge reads one: where fewer sources than targets have edges
     far     its targets' sums over the sources, transformed; every target reads its own
+
+Of means, targets with the same sources share one: where all of one list are joined with all of another, as relations of
+a small blueprint are, that is a single row. The attention of each target is its own.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from tamiyo.graph.graph import IndexArray
+from tamiyo.graph.graph import FloatArray, IndexArray
 from tamiyo.graph.schema import NODE_TYPES
 from tamiyo.policy.engine.fold import INTO, SINGLE
 from tamiyo.policy.engine.joined import GraphArrays
 
-__all__ = ["ByHead", "Hop", "Into", "Plan", "Sum", "plan_of"]
+__all__ = ["ByHead", "Hop", "Into", "Means", "Plan", "Sum", "plan_of"]
+
+EDGES_EACH_MIN = 2
+"""Where targets have fewer edges on average, hardly two have the same, and nobody looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +43,25 @@ class ByHead:
 
 
 @dataclass(frozen=True, slots=True)
+class Means:
+    """The means of a far relation, D of them: one for all targets with the same sources.
+
+    Shapes: rows (F,) of the sources; shares (F,), 1 over the sources of a mean; bags (D,).
+    """
+
+    rows: Tensor
+    shares: Tensor
+    bags: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Hop:
     """One relation that has edges, sorted by target.
 
-    `row` is its place among the relations into its target; `by_head` is None where it is near. Shapes: order (E,);
-    ends (2, E), the sorted edges; sources (S,) and targets (T,), the distinct nodes with an edge, sources None where
-    all have one; target_places (E,), an edge's place among those targets; begins (T,), where each target's edges begin;
-    bags (T,), the same; shares (E,), 1 over the edges of its target.
+    `row` is its place among the relations into its target. `means` is None where it is near as means go, `by_head`
+    where it is near as attention goes. Shapes: order (E,); ends (2, E), the sorted edges; sources (S,) and targets
+    (T,), the distinct nodes with an edge, sources None where all have one; target_places (E,), an edge's place among
+    those targets; begins (T,), where each target's edges begin; shares (E,), 1 over the edges of its target.
     """
 
     source: str
@@ -51,8 +71,8 @@ class Hop:
     sources: Tensor | None
     target_places: Tensor
     begins: IndexArray
-    bags: Tensor
     shares: Tensor
+    means: Means | None
     by_head: ByHead | None
 
 
@@ -109,24 +129,25 @@ def plan_of(graph: GraphArrays, heads: int) -> Plan:
 def _into(graph: GraphArrays, kind: str, heads: int) -> Into:
     nodes = len(graph.features[kind])
     hops: list[Hop] = []
-    single: list[_Share] = []
+    means: list[_Share] = []
     by_head: list[_Share] = []
     for row, relation in enumerate(INTO[kind]):
         edges = graph.edge_index[relation.edge_type]
         if not edges.shape[1]:
             continue
         count = 1 if relation.source == SINGLE else heads
-        hop, share = _hop(edges, relation.source, row, (len(graph.features[relation.source]), nodes), heads=count)
+        hop, *shares_of = _hop(edges, relation.source, row, (len(graph.features[relation.source]), nodes), heads=count)
         hops.append(hop)
-        single.append(share)
-        by_head.append(_of_heads(share, count) if share.is_near else share)
-    mean = _sum(single, nodes)
-    near = [hop.shares for hop in hops if hop.by_head is None]
+        for parts, part in zip((means, by_head), shares_of, strict=True):
+            parts.append(part)
+    mean = _sum(means, nodes)
+    near = [hop.shares for hop in hops if hop.means is None]
     shares = torch.cat([*near, torch.ones(1)]).index_select(0, mean.shares)
     return Into(tuple(hops), mean, shares, _sum(by_head, nodes))
 
 
-def _hop(edges: IndexArray, source: str, row: int, sizes: tuple[int, int], *, heads: int) -> tuple[Hop, _Share]:
+def _hop(edges: IndexArray, source: str, row: int, sizes: tuple[int, int], *, heads: int) -> tuple[Hop, _Share, _Share]:
+    """A relation, what it brings as means, and as attention."""
     order = _by_target(edges[1], sizes[1])
     ends = edges[:, order]
     counts = np.bincount(ends[1], minlength=sizes[1])
@@ -134,7 +155,9 @@ def _hop(edges: IndexArray, source: str, row: int, sizes: tuple[int, int], *, he
     sources = np.flatnonzero(is_source)
     starts = np.cumsum(counts) - counts
     begins = starts[targets]
-    is_near = len(sources) <= len(targets)
+    shares = (1 / counts[ends[1]]).astype(np.float32)
+    standing_for = _standing_for(ends, begins, counts[targets])
+    has_near_means, is_near = len(sources) <= len(standing_for.first), len(sources) <= len(targets)
     hop = Hop(
         source=source,
         row=row,
@@ -143,16 +166,62 @@ def _hop(edges: IndexArray, source: str, row: int, sizes: tuple[int, int], *, he
         sources=None if len(sources) == sizes[0] else torch.from_numpy(sources),
         target_places=torch.from_numpy((np.cumsum(counts > 0) - 1)[ends[1]]),
         begins=begins,
-        bags=torch.from_numpy(begins),
-        shares=torch.from_numpy((1 / counts[ends[1]]).astype(np.float32)),
+        shares=torch.from_numpy(shares),
+        means=None if has_near_means else _means(ends[0], shares, begins, counts[targets], standing_for.first),
         by_head=None if is_near else _by_head(ends[0], counts[targets], heads),
     )
-    if is_near:
-        nth = np.arange(len(order)) - starts[ends[1]]
-        places = (np.cumsum(is_source) - 1)[ends[0]]
-        return hop, _Share(ends[1], places, nth, counts, len(sources), 1, is_near=True)
-    places = np.arange(len(targets))
-    return hop, _Share(targets, places, np.zeros_like(places), np.minimum(counts, 1), len(targets), 1, is_near=False)
+    nth = np.arange(len(order)) - starts[ends[1]]
+    near = _Share(ends[1], (np.cumsum(is_source) - 1)[ends[0]], nth, counts, len(sources), 1, is_near=True)
+    return (
+        hop,
+        near if has_near_means else _far(targets, counts, standing_for.places, len(standing_for.first)),
+        _of_heads(near, heads) if is_near else _far(targets, counts, np.arange(len(targets)), len(targets)),
+    )
+
+
+def _far(targets: IndexArray, counts: IndexArray, places: IndexArray, block_rows: int) -> _Share:
+    return _Share(targets, places, np.zeros_like(places), np.minimum(counts, 1), block_rows, 1, is_near=False)
+
+
+def _means(sources: IndexArray, shares: FloatArray, begins: IndexArray, counts: IndexArray, first: IndexArray) -> Means:
+    """The edges of the targets that stand for all."""
+    sizes = counts[first]
+    bags = np.cumsum(sizes) - sizes
+    edges = np.arange(sizes.sum()) + np.repeat(begins[first] - bags, sizes)
+    return Means(torch.from_numpy(sources[edges]), torch.from_numpy(shares[edges]), torch.from_numpy(bags))
+
+
+class _StandingFor(NamedTuple):
+    """Which targets stand for all that have the same sources, (D,), and each one's place among those, (T,)."""
+
+    first: IndexArray
+    places: IndexArray
+
+
+def _standing_for(ends: IndexArray, begins: IndexArray, counts: IndexArray) -> _StandingFor:
+    """Find the targets with the same sources, as often as they are there; each for itself where that saves little.
+
+    Candidates are found by sums of mixed numbers, and then held against each other edge by edge.
+    """
+    targets = len(begins)
+    nobody = _StandingFor(np.arange(targets), np.arange(targets))
+    if ends.shape[1] < EDGES_EACH_MIN * targets:
+        return nobody
+    _, first, places = np.unique(np.add.reduceat(_mixed(ends[0]), begins), return_index=True, return_inverse=True)
+    if 2 * len(first) > targets:
+        return nobody
+    sources = ends[0][np.lexsort(ends)]
+    theirs = np.repeat(begins[first[places]] - begins, counts) + np.arange(len(sources))
+    is_same = np.array_equal(counts[first[places]], counts) and np.array_equal(sources[theirs], sources)
+    return _StandingFor(first, places) if is_same else nobody
+
+
+def _mixed(numbers: IndexArray) -> NDArray[np.uint64]:
+    """Numbers whose sums tell sets apart: the finaliser of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    mixed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ mixed >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ mixed >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ mixed >> np.uint64(31)
 
 
 def _by_head(ends: IndexArray, counts: IndexArray, heads: int) -> ByHead:
