@@ -22,6 +22,7 @@ __all__ = ["WAIT_S", "asked", "has_log", "journal_of", "require_log"]
 WAIT_S = 30.0
 """A live service loads and tries out a network first."""
 LOOK_EVERY_S = 0.05
+ANY_SEGMENT_BYTES = 2**20
 
 
 def require_log(directory: Path) -> None:
@@ -42,6 +43,17 @@ def has_log(directory: Path) -> bool:
         raise click.ClickException(f"the log in {log} cannot be read: {error}") from error
 
 
+def _segment_bytes(log: Path) -> int:
+    """As the service has it: another length begins a new segment. Of a damaged log any will do.
+
+    Opening that one says first who has it open, who may well go on, and only then what is wrong with it.
+    """
+    try:
+        return wal.segments(log)[-1].size_bytes
+    except wal.LogError:
+        return ANY_SEGMENT_BYTES
+
+
 @contextmanager
 def journal_of(directory: Path) -> Iterator["Journal"]:
     """The journal of a directory that no service has open and that has a log. Raises what opening raises."""
@@ -51,7 +63,7 @@ def journal_of(directory: Path) -> Iterator["Journal"]:
     from tamiyo.snapshots import Snapshots
 
     log = directory / "wal"
-    segment_bytes = wal.segments(log)[-1].size_bytes  # as the service has it: another length begins a new segment
+    segment_bytes = _segment_bytes(log)
     snapshots = Snapshots(directory, code_fingerprint())
     journal = Journal(lambda: wal.Log.open(log, segment_bytes=segment_bytes), SystemClock(), snapshots)
     try:

@@ -307,3 +307,21 @@ def test_a_log_whose_last_segment_is_cut_is_named_and_stays_as_it_is(tmp_path: P
         assert (refused.exit_code, "segment 1" in refused.output) == (1, True), refused.output
         assert "segment_bytes" not in refused.output
     assert segment.stat().st_size == left_bytes
+
+
+def test_a_live_service_takes_up_what_is_asked_though_an_old_segment_of_its_log_is_damaged(tmp_path: Path) -> None:
+    """Damage that the service does not meet is no reason to turn an operator away."""
+    with TamiyoService.open(
+        tmp_path, secret=SECRET, settings=Settings(**{**PATIENT, "segment_bytes": 2**16})
+    ) as service:
+        while len(service.log.segments()) < 2:
+            service.evaluate_step(packet())
+        oldest = min((tmp_path / "wal").glob("*.wal"))
+        whole = oldest.read_bytes()
+        oldest.write_bytes(bytes(512) + whole[512:])
+        switched = run("conservative", "on", tmp_path, "--wait", PATIENT_S)
+        assert (switched.exit_code, switched.output) == (0, "taken up by the live service\n")
+        assert service.state.conservative.active
+        back = run("policy", "rollback", tmp_path, "--wait", PATIENT_S)
+        assert (back.exit_code, "none to go back to" in back.output) == (1, True), back.output
+        oldest.write_bytes(whole)
