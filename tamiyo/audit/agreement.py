@@ -162,8 +162,9 @@ def _error(mine: tuple[float, ...], theirs: tuple[float, ...]) -> float:
         return 0.0
     largest = max(*theirs, -min(theirs), 1.0)
     error = max(map(abs, map(sub, mine, theirs))) / largest
-    # what is not finite makes the sum so, wherever it stands; of finite numbers only enormous ones could
-    return error if math.isfinite(sum(mine) + sum(theirs)) else math.inf
+    # what is not finite makes the sum so, wherever it stands; enormous numbers could as well, and are looked at
+    are_finite = math.isfinite(sum(mine) + sum(theirs)) or all(map(math.isfinite, (*mine, *theirs)))
+    return error if are_finite else math.inf
 
 
 def _same_choice(one: Proposal, other: Proposal) -> bool:

@@ -83,6 +83,14 @@ def test_an_error_counts_against_the_largest_number_of_its_head() -> None:
     assert found.error == pytest.approx(1e-5, rel=1e-3)
 
 
+@pytest.mark.parametrize("value", [1.7e308, -1.7e308])
+def test_numbers_whose_sum_has_no_float_are_close_where_they_are(value: float) -> None:
+    made = BASE._replace(value=value, breaker_scores=(abs(value), 1e308))
+    moved = made._replace(value=value * (1 - 1e-9), seed_score=made.seed_score + 1e-9)
+    assert agreement(recorded(made), moved).grade == CLOSE
+    assert agreement(recorded(made), made._replace(value=-value)).grade == ANOTHER
+
+
 def test_tolerances_go_by_the_engine_that_is_recorded() -> None:
     assert [tolerance_of(engine) for engine in (EXACT, HALF, TF32)] == [TOLERANCE, TOLERANCE, INEXACT_TOLERANCE]
     large = [tolerance_of(engine, is_large=True) for engine in (EXACT, HALF, TF32)]
