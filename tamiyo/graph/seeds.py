@@ -151,12 +151,13 @@ def allowed_edges(seeds: Sequence[Trait], plan: Plan | None, first_parameter: in
 
 def _watched(place: int, seed: Trait, plan: Plan, tally: Tally) -> list[tuple[int, float]]:
     seed_id, _, depth, is_watching, _ = seed
-    named = list(plan.ties.monitored(place, seed_id).items())
-    if named:
-        return named if is_watching else []
-    layers = plan.layers_at(depth)[:MONITORED_MAX].tolist()
-    tally.add(int(not layers and plan.count("layer") > 0))
-    return [(layer, math.nan) for layer in layers] if is_watching else []
+    named = plan.ties.monitored(place, seed_id)
+    watched = [(layer, weight) for layer, weight in named.items() if weight is not None]
+    if not watched:
+        layers = plan.layers_at(depth)[: MONITORED_MAX + len(named)].tolist()
+        tally.add(int(not layers and plan.count("layer") > 0))
+        watched = [(layer, math.nan) for layer in layers if layer not in named][:MONITORED_MAX]
+    return watched if is_watching else []
 
 
 def _settable(place: int, seed: Trait, ties: Ties, count: int) -> Sequence[int] | None:

@@ -13,7 +13,7 @@ is only known from the packet, so its place is judged there.
 
 A list of layers, parameters or methods may be an object of their names as well, each with a value:
 
-    layer                its weight; false: it is not watched, true: it is, without a weight
+    layer                its weight; false: it is not watched, at the seed's depth either; true: it is, without a weight
     parameter, method    whether it is allowed: true or false, or a number, above 0 or not; an object or a list, as
                          bounds are written, allows it. Null allows nothing; nor does text, and it is counted
 
@@ -24,7 +24,6 @@ an object are read as a list of them, there is no object of methods, and methods
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TypeAlias, TypeVar
 
 from tamiyo.core.limits import TEXT_CHARS_MAX
@@ -35,8 +34,8 @@ from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = ["NO_TIES", "Monitored", "Ties", "read_ties"]
 
-Monitored = dict[int, float]
-"""Layers with their weights, NaN where none is given; the first mention of a layer counts."""
+Monitored = dict[int, float | None]
+"""Layers with their weights, NaN where none is given, None for one not watched; the first mention of a layer counts."""
 
 _PLACE_DIGITS_MAX = 6
 """A packet has fewer seeds than a number of so many digits can say."""
@@ -60,7 +59,7 @@ class Ties:
     blending_methods: tuple[float, ...] | None = None
 
     def monitored(self, place: int, seed_id: str) -> Monitored:
-        """The layers that are named for a seed; empty where none is."""
+        """The layers that are named for a seed, those that it does not watch as well; empty where none is."""
         found: Monitored = {}
         for named in (
             self.monitored_layers.get(place, {}),
@@ -103,10 +102,13 @@ def read_ties(
     """The ties that a blueprint's metadata states."""
 
     def watched(row: _Row) -> Monitored:
-        return _weighted(_listed(row, _weights, rules), layers, tally)
+        if rules.has_values and isinstance(row, Mapping):
+            return _valued(row, layers, tally)
+        return _weighted(tuple(row), layers, tally)
 
     def allowed(row: _Row) -> tuple[int, ...]:
-        return _plain(_listed(row, partial(_granted, tally=tally), rules), parameters, tally)
+        names = _granted(row, tally) if rules.has_values and isinstance(row, Mapping) else tuple(row)
+        return _plain(names, parameters, tally)
 
     monitors, capabilities = section(metadata, "monitors", tally), section(metadata, "capabilities", tally)
     thresholds = section(monitors, "thresholds", tally)
@@ -180,15 +182,15 @@ def _monitored_layers(listed: object, layers: Places, tally: Tally) -> dict[int,
     return found
 
 
-def _listed(
-    row: _Row, read_object: Callable[[Mapping[object, object]], Sequence[object]], rules: MetadataRules
-) -> Sequence[object]:
-    return read_object(row) if rules.has_values and isinstance(row, Mapping) else tuple(row)
-
-
-def _weights(row: Mapping[object, object]) -> list[object]:
-    """An object of layers as a list of them."""
-    return [[name] if value is True else [name, value] for name, value in row.items() if value is not False]
+def _valued(row: Mapping[object, object], layers: Places, tally: Tally) -> Monitored:
+    """An object of layers."""
+    found: Monitored = {}
+    for name, value in row.items():
+        if value is not False:
+            _watch(found, (name,) if value is True else (name, value), layers, tally)
+        elif (layer := layers.of(name)) is not None:
+            found.setdefault(layer, None)
+    return found
 
 
 def _weighted(row: Sequence[object], layers: Places, tally: Tally) -> Monitored:

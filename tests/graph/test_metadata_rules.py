@@ -101,6 +101,27 @@ def test_a_layer_that_is_given_as_false_is_not_watched() -> None:
     assert watched(BEFORE, row) == ({1: None, 2: None}, 1)
 
 
+def test_a_layer_that_is_given_as_false_is_not_watched_at_the_seed_s_depth_either() -> None:
+    """The seed's depth is 0. It stands in for what is not said, and not for what is said."""
+    for by, key in (("id", "seed-0"), ("index", "0")):
+        assert watched(TODAY, {"layer-0": False}, by, key) == ({}, 0)
+        assert watched(TODAY, {"layer-1": False}, by, key) == ({0: None}, 0)
+        assert watched(BEFORE, {"layer-0": False}, by, key) == ({0: None}, 0)
+
+
+def test_that_a_layer_is_not_watched_counts_as_a_mention_of_it() -> None:
+    """Of which the first counts."""
+    for first, then, expected in ((False, 0.5, {2: 0.25}), (0.5, False, {1: 0.5, 2: 0.25})):
+        monitors = {
+            "by_seed_id": {"seed-0": {"layer-1": first}},
+            "by_seed_index": {"0": {"layer-1": then, "layer-2": 0.25}},
+        }
+        graph = graph_of(TODAY, monitors=monitors)
+        layers = graph.edge_index["seed", "monitors", "layer"][1].tolist()
+        weights = graph.edge_attr["seed", "monitors", "layer"][:, 0].tolist()
+        assert dict(zip(layers, weights, strict=True)) == expected
+
+
 def test_a_list_of_layers_is_read_alike_by_both() -> None:
     for rules in (BEFORE, TODAY):
         assert watched(rules, ["layer-1", ["layer-2", 0.5], [3]]) == ({1: None, 2: 0.5, 3: None}, 0)
