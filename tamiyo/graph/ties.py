@@ -24,6 +24,7 @@ an object are read as a list of them, there is no object of methods, and methods
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeAlias, TypeVar
 
 from tamiyo.core.limits import TEXT_CHARS_MAX
@@ -250,12 +251,15 @@ def _stage(value: object, tally: Tally) -> float:
 
 def _methods(listed: object, tally: Tally, rules: MetadataRules) -> tuple[float, ...] | None:
     """A list without a method that there is here allows none: its host asks for another."""
-    names = _granted(listed, tally) if rules.has_values and isinstance(listed, Mapping) else listed
-    if not is_list(names):
-        tally.add(int(names is not None))
+    if rules.has_values and isinstance(listed, Mapping):
+        names: Sequence[object] = _granted(dict(islice(listed.items(), EDGES_MAX)), tally)
+    elif is_list(listed):
+        names = listed[:EDGES_MAX]
+    else:
+        tally.add(int(listed is not None))
         return None
     methods = Places(BLENDING_METHODS)
-    written = (name.lower() if rules.has_values and isinstance(name, str) else name for name in names[:EDGES_MAX])
+    written = (name.lower() if rules.has_values and isinstance(name, str) else name for name in names)
     places = [methods.of(name) for name in written]
-    tally.add(places.count(None) + max(len(names) - EDGES_MAX, 0))
+    tally.add(places.count(None) + max(len(listed) - EDGES_MAX, 0))
     return tuple(float(place in places) for place in range(methods.count))

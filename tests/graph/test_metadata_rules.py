@@ -11,6 +11,7 @@ from tamiyo.core.behaviour import CURRENT, METADATA_VALUES
 from tamiyo.core.norms import PRIORS
 from tamiyo.core.proposal import BLENDING_METHODS
 from tamiyo.graph import Graph, GraphBuilder, MetadataRules
+from tamiyo.graph.metadata import EDGES_MAX
 from tamiyo.leyline import leyline_pb2 as pb
 
 BEFORE, TODAY = MetadataRules(has_values=False), MetadataRules()
@@ -132,6 +133,11 @@ def methods(rules: MetadataRules, listed: object) -> tuple[list[float | None], b
     graph = graph_of(rules, capabilities={"allowed_blending_methods": listed})
     said = [graph.value("seed", 0, f"blend_allowed_{name}") for name in BLENDING_METHODS]
     return said, bool(graph.edge_index["seed", "allowed", "parameter"].size), graph.ignored_inputs
+
+
+def test_methods_past_the_cap_are_counted_and_not_read() -> None:
+    listed = {f"method {place}": "text" for place in range(EDGES_MAX)} | {"linear": True}
+    assert methods(TODAY, listed) == (NONE, False, EDGES_MAX + 1)
 
 
 SILENT, NONE = [None] * 4, [0.0] * 4
