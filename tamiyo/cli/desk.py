@@ -44,14 +44,15 @@ def has_log(directory: Path) -> bool:
 
 
 def _segment_bytes(log: Path) -> int:
-    """As the service has it: another length begins a new segment. Of a damaged log any will do.
+    """As the service has it: another length begins a new segment. Of a damaged log any will do, and of none.
 
     Opening that one says first who has it open, who may well go on, and only then what is wrong with it.
     """
     try:
-        return wal.segments(log)[-1].size_bytes
+        found = wal.segments(log)
     except wal.LogError:
-        return ANY_SEGMENT_BYTES
+        found = []
+    return found[-1].size_bytes if found else ANY_SEGMENT_BYTES
 
 
 @contextmanager
