@@ -170,21 +170,29 @@ def _hop(edges: IndexArray, source: str, row: int, sizes: tuple[int, int], *, he
         means=None if has_near_means else _means(ends[0], shares, begins, counts[targets], standing_for.first),
         by_head=None if is_near else _by_head(ends[0], counts[targets], heads),
     )
-    nth = np.arange(len(order)) - starts[ends[1]]
-    near = _Share(ends[1], (np.cumsum(is_source) - 1)[ends[0]], nth, counts, len(sources), 1, is_near=True)
+    # there are no more means than targets: only a relation that is near as attention goes can be near as means go
+    near = _near(ends, counts, starts, is_source) if is_near else None
     return (
         hop,
-        near if has_near_means else _far(targets, counts, standing_for.places, len(standing_for.first)),
-        _of_heads(near, heads) if is_near else _far(targets, counts, np.arange(len(targets)), len(targets)),
+        near if near is not None and has_near_means else _far(targets, counts, *standing_for),
+        _far(targets, counts, *_each_for_itself(targets)) if near is None else _of_heads(near, heads),
     )
 
 
-def _far(targets: IndexArray, counts: IndexArray, places: IndexArray, block_rows: int) -> _Share:
-    return _Share(targets, places, np.zeros_like(places), np.minimum(counts, 1), block_rows, 1, is_near=False)
+def _near(ends: IndexArray, counts: IndexArray, starts: IndexArray, is_source: NDArray[np.bool_]) -> _Share:
+    nth = np.arange(ends.shape[1]) - starts[ends[1]]
+    places = np.cumsum(is_source) - 1
+    return _Share(ends[1], places[ends[0]], nth, counts, int(places[-1]) + 1, 1, is_near=True)
+
+
+def _far(targets: IndexArray, counts: IndexArray, first: IndexArray, places: IndexArray) -> _Share:
+    return _Share(targets, places, np.zeros_like(places), np.minimum(counts, 1), len(first), 1, is_near=False)
 
 
 def _means(sources: IndexArray, shares: FloatArray, begins: IndexArray, counts: IndexArray, first: IndexArray) -> Means:
     """The edges of the targets that stand for all."""
+    if len(first) == len(begins):
+        return Means(torch.from_numpy(sources), torch.from_numpy(shares), torch.from_numpy(begins))
     sizes = counts[first]
     bags = np.cumsum(sizes) - sizes
     edges = np.arange(sizes.sum()) + np.repeat(begins[first] - bags, sizes)
@@ -204,16 +212,19 @@ def _standing_for(ends: IndexArray, begins: IndexArray, counts: IndexArray) -> _
     Candidates are found by sums of mixed numbers, and then held against each other edge by edge.
     """
     targets = len(begins)
-    nobody = _StandingFor(np.arange(targets), np.arange(targets))
-    if ends.shape[1] < EDGES_EACH_MIN * targets:
-        return nobody
+    if targets == 1 or ends.shape[1] < EDGES_EACH_MIN * targets:
+        return _each_for_itself(begins)
     _, first, places = np.unique(np.add.reduceat(_mixed(ends[0]), begins), return_index=True, return_inverse=True)
     if 2 * len(first) > targets:
-        return nobody
+        return _each_for_itself(begins)
     sources = ends[0][np.lexsort(ends)]
     theirs = np.repeat(begins[first[places]] - begins, counts) + np.arange(len(sources))
     is_same = np.array_equal(counts[first[places]], counts) and np.array_equal(sources[theirs], sources)
-    return _StandingFor(first, places) if is_same else nobody
+    return _StandingFor(first, places) if is_same else _each_for_itself(begins)
+
+
+def _each_for_itself(targets: IndexArray) -> _StandingFor:
+    return _StandingFor(np.arange(len(targets)), np.arange(len(targets)))
 
 
 def _mixed(numbers: IndexArray) -> NDArray[np.uint64]:
