@@ -44,6 +44,7 @@ class FaultDisk:
         self._faults: dict[str, list[_Fault]] = {}
         self._hanging: set[str] = set()
         self._hung: Counter[str] = Counter()
+        self._inside: list[tuple[str, threading.Thread]] = []
         self._full = False
         self._short = 0
         self.calls: Counter[str] = Counter()
@@ -77,6 +78,12 @@ class FaultDisk:
         """The operations whose calls wait."""
         with self._changed:
             return frozenset(self._hanging)
+
+    @property
+    def waiting(self) -> tuple[threading.Thread, ...]:
+        """The threads whose calls wait now."""
+        with self._changed:
+            return tuple(thread for op, thread in self._inside if op in self._hanging)
 
     @property
     def is_full(self) -> bool:
@@ -113,9 +120,14 @@ class FaultDisk:
         with self._changed:
             self.calls[op] += 1
             self._hung[op] += 1
+            call = op, threading.current_thread()
+            self._inside.append(call)
             self._changed.notify_all()
-            self._changed.wait_for(lambda: op not in self._hanging)
-            self._hung[op] -= 1
+            try:
+                self._changed.wait_for(lambda: op not in self._hanging)
+            finally:
+                self._inside.remove(call)
+                self._hung[op] -= 1
             due = self._due(op)
         if due is not None:
             raise OSError(due, os.strerror(due))

@@ -297,7 +297,8 @@ class World:
     def _hangs(self, thread: threading.Thread) -> bool:
         if thread.name == POLICY_JOB:
             return self.commits_hang
-        return thread in self.library.waiting or bool(self.disk.hanging)
+        # Where reads alone hang, what does not read goes on: a flush may take up a request, and then read.
+        return thread in self.library.waiting or self.commits_hang or thread in self.disk.waiting
 
     def _is_written(self, service: TamiyoService) -> bool:
         log, state = service.log, service.state
