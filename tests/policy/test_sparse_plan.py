@@ -25,9 +25,13 @@ def edges_of(graph: Graph, kind: str, target: int, *, by_head: bool) -> Counter[
     for row, relation in enumerate(INTO[kind]):
         sources, targets = graph.edge_index[relation.edge_type]
         for edge in np.flatnonzero(targets == target):
-            for head in range(HEADS if by_head and relation.source != SINGLE else 1):
+            for head in heads_of(relation.source, by_head=by_head):
                 found[row, int(sources[edge]), head, int(edge)] += 1
     return found
+
+
+def heads_of(source: str, *, by_head: bool) -> range:
+    return range(HEADS if by_head and source != SINGLE else 1)
 
 
 def read(into: Into, summed: Sum, target: int, *, by_head: bool) -> Counter[Entry]:
@@ -50,7 +54,8 @@ def read(into: Into, summed: Sum, target: int, *, by_head: bool) -> Counter[Entr
             edge, its_head = divmod(share - first_share[place], heads)
             source = source_place if hop.sources is None else int(hop.sources[source_place])
             assert (head, source) == (its_head, int(hop.ends[0, edge]))
-            found[hop.row, source, head, int(hop.order[edge])] += 1
+            for each in heads_of(hop.source, by_head=by_head) if hop.is_lone else (head,):
+                found[hop.row, source, each, int(hop.order[edge])] += 1
             continue
         assert share == number, "what comes from a far relation counts once"
         if not by_head:
@@ -79,7 +84,8 @@ def is_near(hop: Hop, *, by_head: bool) -> bool:
 
 
 def width(into: Into, place: int, *, by_head: bool) -> int:
-    return HEADS if by_head and into.hops[place].source != SINGLE else 1
+    hop = into.hops[place]
+    return 1 if hop.is_lone else len(heads_of(hop.source, by_head=by_head))
 
 
 def check(graph: Graph) -> set[bool]:
@@ -122,12 +128,17 @@ def test_both_ways_are_gone_and_an_edge_that_is_there_twice_counts_twice() -> No
     assert check(graph_of(counts, index, stream)) == {True, False}
 
 
-def means_of(edges: list[tuple[int, int]]) -> Means | None:
-    """Of a relation from 4 seeds to 8 layers with these edges; every target is checked."""
+def graph_with(edges: list[tuple[int, int]]) -> Graph:
+    """These edges alone, from 4 seeds to 8 layers."""
     counts = dict(zip(NODE_TYPES, (1, 4, 0, 8, 0, 0), strict=True))
     index = {relation.edge_type: np.zeros((2, 0), np.int64) for relation in RELATIONS}
     index["seed", "monitors", "layer"] = np.array(edges, np.int64).T
-    graph = graph_of(counts, index, np.random.default_rng(1))
+    return graph_of(counts, index, np.random.default_rng(1))
+
+
+def means_of(edges: list[tuple[int, int]]) -> Means | None:
+    """What is planned for these edges; every target is checked."""
+    graph = graph_with(edges)
     check(graph)
     (hop,) = plan_of(graph, HEADS)["layer"].hops
     return hop.means
@@ -156,6 +167,23 @@ def test_targets_of_other_sources_share_none(others: list[int], monkeypatch: pyt
     assert len(means.bags) == 2
     monkeypatch.setattr(sparse_plan, "_mixed", np.zeros_like)
     assert means_of(edges) is None
+
+
+@pytest.mark.parametrize(
+    ("edges", "is_lone"),
+    [
+        ([(2, layer) for layer in range(8)], True),
+        ([(layer % 2, layer) for layer in range(7)], True),
+        ([(2, layer) for layer in [0, *range(7)]], False),
+        ([(seed, layer) for layer in range(4) for seed in range(2)], False),
+    ],
+    ids=["of one source", "of two", "one of them twice", "two each"],
+)
+def test_where_every_target_has_one_edge_the_heads_are_one(edges: list[tuple[int, int]], is_lone: bool) -> None:
+    graph = graph_with(edges)
+    check(graph)
+    (hop,) = plan_of(graph, HEADS)["layer"].hops
+    assert hop.is_lone == is_lone
 
 
 @pytest.mark.parametrize("layers", [65_535, 65_536])

@@ -43,6 +43,15 @@ class Reads:
     targets: Mapping[EdgeType, slice]
 
 
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """One relation's weights in an attention layer. Shapes: near (in, H * out), far (H * in, out), lone (in, out)."""
+
+    near: Tensor
+    far: Tensor
+    lone: Tensor
+
+
 class SparseForm:
     """Weights as tensors of one type. Keeps nothing of a call, so any number of threads may be in it.
 
@@ -131,7 +140,7 @@ class SparseForm:
     def _attended(
         self,
         into: Into,
-        weights: tuple[tuple[Tensor, Tensor], ...],
+        weights: tuple[Heads, ...],
         part: Attention,
         states: Mapping[str, Tensor],
         shares_of: Mapping[EdgeType, Tensor],
@@ -145,13 +154,13 @@ class SparseForm:
         for hop, block in zip(into.hops, into.attention.blocks, strict=True):
             sources, heads, by_head = states[hop.source], part.heads[hop.row], hop.by_head
             shares = shares_of[INTO[kind][hop.row].edge_type].to(dtype).flatten()
-            near, far = weights[hop.row]
             if by_head is None:
+                near = weights[hop.row].lone if hop.is_lone else weights[hop.row].near
                 near_shares.append(shares)
                 torch.mm(_rows(sources, hop.sources), near, out=table[block].view(-1, near.shape[1]))
             else:
                 rows = _bagged(by_head.rows, sources, by_head.bags, shares.index_select(0, by_head.shares))
-                torch.mm(rows.view(-1, heads * sources.shape[1]), far, out=table[block])
+                torch.mm(rows.view(-1, heads * sources.shape[1]), weights[hop.row].far, out=table[block])
         shares = torch.cat([*near_shares, total.new_ones(1)]).index_select(0, into.attention.shares)
         return total.add_(_bagged(into.attention.rows, table, into.attention.bags, shares))
 
@@ -169,7 +178,7 @@ class SparseForm:
         for kind in layer:
             for hop in plan[kind].hops:
                 edge_type = INTO[kind][hop.row].edge_type
-                if edge_type not in reads.edges:  # one source: all there is
+                if hop.is_lone or edge_type not in reads.edges:  # one edge, or one source: all there is
                     found[edge_type] = hop.shares[:, None]
                     continue
                 logits = torch.from_numpy(graph.edge_attr[edge_type][hop.order]) @ reads.edges[edge_type]
@@ -200,13 +209,16 @@ class SparseForm:
         weight = torch.from_numpy(product.weight).to(self._type_of(kind))
         return tuple(part.contiguous() for part in torch.split(weight, self._folded.hidden))
 
-    def _cut_gat(self, kind: str, part: Attention) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Return each relation's weights, for near (in, H * out) and for far (H * in, out)."""
-        inputs = len(part.source)
-        weight = torch.from_numpy(part.product.weight).to(self._type_of(kind))
-        blocks = torch.split(weight, [heads * inputs for heads in part.heads])
+    def _cut_gat(self, kind: str, part: Attention) -> tuple[Heads, ...]:
+        """Return each relation's weights."""
+        inputs, dtype = len(part.source), self._type_of(kind)
+        blocks = torch.split(torch.from_numpy(part.product.weight), [heads * inputs for heads in part.heads])
         return tuple(
-            (far.view(heads, inputs, -1).permute(1, 0, 2).reshape(inputs, -1).contiguous(), far.contiguous())
+            Heads(
+                near=far.view(heads, inputs, -1).permute(1, 0, 2).reshape(inputs, -1).to(dtype).contiguous(),
+                far=far.to(dtype).contiguous(),
+                lone=far.view(heads, inputs, -1).sum(0).to(dtype),
+            )
             for far, heads in zip(blocks, part.heads, strict=True)
         )
 

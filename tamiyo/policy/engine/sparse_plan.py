@@ -7,7 +7,8 @@ all its relations. A relation writes into that table the cheaper of two things:
     far     its targets' sums over the sources, transformed; every target reads its own
 
 Of means, targets with the same sources share one: where all of one list are joined with all of another, as relations of
-a small blueprint are, that is a single row. The attention of each target is its own.
+a small blueprint are, that is a single row. The attention of each target is its own. But where every target has one
+edge it is 1, whatever the logits, and the heads are one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,9 +60,10 @@ class Hop:
     """One relation that has edges, sorted by target.
 
     `row` is its place among the relations into its target. `means` is None where it is near as means go, `by_head`
-    where it is near as attention goes. Shapes: order (E,); ends (2, E), the sorted edges; sources (S,) and targets
-    (T,), the distinct nodes with an edge, sources None where all have one; target_places (E,), an edge's place among
-    those targets; begins (T,), where each target's edges begin; shares (E,), 1 over the edges of its target.
+    where it is near as attention goes; `is_lone` where every target has one edge. Shapes: order (E,); ends (2, E), the
+    sorted edges; sources (S,) and targets (T,), the distinct nodes with an edge, sources None where all have one;
+    target_places (E,), an edge's place among those targets; begins (T,), where each target's edges begin; shares (E,),
+    1 over the edges of its target.
     """
 
     source: str
@@ -74,6 +76,7 @@ class Hop:
     shares: Tensor
     means: Means | None
     by_head: ByHead | None
+    is_lone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,7 @@ def _hop(edges: IndexArray, source: str, row: int, sizes: tuple[int, int], *, he
     shares = (1 / counts[ends[1]]).astype(np.float32)
     standing_for = _standing_for(ends, begins, counts[targets])
     has_near_means, is_near = len(sources) <= len(standing_for.first), len(sources) <= len(targets)
+    is_lone = len(order) == len(targets)  # there are no more sources than edges: it is near
     hop = Hop(
         source=source,
         row=row,
@@ -169,13 +173,14 @@ def _hop(edges: IndexArray, source: str, row: int, sizes: tuple[int, int], *, he
         shares=torch.from_numpy(shares),
         means=None if has_near_means else _means(ends[0], shares, begins, counts[targets], standing_for.first),
         by_head=None if is_near else _by_head(ends[0], counts[targets], heads),
+        is_lone=is_lone,
     )
     # there are no more means than targets: only a relation that is near as attention goes can be near as means go
     near = _near(ends, counts, starts, is_source) if is_near else None
     return (
         hop,
         near if near is not None and has_near_means else _far(targets, counts, *standing_for),
-        _far(targets, counts, *_each_for_itself(targets)) if near is None else _of_heads(near, heads),
+        _far(targets, counts, *_each_for_itself(targets)) if near is None else _of_heads(near, 1 if is_lone else heads),
     )
 
 
