@@ -43,7 +43,7 @@ def redact_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_interrupted_runs(patch: pytest.MonkeyPatch) -> None:
-    """A run that an earlier process began is not finished."""
+    """A run that an earlier process began is not finished: it never ends, or the next one finds the log shorter."""
     patch.setattr(survey._LookedBack, "unfinished", lambda _: None)
 
 
@@ -55,6 +55,6 @@ RETENTION_VARIANTS = {
     "a prune of one segment too many": Variant(prune_one_segment_more, (GOES, ENDS)),
     "a redaction that takes nothing": Variant(redact_nothing, (GOES,)),
     "an interrupted run that nobody finishes": Variant(
-        forget_interrupted_runs, (ENDS,), among=("step", "dies_amid_retention")
+        forget_interrupted_runs, (ENDS, GOES), among=("step", "dies_amid_retention")
     ),
 }
