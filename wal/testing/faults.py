@@ -43,7 +43,6 @@ class FaultDisk:
         self._changed = threading.Condition()
         self._faults: dict[str, list[_Fault]] = {}
         self._hanging: set[str] = set()
-        self._hung: Counter[str] = Counter()
         self._inside: list[tuple[str, threading.Thread]] = []
         self._full = False
         self._short = 0
@@ -94,7 +93,7 @@ class FaultDisk:
     def wait_until_hung(self, op: str, timeout_s: float = 30) -> bool:
         """Wait until a call of `op` hangs; False when none did within `timeout_s`."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._hung[op] > 0, timeout_s)
+            return self._changed.wait_for(lambda: any(op == name for name, _ in self._inside), timeout_s)
 
     def wait_for_calls(self, op: str, calls: int, timeout_s: float = 30) -> bool:
         """Wait until `op` was called `calls` times in all; False when it was not within `timeout_s`."""
@@ -119,7 +118,6 @@ class FaultDisk:
     def _enter(self, op: str) -> None:
         with self._changed:
             self.calls[op] += 1
-            self._hung[op] += 1
             call = op, threading.current_thread()
             self._inside.append(call)
             self._changed.notify_all()
@@ -127,7 +125,6 @@ class FaultDisk:
                 self._changed.wait_for(lambda: op not in self._hanging)
             finally:
                 self._inside.remove(call)
-                self._hung[op] -= 1
             due = self._due(op)
         if due is not None:
             raise OSError(due, os.strerror(due))
