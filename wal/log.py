@@ -170,7 +170,9 @@ class Log:
         """
         with self._maintained():
             ours = self._writer.refuse_if_taken_over
-            pruned = drop_segments(self.path, self._disk, before_lsn, list(keep_heads), still_ours=ours)
+            pruned = drop_segments(
+                self.path, self._disk, before_lsn, list(keep_heads), in_use=self._writer.segment, still_ours=ours
+            )
             self._writer.shrink(pruned.freed_bytes)
             return pruned
 
@@ -197,8 +199,8 @@ class Log:
             upto_lsn = self.durable_lsn if upto_lsn is None else upto_lsn
             ours = self._writer.refuse_if_taken_over
             return redact(
-                self.path, self._disk, which, Span(after_lsn, upto_lsn), freed=self._writer.shrink, still_ours=ours,
-                pace=pace,
+                self.path, self._disk, which, Span(after_lsn, upto_lsn), in_use=self._writer.segment,
+                freed=self._writer.shrink, still_ours=ours, pace=pace,
             )  # fmt: skip
 
     @contextlib.contextmanager

@@ -46,21 +46,29 @@ def prune(path: Path | str, before_lsn: int, *, keep_heads: Iterable[Head] = (),
     lock = Lock(disk, directory)
     try:
         lock.take()
-        return drop_segments(directory, disk, before_lsn, list(keep_heads), still_ours=lambda: None)
+        return drop_segments(directory, disk, before_lsn, list(keep_heads), in_use=None, still_ours=lambda: None)
     finally:
         lock.release()
 
 
 def drop_segments(
-    path: Path, disk: Disk, before_lsn: int, keep_heads: Sequence[Head], *, still_ours: Callable[[], None]
+    path: Path,
+    disk: Disk,
+    before_lsn: int,
+    keep_heads: Sequence[Head],
+    *,
+    in_use: int | None,
+    still_ours: Callable[[], None],
 ) -> Pruned:
     """Do it, never to the last segment. The caller holds the lock. Raises as `prune`.
 
-    `still_ours` is called before anything is changed, and raises when the lock did not hold.
+    `in_use` is the segment that a live writer has open, which stays whatever it looks like: between the seal and the
+    next segment the writer still asks for that file's name. `still_ours` is called before anything is changed, and
+    raises when the lock did not hold.
     """
     settle(disk, path / BASE_NAME)  # an earlier attempt's slot may be in memory alone; the next goes over the other one
     segments = read_segments(path, disk)
-    first = _first_kept(disk, segments, before_lsn)
+    first = _first_kept(disk, segments, before_lsn, segments[-1].header.segment if in_use is None else in_use)
     going, kept = segments[:first], segments[first].header
     old = read_base(path, disk)
     if old is None:
@@ -98,14 +106,15 @@ def _length(disk: Disk, place: Path) -> int:
         return disk.size(fd)
 
 
-def _first_kept(disk: Disk, segments: Sequence[Segment], before_lsn: int) -> int:
-    """Return which segment is the first to keep: the last one that must, with a sound seal behind what goes.
+def _first_kept(disk: Disk, segments: Sequence[Segment], before_lsn: int, in_use: int) -> int:
+    """Return which segment is the first to keep, at most the one in use: with a sound seal behind what goes.
 
     Raises LogCorrupt when one of these seals is damaged.
     """
     first = 0
     while (
         first + 1 < len(segments)
+        and segments[first].header.segment < in_use
         and segments[first + 1].header.first_lsn <= before_lsn
         and finished_tree(disk, segments[first], segments[first + 1], segments[-1]) is not None
     ):

@@ -55,23 +55,26 @@ def redact(
     which: Which,
     span: Span,
     *,
+    in_use: int,
     freed: Callable[[int], None],
     still_ours: Callable[[], None],
     pace: Callable[[], None],
 ) -> Redaction:
     """Replace the payloads that `which` names by stubs, in finished segments, of the records in `span`.
 
-    `freed` is told the bytes that each segment gave back; `still_ours` is called before each is written anew, and
-    raises when the lock did not hold, which the caller has; `pace` is called for each frame. Raises LogCorrupt or
-    OSError, with every segment as before or redacted.
+    The segment `in_use`, which the writer has open, stays as it is also once its seal is there: between that and the
+    next segment the writer still asks for the file's name. `freed` is told the bytes that each segment gave back;
+    `still_ours` is called before each is written anew, and raises when the lock did not hold, which the caller has;
+    `pace` is called for each frame. Raises LogCorrupt or OSError, with every segment as before or redacted.
     """
     records_done = segments_done = freed_bytes = 0
     segments = read_segments(path, disk)
     for before, after in pairwise(segments):
         if after.header.first_lsn - 1 <= span.after_lsn:
             continue
-        if before.header.first_lsn > span.upto_lsn or finished_tree(disk, before, after, segments[-1]) is None:
+        if before.header.first_lsn > span.upto_lsn or before.header.segment >= in_use:
             break
+        finished_tree(disk, before, after, segments[-1])
         anew = _Anew(path, disk, before, after.header, pace)
         if anew.choose(which, span):
             still_ours()

@@ -1,6 +1,7 @@
 """A writer whose lock did not hold: it was stopped, another one opened the log, and then it goes on."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from log_rig import abandon
 
 import wal
+from wal.testing import FaultDisk, MemoryDisk
 
 SEGMENT_BYTES = 16384
 
@@ -107,3 +109,65 @@ def test_a_forked_child_neither_prunes_nor_redacts(tmp_path: Path) -> None:
         assert {place.name: place.read_bytes() for place in tmp_path.glob("*.wal")} == before
         for maintain in MAINTENANCE.values():
             maintain(log)
+
+
+class Meddling(FaultDisk):
+    """Maintains the log before and after each thing that its writer does with a file, but for asking about its names.
+
+    So whatever another thread could maintain between two steps of the writer is maintained there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(MemoryDisk())
+        self.maintain: Callable[[], object] = lambda: None
+        self.maintained = 0
+        self._within = False
+
+    def _meddle(self) -> None:
+        if self._within or not threading.current_thread().name.startswith("wal-writer"):
+            return
+        self._within = True
+        self.maintain()
+        self.maintained += 1
+        self._within = False
+
+    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        self._meddle()
+        written = super().pwrite(fd, data, offset)
+        self._meddle()
+        return written
+
+    def fdatasync(self, fd: int) -> None:
+        self._meddle()
+        super().fdatasync(fd)
+        self._meddle()
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._meddle()
+        super().rename(source, target)
+        self._meddle()
+
+    def close(self, fd: int) -> None:
+        self._meddle()
+        super().close(fd)
+        self._meddle()
+
+
+@pytest.mark.parametrize("what", ["prune", "redact"])
+def test_what_a_writer_maintains_between_two_steps_of_a_rotation_is_not_taken_for_a_takeover(what: str) -> None:
+    disk, path = Meddling(), Path("/log")
+    log = wal.Log.open(path, disk=disk, segment_bytes=SEGMENT_BYTES, heartbeat_ms=1e9)
+    maintain: dict[str, Callable[[], object]] = {
+        "prune": lambda: log.prune(log.durable_lsn), "redact": lambda: log.redact(lambda entry: True),
+    }  # fmt: skip
+    disk.maintain = maintain[what]
+    for n in range(12):
+        assert log.append([(n, bytes([n]) * 4000)]).last_lsn == n + 1
+    disk.maintain = lambda: None
+    maintain[what]()
+    log.close()
+    entries = list(wal.read(path, None, disk=disk))
+    assert disk.maintained > 12
+    assert entries[-1] == wal.Entry(12, 11, bytes([11]) * 4000)
+    assert entries[0].lsn > 1 if what == "prune" else isinstance(entries[0], wal.Redacted)
+    assert wal.verify(path, disk=disk).sound
