@@ -7,6 +7,7 @@ that the next opening removes. So a log is the old one or the pruned one, and no
 import errno
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from wal.base import SLOT_BYTES, Base, Step, base_of, read_base, reserved_bytes, write_base
@@ -68,7 +69,7 @@ def drop_segments(
     """
     settle(disk, path / BASE_NAME)  # an earlier attempt's slot may be in memory alone; the next goes over the other one
     segments = read_segments(path, disk)
-    first = _first_kept(disk, segments, before_lsn, segments[-1].header.segment if in_use is None else in_use)
+    first = _first_kept(disk, segments, before_lsn, in_use)
     going, kept = segments[:first], segments[first].header
     old = read_base(path, disk)
     if old is None:
@@ -106,18 +107,17 @@ def _length(disk: Disk, place: Path) -> int:
         return disk.size(fd)
 
 
-def _first_kept(disk: Disk, segments: Sequence[Segment], before_lsn: int, in_use: int) -> int:
+def _first_kept(disk: Disk, segments: Sequence[Segment], before_lsn: int, in_use: int | None) -> int:
     """Return which segment is the first to keep, at most the one in use: with a sound seal behind what goes.
 
-    Raises LogCorrupt when one of these seals is damaged.
+    Raises LogCorrupt when one of these seals is damaged. Where no writer is, the last but one may have none.
     """
     first = 0
-    while (
-        first + 1 < len(segments)
-        and segments[first].header.segment < in_use
-        and segments[first + 1].header.first_lsn <= before_lsn
-        and finished_tree(disk, segments[first], segments[first + 1], segments[-1]) is not None
-    ):
+    for before, after in pairwise(segments):
+        if before.header.segment == in_use or after.header.first_lsn > before_lsn:
+            break
+        if finished_tree(disk, before, after, may_lack=in_use is None and after is segments[-1]) is None:
+            break
         first += 1
     return first
 

@@ -74,7 +74,7 @@ def redact(
             continue
         if before.header.first_lsn > span.upto_lsn or before.header.segment >= in_use:
             break
-        finished_tree(disk, before, after, segments[-1])
+        finished_tree(disk, before, after, may_lack=False)
         anew = _Anew(path, disk, before, after.header, pace)
         if anew.choose(which, span):
             still_ours()

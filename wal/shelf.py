@@ -125,13 +125,13 @@ def sealed_tree(disk: Disk, before: Segment, after: Header) -> Tree | None:
         return seal_of(Window(disk, fd), before.header, after)
 
 
-def finished_tree(disk: Disk, before: Segment, after: Segment, last: Segment) -> Tree | None:
-    """Do the same beside the writer; None only before the log's last segment, whose predecessor's seal may be due now.
+def finished_tree(disk: Disk, before: Segment, after: Segment, *, may_lack: bool) -> Tree | None:
+    """Do the same for a segment whose seal must be there, unless it `may_lack` one: a crash can have come before it.
 
-    Raises LogCorrupt when any other seal is not there.
+    Raises LogCorrupt.
     """
     tree = sealed_tree(disk, before, after.header)
-    if tree is None and after is not last:
+    if tree is None and not may_lack:
         offset, _ = seal_span(before.header, after.header)
         problem = "the seal of a finished segment is damaged"
         raise LogCorrupt(
