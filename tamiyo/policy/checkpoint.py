@@ -6,7 +6,7 @@ The manifest is JSON under `MANIFEST_KEY` in the file's metadata; `tamiyo.policy
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -64,13 +64,14 @@ _PICKLE = b"\x80"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint's bytes, checked as a file but not yet against the network."""
+    """A checkpoint's bytes, checked as a file but not yet against the network; printed, it is its path and digest."""
 
     path: Path
-    data: bytes
+    data: bytes = field(repr=False)
     digest: str
-    manifest: Mapping[str, Any]
-    legacy: Mapping[str, Tensor] | None = None  # the tensors of a file of torch.save, which are read with its manifest
+    manifest: Mapping[str, Any] = field(repr=False)
+    legacy: Mapping[str, Tensor] | None = field(default=None, repr=False)
+    """The tensors of a file of torch.save, which are read with its manifest."""
 
     @property
     def label(self) -> str:

@@ -53,6 +53,10 @@ def rewritten(checkpoint: Checkpoint, tmp_path: Path) -> Iterator[Callable[..., 
     path.unlink(missing_ok=True)
 
 
+def test_a_checkpoint_that_is_printed_is_no_hundred_megabytes(checkpoint: Checkpoint) -> None:
+    assert repr(checkpoint) == f"Checkpoint(path={checkpoint.path!r}, digest={checkpoint.digest!r})"
+
+
 def test_the_manifest_says_what_the_file_holds(checkpoint: Checkpoint) -> None:
     manifest = checkpoint.manifest
     assert manifest["architecture_version"] == "tamiyo_gnn_v1"

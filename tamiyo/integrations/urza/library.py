@@ -5,7 +5,7 @@ import math
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,8 +37,8 @@ class UrzaRecord:
     """One blueprint. `extras_problem` says why extras are empty though they should not be, "" where all is well."""
 
     descriptor: pb.BlueprintDescriptor
-    artifact: bytes
-    extras: Mapping[str, Any]
+    artifact: bytes = field(repr=False)
+    extras: Mapping[str, Any] = field(repr=False)
     extras_problem: str = ""
 
 
