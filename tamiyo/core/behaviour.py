@@ -51,7 +51,8 @@ FLAGS: Mapping[str, Flag] = MappingProxyType(
         METADATA_VALUES: Flag(
             "0.1.0",
             "an object of names in a blueprint's metadata is read with its values: a parameter or a blending method "
-            "that it gives as false is not allowed, and a layer's number is its weight; methods are read in any case",
+            "that it gives as false is not allowed, a layer's number is its weight, and a key may be a place; methods "
+            "and stages are read in any case",
         ),
     }
 )

@@ -11,8 +11,9 @@ __all__ = ["MetadataRules"]
 class MetadataRules(NamedTuple):
     """Today's, if nothing else is said.
 
-    `has_values`: in an object of names, what a name leads to counts (whether it is allowed, its weight), and blending
-    methods may be written in any case. Without: its names are read as a list, whatever they lead to.
+    `has_values`: in an object of names, what a name leads to counts (whether it is allowed, its weight), and a place
+    may stand for a name; blending methods and stages may be written in any case. Without: its names are read as a
+    list, whatever they lead to.
     """
 
     has_values: bool = True

@@ -17,8 +17,9 @@ A list of layers, parameters or methods may be an object of their names as well,
     parameter, method    whether it is allowed: true or false, or a number, above 0 or not; an object or a list, as
                          bounds are written, allows it. Null allows nothing; nor does text, and it is counted
 
-Methods are meant in any case of letters. Where the rules are those without values (`MetadataRules`), the names of such
-an object are read as a list of them, there is no object of methods, and methods are written small.
+A place is such a name, too, in digits, where no node is called so: JSON has no other keys. Methods and stages are meant
+in any case of letters. Where the rules are those without values (`MetadataRules`), the names of such an object are read
+as a list of them and are never places, there is no object of methods, methods are written small and stages large.
 """
 
 import math
@@ -108,8 +109,9 @@ def read_ties(
         return _weighted(tuple(row), layers, tally)
 
     def allowed(row: _Row) -> tuple[int, ...]:
-        names = _granted(row, tally) if rules.has_values and isinstance(row, Mapping) else tuple(row)
-        return _plain(names, parameters, tally)
+        if rules.has_values and isinstance(row, Mapping):
+            return _plain(_granted(row, parameters, tally), parameters, tally)
+        return _plain(tuple(row), parameters, tally)
 
     monitors, capabilities = section(metadata, "monitors", tally), section(metadata, "capabilities", tally)
     thresholds = section(monitors, "thresholds", tally)
@@ -120,11 +122,11 @@ def read_ties(
     return Ties(
         monitored_layers=_monitored_layers(metadata.get("monitored_layers"), layers, tally),
         monitored_by_id=_table(monitors.get("by_seed_id"), _seed_id, watched, tally),
-        monitored_by_place=_table(monitors.get("by_seed_index"), _seed_place, watched, tally),
+        monitored_by_place=_table(monitors.get("by_seed_index"), _place, watched, tally),
         risk_max=math.inf if math.isnan(risk_max) else risk_max,
-        stage_min=_stage(thresholds.get("stage_min"), tally),
+        stage_min=_stage(thresholds.get("stage_min"), tally, rules),
         allowed_by_id=_table(allowed_by_id, _seed_id, allowed, tally),
-        allowed_by_place=_table(allowed_by_place, _seed_place, allowed, tally),
+        allowed_by_place=_table(allowed_by_place, _place, allowed, tally),
         blending_methods=_methods(capabilities.get("allowed_blending_methods"), tally, rules),
     )
 
@@ -175,7 +177,7 @@ def _monitored_layers(listed: object, layers: Places, tally: Tally) -> dict[int,
     tally.add(max(len(listed) - EDGES_MAX, 0))
     for item in listed[:EDGES_MAX]:
         row = item if is_list(item) and 2 <= len(item) <= 3 else (None,)
-        place = _seed_place(row[0])
+        place = _place(row[0])
         if place is None:
             tally.add()
         else:
@@ -186,12 +188,19 @@ def _monitored_layers(listed: object, layers: Places, tally: Tally) -> dict[int,
 def _valued(row: Mapping[object, object], layers: Places, tally: Tally) -> Monitored:
     """An object of layers."""
     found: Monitored = {}
-    for name, value in row.items():
+    for key, value in row.items():
+        name = _key(key, layers)
         if value is not False:
             _watch(found, (name,) if value is True else (name, value), layers, tally)
         elif (layer := layers.of(name)) is not None:
             found.setdefault(layer, None)
     return found
+
+
+def _key(key: object, nodes: Places) -> object:
+    """What an object's key means: the node of that name before the one at that place."""
+    place = _place(key) if isinstance(key, str) and nodes.of(key) is None else None
+    return key if place is None else place
 
 
 def _weighted(row: Sequence[object], layers: Places, tally: Tally) -> Monitored:
@@ -209,9 +218,9 @@ def _watch(found: Monitored, entry: Sequence[object], layers: Places, tally: Tal
         found.setdefault(layer, number({"weight": entry[1]}, "weight", tally) if len(entry) > 1 else math.nan)
 
 
-def _granted(row: Mapping[object, object], tally: Tally) -> list[object]:
-    """The names in an object that it allows."""
-    return [name for name, value in row.items() if _is_allowed(value, tally)]
+def _granted(row: Mapping[object, object], nodes: Places, tally: Tally) -> list[object]:
+    """The names or places in an object that it allows."""
+    return [_key(key, nodes) for key, value in row.items() if _is_allowed(value, tally)]
 
 
 def _is_allowed(value: object, tally: Tally) -> bool:
@@ -232,16 +241,17 @@ def _seed_id(name: object) -> str | None:
     return name if isinstance(name, str) and 0 < len(name) <= TEXT_CHARS_MAX else None
 
 
-def _seed_place(name: object) -> int | None:
+def _place(name: object) -> int | None:
     if isinstance(name, str):
         return int(name) if len(name) <= _PLACE_DIGITS_MAX and name.isascii() and name.isdigit() else None
     return place_in(name, 10**_PLACE_DIGITS_MAX)
 
 
-def _stage(value: object, tally: Tally) -> float:
+def _stage(value: object, tally: Tally, rules: MetadataRules) -> float:
     """A stage as a number or by its name in Leyline, with or without the prefix."""
     if isinstance(value, str):
         stages, name = pb.SeedLifecycleStage.DESCRIPTOR.values_by_name, text({"stage": value}, "stage", Tally())
+        name = name.upper() if rules.has_values else name
         known = stages.get(name) or stages.get(f"SEED_STAGE_{name}")  # what has no UTF-8 they cannot be asked for
         tally.add(int(known is None))
         return float(known.number) if known is not None else 0.0
@@ -251,14 +261,14 @@ def _stage(value: object, tally: Tally) -> float:
 
 def _methods(listed: object, tally: Tally, rules: MetadataRules) -> tuple[float, ...] | None:
     """A list without a method that there is here allows none: its host asks for another."""
+    methods = Places(BLENDING_METHODS)
     if rules.has_values and isinstance(listed, Mapping):
-        names: Sequence[object] = _granted(dict(islice(listed.items(), EDGES_MAX)), tally)
+        names: Sequence[object] = _granted(dict(islice(listed.items(), EDGES_MAX)), methods, tally)
     elif is_list(listed):
         names = listed[:EDGES_MAX]
     else:
         tally.add(int(listed is not None))
         return None
-    methods = Places(BLENDING_METHODS)
     written = (name.lower() if rules.has_values and isinstance(name, str) else name for name in names)
     places = [methods.of(name) for name in written]
     tally.add(places.count(None) + max(len(listed) - EDGES_MAX, 0))

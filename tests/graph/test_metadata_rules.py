@@ -59,6 +59,35 @@ def test_a_list_of_parameters_is_read_alike_by_both() -> None:
         assert allowed(rules, ["parameter-1", 0, "gamma"]) == ([1, 0], 1)
 
 
+@pytest.mark.parametrize(
+    ("row", "today", "before"),
+    [
+        ({"1": True}, ([1], 0), ([], 1)),
+        ({"0": False, "01": 0.5}, ([1], 0), ([], 2)),
+        ({"2": True, "-1": True, "1.0": True, "": True, "\u0661": True}, ([], 5), ([], 5)),
+        ({"9999999": True}, ([], 1), ([], 1)),
+        ({1: True}, ([1], 0), ([1], 0)),
+        (["1"], ([], 1), ([], 1)),
+    ],
+    ids=repr,
+)
+def test_a_place_may_be_a_parameter_s_key(
+    row: object, today: tuple[list[int], int], before: tuple[list[int], int]
+) -> None:
+    assert allowed(TODAY, row) == today
+    assert allowed(BEFORE, row) == before
+
+
+def test_a_node_that_is_called_a_number_comes_before_the_one_at_that_place() -> None:
+    layers = [{"layer_id": name, "depth": depth} for depth, name in enumerate(("2", "b", "c"))]
+    given = replace(host(layers=0, monitors={"by_seed_id": {"seed-0": {"2": 0.5, "1": 0.25}}}), rules=TODAY)
+    given = replace(given, metadata={**given.metadata, "layers": layers})
+    graph = built(observed(seed(pb.SEED_STAGE_DORMANT)), given)
+    edges = graph.edge_index["seed", "monitors", "layer"][1].tolist()
+    weights = graph.edge_attr["seed", "monitors", "layer"][:, 0].tolist()
+    assert dict(zip(edges, weights, strict=True)) == {0: 0.5, 1: 0.25}
+
+
 def test_an_unknown_name_is_counted_where_it_is_allowed() -> None:
     assert allowed(TODAY, {"gamma": True, "delta": False, "parameter-0": True}) == ([0], 1)
     assert allowed(BEFORE, {"gamma": True, "delta": False, "parameter-0": True}) == ([0], 2)
@@ -94,6 +123,11 @@ def test_a_weight_in_an_object_is_a_weight_in_a_triple() -> None:
     (triple,) = graph_of(TODAY, monitored_layers=[[0, 2, 0.7]]).edge_attr["seed", "monitors", "layer"].tolist()
     monitors = {"by_seed_id": {"seed-0": {"layer-2": 0.7}}}
     assert graph_of(TODAY, monitors=monitors).edge_attr["seed", "monitors", "layer"].tolist() == [triple]
+
+
+def test_a_layer_s_place_may_be_a_key() -> None:
+    assert watched(TODAY, {"2": 0.5, "3": True, "0": False, "4": 1.0}) == ({2: 0.5, 3: None}, 1)
+    assert watched(BEFORE, {"2": 0.5}) == ({0: None}, 1)
 
 
 def test_a_layer_that_is_given_as_false_is_not_watched() -> None:
@@ -159,6 +193,7 @@ FIRST, SECOND = [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]
         ({"Linear": True, "cosine": False, "sigmoid": None}, (FIRST, True, 0), (SILENT, False, 1)),
         ({"linear": "no", "cosine": 1, "quadratic": True}, (SECOND, True, 2), (SILENT, False, 1)),
         ({"linear": False}, (NONE, False, 0), (SILENT, False, 1)),
+        ({"1": True, "4": True}, (SECOND, True, 1), (SILENT, False, 1)),
     ],
     ids=repr,
 )
@@ -167,6 +202,15 @@ def test_methods_are_named_in_any_case_and_allowed_by_their_values(
 ) -> None:
     assert methods(TODAY, listed) == today
     assert methods(BEFORE, listed) == before
+
+
+@pytest.mark.parametrize("name", ["blending", "Blending", "seed_stage_blending", "Seed_Stage_BLENDING"])
+def test_a_stage_is_named_in_any_case(name: str) -> None:
+    monitors = {"thresholds": {"stage_min": name}}
+    for rules, edges, ignored in ((TODAY, 0, 0), (BEFORE, 1, 1)):
+        graph = graph_of(rules, monitors=monitors)
+        assert graph.edge_index["seed", "monitors", "layer"].shape[1] == edges
+        assert graph.ignored_inputs == ignored
 
 
 def test_the_rules_are_those_of_a_log_s_flags() -> None:
