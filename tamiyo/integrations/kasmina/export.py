@@ -6,14 +6,23 @@
     layer_depth     of its graft point
     age_epochs      training steps since it entered its stage, held steps not counted (the name is historical)
     risk_score      1 when its gradient is not finite, else how much it changed the host's features in the last
-                    mixed pass: d / (d + |h|) with d = alpha |s - h|, 0.5 for a change as large as the
+                    training pass: d / (d + |h|) with d = alpha |s - h|, 0.5 for a change as large as the
                     features themselves; 0 while it has no say
 
-In `metrics`: alpha; channels, of its graft point; alpha_steps (of its blend so far), alpha_total_steps,
-alpha_temperature and alpha_schedule_index once a blend was ordered; risk_tolerance; blend_allowed and, for every
-method, blend_allowed_<method>: 1 when START_GRAFTING would pass the gate now or the seed is blended already, else 0;
-operation_allowed: 1 when the operation that the stage calls for would be taken now, else 0, at a stage that calls for
-one.
+And in `metrics`:
+
+    alpha, channels     of its graft point
+    activity            what its risk would be with alpha 1; absent where its module did not run in the last training
+                        pass, or that is not finite
+    success             of the germinations at its place that became a fossil or were culled, the share that became
+                        one; absent before the first of these
+    alpha_steps         of its blend so far; this and the next three once a blend was ordered
+    alpha_total_steps, alpha_temperature, alpha_schedule_index
+    risk_tolerance      of the manager's settings
+    blend_allowed       1 when START_GRAFTING would pass the gate now or the seed is blended already, else 0; and
+                        blend_allowed_<method>, for every method
+    operation_allowed   1 when the operation that its stage calls for would be taken now, else 0; at a stage that calls
+                        for one
 """
 
 from __future__ import annotations
@@ -23,7 +32,7 @@ from typing import TYPE_CHECKING
 
 from tamiyo.core.lifecycle import OPERATION_BY_STAGE
 from tamiyo.core.proposal import BLENDING_METHODS
-from tamiyo.integrations.kasmina.lifecycle import gate
+from tamiyo.integrations.kasmina.lifecycle import LIVE, gate
 from tamiyo.integrations.kasmina.slot import SeedSlot, gradient_norm
 from tamiyo.leyline import leyline_pb2 as pb
 
@@ -70,10 +79,22 @@ def _metrics(manager: SeedManager, slot: SeedSlot) -> dict[str, float]:
         "blend_allowed": allowed,
     }
     metrics.update({f"blend_allowed_{method}": allowed for method in BLENDING_METHODS})
+    activity, success = slot.point.activity, _success(slot)
+    if activity is not None and math.isfinite(activity):
+        metrics["activity"] = activity
+    if success is not None:
+        metrics["success"] = success
     operation = OPERATION_BY_STAGE.get(slot.point.stage)
     if operation is not None:
         metrics["operation_allowed"] = float(_operation_allowed(manager, slot, operation))
     return metrics | _blend_metrics(slot)
+
+
+def _success(slot: SeedSlot) -> float | None:
+    ended = slot.germinations - (slot.point.stage in LIVE)
+    if not ended:
+        return None
+    return 1.0 / ended if slot.point.stage == pb.SEED_STAGE_FOSSILIZED else 0.0
 
 
 def _operation_allowed(manager: SeedManager, slot: SeedSlot, operation: int) -> bool:

@@ -58,9 +58,12 @@ class GraftPoint(nn.Module):
         self.stage: int = pb.SEED_STAGE_DORMANT
         self.alpha = 0.0
         self._disturbance: Tensor | None = None
+        self._activity: Tensor | None = None
 
     def forward(self, features: Tensor) -> Tensor:
         """Pass the features on as the stage says."""
+        if self.training:
+            self._disturbance = self._activity = None  # of the last pass that had any: this one may have none
         flow = _FLOWS.get(self.stage)
         if flow is None or self.branch is None:
             return features
@@ -75,24 +78,37 @@ class GraftPoint(nn.Module):
         """Take the module out."""
         self.branch = None
         self.alpha = 0.0
-        self._disturbance = None
+        self._disturbance = self._activity = None
 
     @property
     def disturbance(self) -> float:
-        """How much the seed changed the features at the last mixed training pass, 0..1: see `_disturbance_of`."""
+        """How much the seed changed the features at the last training pass, 0..1: see `_share`; 0 without a say."""
         return 0.0 if self._disturbance is None else float(self._disturbance)
+
+    @property
+    def activity(self) -> float | None:
+        """How much it would have changed them there with alpha 1; None where its module did not run."""
+        return None if self._activity is None else float(self._activity)
 
     def mix(self, host: Tensor, grown: Tensor) -> Tensor:
         """The convex mix (1 - alpha) host + alpha grown, all (N, C, H, W)."""
         if self.training:
-            self._disturbance = _disturbance_of(host.detach(), grown.detach(), self.alpha)
+            self.watch(host, grown)
         return (1.0 - self.alpha) * host + self.alpha * grown
+
+    def watch(self, host: Tensor, grown: Tensor) -> None:
+        """Put down how much the module changes the features, (N, C, H, W) both."""
+        kept = host.detach().norm()
+        change = (grown.detach() - host.detach()).norm()
+        self._activity = _share(change, kept)
+        self._disturbance = _share(self.alpha * change, kept) if self.alpha else None  # 0 times a NaN is one
 
 
 def _aside(point: GraftPoint, branch: nn.Module, features: Tensor) -> Tensor:
     if not (point.training and torch.is_grad_enabled()):
         return features
     grown = branch(features.detach())
+    point.watch(features, grown)
     passed: Tensor = _LearnAside.apply(features, grown)  # type: ignore[no-untyped-call]
     return passed
 
@@ -136,8 +152,7 @@ class _LearnAside(torch.autograd.Function):
         return gradient, (grown - target) / host.shape[0]
 
 
-def _disturbance_of(host: Tensor, grown: Tensor, alpha: float) -> Tensor:
-    """The share d / (d + |h|), d = alpha |s - h|: 0.5 for a change as large as the features, 0.9 at nine times."""
-    changed = alpha * (grown - host).norm()
-    share: Tensor = changed / (changed + host.norm()).clamp_min(torch.finfo(host.dtype).tiny)
+def _share(change: Tensor, kept: Tensor) -> Tensor:
+    """The share d / (d + |h|) of a change d of features h: 0.5 for one as large as they are, 0.9 at nine times."""
+    share: Tensor = change / (change + kept).clamp_min(torch.finfo(kept.dtype).tiny)
     return share

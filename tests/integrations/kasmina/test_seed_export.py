@@ -29,8 +29,11 @@ def test_an_export_has_the_metrics_of_its_stage(rig, stage):
     rig.bring(stage)
     state = exported(rig)
     assert state.stage == stage
-    called_for = {"operation_allowed"} if stage in OPERATION_BY_STAGE else set()
-    assert set(state.metrics) == ALWAYS | called_for | (ONCE_BLENDED if stage in BLENDED else set())
+    expected = ALWAYS | (ONCE_BLENDED if stage in BLENDED else set())
+    expected |= {"operation_allowed"} if stage in OPERATION_BY_STAGE else set()
+    expected |= {"success"} if stage == pb.SEED_STAGE_FOSSILIZED else set()
+    expected |= {"activity"} if stage in BLENDED else set()  # what was just planted or trained has not run yet
+    assert set(state.metrics) == expected
 
 
 def test_exports_come_back_from_a_packet_as_they_were(rig):
@@ -119,3 +122,58 @@ def test_a_seed_without_a_say_has_no_risk(rig):
     rig.bring(pb.SEED_STAGE_TRAINING)
     rig.backward()
     assert exported(rig).risk_score == 0.0
+
+
+def test_a_seed_that_was_culled_has_no_risk_and_is_not_active_any_more(rig):
+    rig.bring(pb.SEED_STAGE_PROBATIONARY, alpha=1.0)
+    rig.host.graft1.branch = Scaled(2.0)
+    rig.backward()
+    assert (exported(rig).risk_score, exported(rig).metrics["activity"]) == pytest.approx((0.5, 0.5))
+    rig.order(pb.SEED_OP_CULL)
+    rig.backward()
+    assert exported(rig).risk_score == 0.0
+    assert "activity" not in exported(rig).metrics
+
+
+@pytest.mark.parametrize("stage", [pb.SEED_STAGE_TRAINING, pb.SEED_STAGE_PROBATIONARY], ids=name_of_stage)
+@pytest.mark.parametrize(("factor", "activity"), [(1.0, 0.0), (2.0, 0.5), (10.0, 0.9)])
+def test_activity_is_the_risk_that_a_seed_would_be_if_it_were_heard_alone(rig, stage, factor, activity):
+    rig.bring(stage, alpha=0.25)
+    rig.host.graft1.branch = Scaled(factor)
+    rig.backward()
+    assert exported(rig).metrics["activity"] == pytest.approx(activity)
+    assert exported(rig).risk_score < activity or factor == 1.0
+
+
+def test_activity_is_absent_where_no_module_runs_or_none_that_is_finite(rig):
+    rig.backward()
+    assert "activity" not in exported(rig).metrics
+    rig.bring(pb.SEED_STAGE_TRAINING)
+    rig.host.graft1.branch = Scaled(float("nan"))
+    rig.backward()
+    assert "activity" not in exported(rig).metrics
+    assert exported(rig).risk_score == 1.0  # its gradient is not finite either
+
+
+def test_a_pass_outside_training_leaves_what_the_last_training_pass_was_like(rig):
+    rig.bring(pb.SEED_STAGE_PROBATIONARY, alpha=1.0)
+    rig.backward()
+    before = exported(rig)
+    rig.host.eval()
+    rig.host(rig.images + 1.0)
+    rig.host.train()
+    assert exported(rig) == before
+
+
+def test_success_counts_the_germinations_that_ended(rig):
+    assert "success" not in exported(rig).metrics
+    for _ in range(2):
+        rig.bring_down(pb.SEED_STAGE_DORMANT)
+        assert exported(rig).metrics["success"] == 0.0
+    rig.bring(pb.SEED_STAGE_PROBATIONARY)
+    assert exported(rig).metrics["success"] == 0.0
+    for _ in range(rig.pace.probation_steps):
+        rig.step()
+    assert rig.order(pb.SEED_OP_FOSSILIZE).outcome == "applied"
+    assert exported(rig).metrics["success"] == pytest.approx(1 / 3)
+    assert "success" not in exported(rig, "b").metrics
