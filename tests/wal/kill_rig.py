@@ -53,13 +53,15 @@ class Forge:
         """
         self._send(json.dumps(plan))
         said: list[list[str]] = []
-        if lines_before_kill is None:
+        left_alone = lines_before_kill is None
+        if left_alone:
             self._send("wait")
         for line in self._lines():
             said.append(line.split(" "))
             if said[-1][0] == "ended":
                 return said
-            if len(said) == lines_before_kill or (len(said) < (lines_before_kill or 0) and said[-1][0] in ENDINGS):
+            if not left_alone and (len(said) == lines_before_kill or said[-1][0] in ENDINGS):
+                left_alone = True  # a second order would be read as the next plan, and threads may speak on meanwhile
                 time.sleep(delay_s)  # any moment is as good as another
                 self._send("kill")
         raise AssertionError(f"the process that forks writers is gone; this writer said {said[-3:]}")

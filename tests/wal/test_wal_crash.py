@@ -4,11 +4,12 @@ import contextlib
 import os
 import random
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from kill_child import record_of
-from kill_rig import PHASES, History, Said, kill_writers
+from kill_rig import PHASES, Forge, History, Said, kill_writers
 from log_rig import PATH, Record, abandon, entries, numbered, open_log, overwrite, segment
 from sim_rig import Tell, tell_all
 
@@ -182,6 +183,29 @@ def test_ten_thousand_killed_writers_leave_everything_they_acknowledged(tmp_path
     counts = check_killed_writers(tmp_path, 10_000, record_property)
     assert all(counts[f"killed in {phase}"] for phase in PHASES), counts
     assert counts["torn"] > 0
+
+
+class Scripted(Forge):
+    """A forge without a process, whose writer says this."""
+
+    def __init__(self, *lines: str) -> None:
+        self.sent: list[str] = []
+        self._script = lines
+
+    def _send(self, line: str) -> None:
+        self.sent.append(line)
+
+    def _lines(self) -> Iterator[str]:
+        yield from self._script
+
+
+@pytest.mark.parametrize("lines_before_kill", [1, 2, 3, 4, 9])
+def test_a_writer_is_killed_once_though_its_threads_speak_on_after_it_closed(lines_before_kill: int) -> None:
+    """A second order would stand where the next writer's plan is read."""
+    forge = Scripted("begins close", "closed", "handing-in 0 0 1", "refused 0 0 1", "ended 0")
+    said = forge.run({}, lines_before_kill, 0)
+    assert forge.sent == ["{}", "kill"]
+    assert len(said) == 5
 
 
 LIFE = [
