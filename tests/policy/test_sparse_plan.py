@@ -35,7 +35,7 @@ def heads_of(source: str, *, by_head: bool) -> range:
 
 
 def read(into: Into, summed: Sum, target: int, *, by_head: bool) -> Counter[Entry]:
-    """What it gets by the plan."""
+    """What it gets by the plan, beside the bias."""
     ends = [*summed.bags.tolist()[1:], len(summed.rows)]
     begin, end = summed.bags.tolist()[target], ends[target]
     found: Counter[Entry] = Counter()
@@ -45,7 +45,9 @@ def read(into: Into, summed: Sum, target: int, *, by_head: bool) -> Counter[Entr
         if is_near(hop, by_head=by_head):
             first_share[place] = number
             number += len(hop.order) * width(into, place, by_head=by_head)
-    for row, share in zip(summed.rows[begin:end].tolist(), summed.shares[begin:end].tolist(), strict=True):
+    *entries, (bias, its_share) = zip(summed.rows[begin:end].tolist(), summed.shares[begin:end].tolist(), strict=True)
+    assert (bias, its_share) == (summed.blocks[-1].stop if summed.blocks else 0, number), "the bias counts once"
+    for row, share in entries:
         place = next(place for place, block in enumerate(summed.blocks) if block.start <= row < block.stop)
         hop, heads = into.hops[place], width(into, place, by_head=by_head)
         at = row - summed.blocks[place].start

@@ -18,6 +18,7 @@ from tamiyo.policy.engine.dense import node_inputs
 from tamiyo.policy.engine.fold import INTO, Attention, Folded, Product
 from tamiyo.policy.engine.joined import GraphArrays, Joined
 from tamiyo.policy.engine.kept import Kept
+from tamiyo.policy.engine.memory import keep_freed_memory
 from tamiyo.policy.engine.raw import Raw
 from tamiyo.policy.engine.sparse_plan import Hop, Into, Plan, Sum, plan_of
 
@@ -62,6 +63,7 @@ class SparseForm:
     """
 
     def __init__(self, folded: Folded, dtype: torch.dtype = torch.float32) -> None:
+        keep_freed_memory()
         self._folded, self._dtype = folded, dtype
         self.engine = f"{str(dtype).removeprefix('torch.')}, torch {torch.__version__}"
         self._plans: Kept[bytes, Plan] = Kept(_PLANS_MAX)
@@ -123,19 +125,19 @@ class SparseForm:
     def _averaged(
         self, into: Into, weights: tuple[Tensor, ...], part: Product, states: Mapping[str, Tensor], kind: str
     ) -> Tensor:
-        dtype = self._type_of(kind)
-        total = torch.addmm(torch.from_numpy(part.bias).to(dtype), states[kind], weights[-1])
+        bias = torch.from_numpy(part.bias).to(self._type_of(kind))
         if not into.hops:
-            return total
-        table = _table(into.mean, total)
+            return torch.addmm(bias, states[kind], weights[-1])
+        table = _table(into.mean, bias)
         for hop, block in zip(into.hops, into.mean.blocks, strict=True):
             sources = states[hop.source]
             if hop.means is None:
                 rows = _rows(sources, hop.sources)
             else:
-                rows = _bagged(hop.means.rows, sources, hop.means.bags, hop.means.shares.to(dtype))
+                rows = _bagged(hop.means.rows, sources, hop.means.bags, hop.means.shares.to(bias.dtype))
             torch.mm(rows, weights[hop.row], out=table[block])
-        return total.add_(_bagged(into.mean.rows, table, into.mean.bags, into.shares.to(dtype)))
+        total = _bagged(into.mean.rows, table, into.mean.bags, into.shares.to(bias.dtype))
+        return total.addmm_(states[kind], weights[-1])
 
     def _attended(
         self,
@@ -146,14 +148,13 @@ class SparseForm:
         shares_of: Mapping[EdgeType, Tensor],
         kind: str,
     ) -> Tensor:
-        dtype = self._type_of(kind)
-        total = torch.from_numpy(part.product.bias).to(dtype).repeat(len(states[kind]), 1)
+        bias = torch.from_numpy(part.product.bias).to(self._type_of(kind))
         if not into.hops:
-            return total
-        table, near_shares = _table(into.attention, total), []
+            return bias.repeat(len(states[kind]), 1)
+        table, near_shares = _table(into.attention, bias), []
         for hop, block in zip(into.hops, into.attention.blocks, strict=True):
             sources, heads, by_head = states[hop.source], part.heads[hop.row], hop.by_head
-            shares = shares_of[INTO[kind][hop.row].edge_type].to(dtype).flatten()
+            shares = shares_of[INTO[kind][hop.row].edge_type].to(bias.dtype).flatten()
             if by_head is None:
                 near = weights[hop.row].lone if hop.is_lone else weights[hop.row].near
                 near_shares.append(shares)
@@ -161,8 +162,8 @@ class SparseForm:
             else:
                 rows = _bagged(by_head.rows, sources, by_head.bags, shares.index_select(0, by_head.shares))
                 torch.mm(rows.view(-1, heads * sources.shape[1]), weights[hop.row].far, out=table[block])
-        shares = torch.cat([*near_shares, total.new_ones(1)]).index_select(0, into.attention.shares)
-        return total.add_(_bagged(into.attention.rows, table, into.attention.bags, shares))
+        shares = torch.cat([*near_shares, bias.new_ones(1)]).index_select(0, into.attention.shares)
+        return _bagged(into.attention.rows, table, into.attention.bags, shares)
 
     def _shares(
         self,
@@ -232,9 +233,11 @@ def _rows(table: Tensor, places: Tensor | None) -> Tensor:
     return table if places is None else table.index_select(0, places)
 
 
-def _table(summed: Sum, like: Tensor) -> Tensor:
-    """An empty table for what the relations bring, (rows, out)."""
-    return like.new_empty((summed.blocks[-1].stop, like.shape[1]))
+def _table(summed: Sum, bias: Tensor) -> Tensor:
+    """A table for what the relations bring, (rows + 1, out); the bias, (out,), stands in it."""
+    table = bias.new_empty((summed.blocks[-1].stop + 1, len(bias)))
+    table[-1] = bias
+    return table
 
 
 def _read_by(layer: Mapping[str, Attention]) -> Reads:
@@ -261,7 +264,7 @@ def _read_by(layer: Mapping[str, Attention]) -> Reads:
 
 def _passed_on(before: Tensor, received: Tensor) -> Tensor:
     """Float32, whatever was computed with."""
-    state = gelu(received).float()
+    state: Tensor = torch.ops.aten.gelu_(received).float()
     return state.add_(before) if state.shape == before.shape else state
 
 

@@ -1,7 +1,8 @@
 """What the topology of a graph alone fixes, for the sparse form: made with arrays, and kept by topology.
 
-What a relation brings to its targets is written into a table, and one sum over bags adds up what every target gets of
-all its relations. A relation writes into that table the cheaper of two things:
+What a relation brings to its targets is written into a table, the bias behind all of them, and one sum over bags adds
+up what every target gets of all its relations, and the bias: no pass of its own over all targets. A relation writes
+into that table the cheaper of two things:
 
     near    its sources, transformed; every edge reads one: where fewer sources than targets have edges
     far     its targets' sums over the sources, transformed; every target reads its own
@@ -83,8 +84,9 @@ class Hop:
 class Sum:
     """What each target gets of all its relations: rows of one table, in which every relation has a block.
 
-    `blocks` are the relations' rows there. Shapes: rows (M,); shares (M,), which of all near relations' shares each
-    row takes, the one behind the last of them, which is 1, where it comes from a far relation; bags (N,).
+    `blocks` are the relations' rows there; the row behind them is the bias, which every target gets once. Shapes: rows
+    (M,); shares (M,), which of all near relations' shares each row takes, the one behind the last of them, which is 1,
+    where it comes from a far relation or is the bias; bags (N,).
     """
 
     blocks: tuple[slice, ...]
@@ -257,9 +259,9 @@ def _of_heads(share: _Share, heads: int) -> _Share:
 
 
 def _sum(parts: Sequence[_Share], nodes: int) -> Sum:
-    """Put every target's rows together, those of its first relation first."""
+    """Put every target's rows together, those of its first relation first, the bias last."""
     counts = np.stack([part.counts for part in parts]) if parts else np.zeros((0, nodes), np.int64)
-    per_node = counts.sum(axis=0)
+    per_node = counts.sum(axis=0) + 1
     bags = (np.cumsum(per_node) - per_node).astype(np.int32)
     rows, shares = (np.empty(int(per_node.sum()), np.int32) for _ in range(2))
     shares_end = sum(len(part.targets) * part.width for part in parts if part.is_near)
@@ -279,6 +281,7 @@ def _sum(parts: Sequence[_Share], nodes: int) -> Sum:
         blocks.append(slice(block, block + part.block_rows))
         block += part.block_rows
         begins = begins + count
+    rows[begins], shares[begins] = block, shares_end
     return Sum(tuple(blocks), torch.from_numpy(rows), torch.from_numpy(shares), torch.from_numpy(bags))
 
 
