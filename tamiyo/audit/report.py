@@ -124,7 +124,7 @@ def audit(
     if policies and workers > 1:
         raise ValueError("policies of the host cannot be handed to other processes: audit with workers=1")
     path = Path(directory) / "wal"
-    if not path.is_dir() or not any(path.iterdir()):
+    if not _holds_anything(path):
         raise FileNotFoundError(f"there is no log at {path}; give the directory that the service was opened with")
     found_of_log = wal.verify(path, head)
     integrity = _integrity(found_of_log)
@@ -153,6 +153,14 @@ def audit(
         divergence = divergence or again.divergence
     digest, begun_lsn = ("", 0) if found is None else (found.state.digest(), found.begun_lsn)
     return AuditReport(str(directory), tuple(levels), divergence, digest, begun_lsn, again)
+
+
+def _holds_anything(path: Path) -> bool:
+    """One that may not be looked into is another matter, and raises OSError."""
+    try:
+        return any(path.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _onwards(progress: Callable[[int], None]) -> Callable[[int], None]:

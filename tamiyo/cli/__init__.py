@@ -1,11 +1,22 @@
-"""The command line: one file for each command, loaded when it is called."""
+"""The command line: one file for each command, loaded when it is called.
 
+Each command says in its own file what its exit status means. Of every one:
+
+    2    it was used wrongly
+    3    its output could not be written
+    130  interrupted by ctrl-C
+    141  whoever read the output went away
+"""
+
+import sys
 from importlib import import_module
 from types import MappingProxyType
 
 import click
 
 from tamiyo import __version__
+from tamiyo.cli.desk import CannotSay
+from wal.tools import INTERRUPTED, stop_unheard
 
 __all__ = ["main"]
 
@@ -42,6 +53,22 @@ class _LazyGroup(click.Group):
         """List the commands from the table, so that `--help` loads none of them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        """End what was cut short with a status of its own: left to click it is 1, as of an audit that failed."""
+        try:
+            try:
+                result: object = super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # so that a reader who went away is met here
+        except BrokenPipeError:
+            stop_unheard()
+        except OSError as error:  # a command answers for what it reads: that is its output
+            raise CannotSay(f"cannot go on, and what was printed may be cut short: {error}") from error
+        except KeyboardInterrupt:
+            click.echo(err=True)  # the terminal shows ^C, and goes on in the same line
+            raise SystemExit(INTERRUPTED) from None
+        return result
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,4 +1,8 @@
-"""`tamiyo audit DIR`: exit status 0 when everything passed, 1 when not, 2 when there is nothing to audit."""
+"""`tamiyo audit DIR`.
+
+Exit status 0 when everything passed, 1 when not, 2 when there is nothing to audit, 3 when the log or a checkpoint
+cannot be read.
+"""
 
 import json
 import os
@@ -8,6 +12,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.progress import Progress
+
+from tamiyo.cli.desk import CannotSay
 
 __all__ = ["command"]
 
@@ -47,7 +53,11 @@ def command(
     head_text: str | None,
     as_json: bool,  # noqa: FBT001  click's flags
 ) -> None:
-    """Check the log in DIRECTORY and recompute every decision from it, bit for bit; at level 3 what led to it, too."""
+    """Check the log in DIRECTORY and recompute every decision from it, bit for bit; at level 3 what led to it, too.
+
+    It only reads, also beside a live service. Exit status: 0 every level passed, 1 one did not, 2 there is nothing to
+    audit, 3 something cannot be read.
+    """
     import wal
     from tamiyo.audit import audit
 
@@ -72,7 +82,7 @@ def command(
         raise click.UsageError(str(error)) from error
     except OSError as error:
         what = "a checkpoint" if error.filename in map(str, checkpoints) else f"the log in {directory}"
-        raise click.ClickException(f"cannot read {what}: {error}") from error
+        raise CannotSay(f"cannot read {what}: {error}") from error
     print(json.dumps(report.as_dict(), indent=2) if as_json else report.text)
     if not report.passed:
         raise SystemExit(1)

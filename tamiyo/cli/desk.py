@@ -17,12 +17,18 @@ if TYPE_CHECKING:
     from tamiyo.journal import Journal
     from tamiyo.requests import Request
 
-__all__ = ["WAIT_S", "asked", "has_log", "journal_of", "require_log"]
+__all__ = ["WAIT_S", "CannotSay", "asked", "has_log", "journal_of", "require_log"]
 
 WAIT_S = 30.0
 """A live service loads and tries out a network first."""
 LOOK_EVERY_S = 0.05
 ANY_SEGMENT_BYTES = 2**20
+
+
+class CannotSay(click.ClickException):
+    """A command came to no verdict, and its exit status 1 may be one."""
+
+    exit_code = 3
 
 
 def require_log(directory: Path) -> None:

@@ -42,7 +42,10 @@ def command(directory: Path, as_json: bool) -> None:  # noqa: FBT001  click pass
     if as_json:
         click.echo(json.dumps(_as_object(summary), indent=2))
     else:
-        Console().print(_table(directory, summary))
+        console = Console()
+        with console.capture() as shown:  # rich itself ends with status 1 where a reader went away
+            console.print(_table(directory, summary))
+        click.echo(shown.get(), nl=False)
 
 
 def _summary(directory: Path, log: Path) -> "tuple[Summary, str]":

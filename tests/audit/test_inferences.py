@@ -211,7 +211,7 @@ def test_the_command_says_which_file_it_cannot_read(recorded: Recorded, tmp_path
     other.write_bytes(b"no checkpoint")
     command = ["audit", str(recorded.directory), "--level", "3", "--checkpoint"]
     result = CliRunner().invoke(main, [*command, str(pipe)])
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert "cannot read a checkpoint: " in result.output
     assert "it is no regular file" in result.output
     result = CliRunner().invoke(main, [*command, str(other)])
