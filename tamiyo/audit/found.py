@@ -10,7 +10,7 @@ __all__ = ["Counted", "Divergence", "Replay"]
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """The first place where the record is not what follows from it."""
+    """The first place where the record is not what follows from it; `step_index` is 0 where that is in no step."""
 
     lsn: int
     step_index: int
@@ -20,7 +20,8 @@ class Divergence:
 
     def __str__(self) -> str:
         """In words, the fields one a line."""
-        lines = [f"LSN {self.lsn}, step {self.step_index}: {self.what}"]
+        step = f", step {self.step_index}" if self.step_index else ""
+        lines = [f"LSN {self.lsn}{step}: {self.what}"]
         lines += [f"  {difference}" for difference in self.differences]
         return "\n".join(lines)
 

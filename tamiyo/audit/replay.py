@@ -173,8 +173,8 @@ class Auditor:
             return
         if self._awaited or self._idle_moves:
             self._missing(self._fold.last_lsn)
-        elif any(step.observed for step in self._open.values()):
-            self._diverge(self._fold.last_lsn, 0, "a step was observed, and its decision is not in the log")
+        elif begun := [step.received.step_index for step in self._open.values() if step.observed]:
+            self._diverge(self._fold.last_lsn, begun[0], "a step was observed, and its decision is not in the log")
 
     def _follow(self, lsn: int, event: Event) -> None:
         if self._follower is not None:

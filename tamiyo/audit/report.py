@@ -264,7 +264,7 @@ def _decisions_detail(found: Replay) -> str:
         parts.append(f"{found.late_commits} late commits")
     if found.state.steps_unrecorded:
         parts.append(f"{found.state.steps_unrecorded} steps unrecorded while the log took none")
-    if found.state.undecided:
+    if found.state.undecided and found.divergence is None:  # else one may be the step that differs
         parts.append(f"{len(found.state.undecided)} packets received and never decided")
     if found.encoding_differs:
         parts.append(f"{found.encoding_differs} events equal in other bytes (encoding differs)")

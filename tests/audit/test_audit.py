@@ -17,7 +17,7 @@ from tamiyo.audit import audit, differences, replay
 from tamiyo.audit.report import INTEGRITY
 from tamiyo.cli import main
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.events import Event, decode, encode
+from tamiyo.core.events import KINDS, Event, decode, encode
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.testing import FailingPolicy
 from wal.verify import STATUSES
@@ -101,6 +101,37 @@ def test_a_record_that_is_missing_is_named(history: list[wal.Entry], kind: type[
     kept = [entry for index, entry in enumerate(history) if index != places[-1]]
     renumbered = [wal.Entry(index, entry.kind, entry.payload) for index, entry in enumerate(kept, start=1)]
     assert replay(renumbered).divergence is not None
+
+
+def test_a_log_that_ends_within_a_step_names_that_step(history: list[wal.Entry]) -> None:
+    places = [
+        i for i, entry in enumerate(history) if isinstance(decode(entry.kind, entry.payload), journal.DecisionMade)
+    ]
+    found = replay(history[: places[7]])
+    assert found.divergence is not None
+    assert found.divergence.step_index == 8
+    assert f"LSN {places[7]}, step 8: a step was observed" in str(found.divergence)
+
+
+def test_a_record_of_no_step_names_none(history: list[wal.Entry]) -> None:
+    kind, payload = encode(FORGED["mode"])
+    found = replay([*history, wal.Entry(len(history) + 1, kind, payload)])
+    assert str(found.divergence).startswith(f"LSN {len(history) + 1}: nothing brought about")
+
+
+def test_a_step_whose_decision_does_not_follow_is_not_called_undecided(tmp_path: Path) -> None:
+    small_run(tmp_path / "true")
+    last = [entry.lsn for entry in wal.read(tmp_path / "true/wal") if entry.kind == KINDS[journal.DecisionMade]][-1]
+    with wal.Log.open(tmp_path / "forged/wal", segment_bytes=2**16) as log:
+        for entry in wal.read(tmp_path / "true/wal"):
+            event = decode(entry.kind, entry.payload)
+            if entry.lsn == last:
+                change_command(event)
+            log.append([encode(event)])
+    report = audit(tmp_path / "forged")
+    assert report.verdict_line == "audit: FAIL (level 2)"
+    assert f"LSN {last}, step 3: DecisionMade is not what follows" in report.text
+    assert "never decided" not in report.text
 
 
 FORGED = {
