@@ -84,6 +84,7 @@ def _as_object(summary: "Summary") -> dict[str, Any]:
         "last_step_index": summary.last_step_index,
         "undecided": summary.undecided,
         "superseded": summary.superseded,
+        "unrecorded": summary.unrecorded,
         "by_type": _named(summary.by_type, pb.CommandType),
         "by_reason": dict(summary.by_reason),
         "coverage_mean": summary.coverage_mean,
@@ -116,6 +117,11 @@ def _lines(summary: "Summary") -> Iterator[tuple[str, str]]:
     yield "by reason", _counts(summary.by_reason)
     if summary.superseded:
         yield "late commits", f"{summary.superseded:,} decisions, each answered with a safe PAUSE"
+    if summary.unrecorded:
+        yield (
+            "unrecorded",
+            f"{summary.unrecorded:,} steps, each answered with a safe PAUSE while the log took none",
+        )
     if summary.undecided:
         yield "undecided", f"{summary.undecided:,} packets were received and have no decision"
     if summary.coverage_mean is not None:

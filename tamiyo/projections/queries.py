@@ -22,6 +22,7 @@ from tamiyo.projections.models import (
     Opening,
     RegistryEntry,
     UndecidedStep,
+    UnrecordedSteps,
 )
 
 __all__ = ["Summary", "canonical", "contents", "exact", "norms", "registries", "summary"]
@@ -41,6 +42,7 @@ class Summary:
     last_step_index: int
     undecided: int
     superseded: int  # decisions whose commit was late: a safe PAUSE was released in their place
+    unrecorded: int  # steps that were answered with a safe PAUSE while the log took no records
     by_type: Mapping[int, int]
     by_reason: Mapping[str, int]
     coverage_mean: float | None
@@ -66,6 +68,7 @@ def summary(connection: Connection) -> Summary:
         last_step_index=last_step_index,
         undecided=_count(connection, UndecidedStep),
         superseded=controller.commits_late,
+        unrecorded=_unrecorded(connection),
         by_type=_counted(connection, Decision.command_type),
         by_reason=_counted(connection, Decision.risk_reason),
         coverage_mean=coverage_mean,
@@ -127,6 +130,11 @@ def _policy_version(connection: Connection, opened: str) -> str:
 
 def _count(connection: Connection, table: type[Base]) -> int:
     return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def _unrecorded(connection: Connection) -> int:
+    steps = func.sum(UnrecordedSteps.last_step_index - UnrecordedSteps.first_step_index + 1)
+    return connection.execute(select(func.coalesce(steps, 0))).scalar_one()
 
 
 def _counted(connection: Connection, column: Any) -> Mapping[Any, int]:

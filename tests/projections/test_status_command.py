@@ -41,6 +41,15 @@ def test_the_table_says_what_was_decided_and_how_the_controller_stands(tmp_path)
         assert words in result.stdout, words
 
 
+def test_steps_that_the_log_took_no_record_of_are_counted(tmp_path):
+    write_log(tmp_path, *history(2), *[
+        [journal.StepsUnrecorded(first_step_index=first, last_step_index=last, count=count, cause="log_full")]
+        for first, last, count in [(3, 1_002, 1_000), (1_003, 1_003, 1)]
+    ])  # fmt: skip
+    assert "1,001 steps, each answered with a safe PAUSE while the log took none" in status(tmp_path).stdout
+    assert as_json(tmp_path)["unrecorded"] == 1_001
+
+
 def test_the_json_holds_every_figure(tmp_path):
     write_log(tmp_path, *history(2))
     found = as_json(tmp_path)
@@ -52,6 +61,7 @@ def test_the_json_holds_every_figure(tmp_path):
     assert found["breakers"] == dict.fromkeys(BREAKERS, "CLOSED")
     assert (found["conservative"], found["conservative_reason"]) == (False, "")
     assert (found["decisions"], found["last_step_index"], found["undecided"], found["openings"]) == (2, 2, 0, 1)
+    assert found["unrecorded"] == 0
     assert (found["superseded"], found["coverage_mean"], found["policy_version"]) == (0, 0.75, "baseline-1")
     assert found["reports"] == {}
 
