@@ -23,6 +23,7 @@ __all__ = [
     "Identity",
     "has_wal_reset_bug",
     "identity",
+    "is_alone",
     "is_connected",
     "memory_engine",
     "path_of",
@@ -134,6 +135,14 @@ def _inode(name: str) -> tuple[int, int] | None:
     except OSError:  # deleted, or its directory is
         return None
     return found.st_dev, found.st_ino
+
+
+def is_alone(path: Path) -> bool:
+    """Whether all rows of a database are in its file: nothing waits beside it to be moved there."""
+    try:
+        return Path(f"{path}-wal").stat().st_size == 0
+    except FileNotFoundError:
+        return True
 
 
 def is_connected(engine: Engine) -> bool:

@@ -33,6 +33,8 @@ DIFFERENCES_MAX = 1_000
 
 _ROWS_AT_A_TIME = 1_000
 
+_NO_RIGHTS = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+
 _VERDICTS = {
     AHEAD: "it is ahead of the log: the log was cut, or restored from a backup",
     FOREIGN: "its rows come from another log",
@@ -143,9 +145,19 @@ class _Copy:
 def _copied(path: Path, engine: Engine) -> str:
     if not path.is_file():
         return "there is none" if not path.exists() else f"{path.name} is no file"
-    with (
+    try:
         # Nothing is written; but closed after reading alone, SQLite leaves its side files behind.
-        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as source,
+        return _copied_as(path, "mode=rw", engine)
+    except sqlite3.Error as error:
+        if _code(error) not in _NO_RIGHTS or not database.is_alone(path):
+            raise
+    # Who may not write there cannot make the side files, and needs none: all rows are in the file.
+    return _copied_as(path, "mode=ro&immutable=1", engine)
+
+
+def _copied_as(path: Path, how: str, engine: Engine) -> str:
+    with (
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as source,
         engine.connect() as connection,
     ):
         source.execute(f"PRAGMA busy_timeout = {database.BUSY_TIMEOUT_MS}")

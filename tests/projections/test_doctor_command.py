@@ -268,6 +268,32 @@ def counted_pages(directory):
         return connection.execute("PRAGMA page_count").fetchone()[0]
 
 
+def deny_side_files(directory):
+    """Nobody can make the side files, root or not: as for an auditor who may read the directory and write nothing."""
+    (directory / "projection.sqlite-shm").mkdir()
+
+
+def test_who_may_only_read_is_told_the_same(directory):
+    deny_side_files(directory)
+    code, found = as_json(directory)
+    assert (code, found["sound"], found["problem"]) == (0, True, "")
+    (directory / "projection.sqlite-shm").rmdir()
+    run_sql(directory, "UPDATE decisions SET risk_reason = 'x' WHERE lsn = 7")
+    deny_side_files(directory)
+    code, found = as_json(directory)
+    assert (code, found["differences_total"]) == (1, 1)
+
+
+def test_rows_that_are_not_in_the_file_yet_are_left_out_by_nobody(directory):
+    path = directory / "projection.sqlite"
+    assert database.is_alone(path)
+    with projected(directory) as projection, projection.engine.connect() as writer:
+        writer.exec_driver_sql("UPDATE decisions SET risk_reason = 'x' WHERE lsn = 7")
+        writer.commit()
+        assert not database.is_alone(path)
+    assert database.is_alone(path)
+
+
 def test_a_directory_in_its_place_is_said_to_be_one(directory):
     (directory / "projection.sqlite").unlink()
     (directory / "projection.sqlite").mkdir()
