@@ -261,7 +261,7 @@ class Stages:
 
 
 def _packet_bytes(packet: object) -> bytes:
-    if isinstance(packet, Message):
+    if isinstance(packet, Message) and packet.DESCRIPTOR.name == "SystemStatePacket":  # of whosever bindings
         return packet.SerializeToString()
     if isinstance(packet, bytes | bytearray | memoryview):
         return bytes(packet)

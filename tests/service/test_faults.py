@@ -427,11 +427,12 @@ def test_whatever_a_policy_raises_the_step_is_answered(error: BaseException) -> 
     live.close()
 
 
-@pytest.mark.parametrize("given", [None, 7, "text"])
+@pytest.mark.parametrize("given", [None, 7, "text", pb.SeedState(seed_id="seed-1"), pb.AdaptationCommand()])
 def test_what_is_no_packet_is_rejected(given: object) -> None:
     live = Live()
     with pytest.raises(PacketRejected, match="is no packet"):
         live.step(given)
+    assert live.events(journal.StepReceived) == []
     assert live.step(bytearray(packet().SerializeToString())).command_id
     live.close()
 
