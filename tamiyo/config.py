@@ -9,7 +9,7 @@ import difflib
 import logging
 import os
 from dataclasses import fields
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -80,6 +80,23 @@ class Settings(BaseSettings):
     thresholds: Thresholds = Thresholds()
     limits: Limits = Limits()
 
+    if not TYPE_CHECKING:  # type checkers go on to see the fields
+
+        def __init__(self, **values: object) -> None:
+            """Take what is given, the rest from the environment.
+
+            Raises:
+                SettingsInvalid: a value is out of range or of the wrong type, or a name is unknown.
+            """
+            try:
+                super().__init__(**values)
+            except SettingsError as error:
+                raise SettingsInvalid(f"settings cannot be read: {error}; a group is a JSON object") from error
+            except ValidationError as error:
+                raise SettingsInvalid(
+                    f"settings cannot be used: {_problems(error)}; correct the call or the TAMIYO_ variable"
+                ) from error
+
     def windows(self) -> Windows:
         """How long a retention run keeps what."""
         return Windows.of_hours(
@@ -110,18 +127,7 @@ def load_settings(**overrides: object) -> Settings:
     for name in sorted(set(filter(_is_ours, os.environ)) - set(environment_names())):
         close = difflib.get_close_matches(name, environment_names(), 1)
         logger.warning("%s is no setting of this version%s", name, f"; did you mean {close[0]}?" if close else "")
-    try:
-        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates what the caller gives
-    except SettingsError as error:
-        raise SettingsInvalid(f"settings cannot be read: {error}; a group is a JSON object") from error
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']} (got {problem['input']!r})"
-            for problem in error.errors()
-        )
-        raise SettingsInvalid(
-            f"settings cannot be used: {problems}; correct the call or the TAMIYO_ variable"
-        ) from error
+    return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates what the caller gives
 
 
 def environment_names() -> tuple[str, ...]:
@@ -129,6 +135,13 @@ def environment_names() -> tuple[str, ...]:
     groups = {"thresholds": Thresholds, "limits": Limits}
     members = (f"{group}__{field.name}" for group, kind in groups.items() for field in fields(kind))
     return tuple(f"TAMIYO_{name}".upper() for name in (*Settings.model_fields, *members))
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']} (got {problem['input']!r})"
+        for problem in error.errors()
+    )
 
 
 def _is_ours(name: str) -> bool:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,6 +171,28 @@ def test_settings_come_from_the_environment_and_say_what_is_wrong(monkeypatch: p
     monkeypatch.setenv("TAMIYO_METADATA_TIMEOUT_MS", "99")
     with pytest.raises(SettingsInvalid, match=r"metadata_timeout_ms.*TAMIYO_"):
         load_settings()
+
+
+@pytest.mark.parametrize("make", [Settings, load_settings])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"step_timeout_ms": 0}, r"step_timeout_ms: .* greater than or equal to 1 \(got 0\)"),
+        ({"step_timout_ms": 5}, r"step_timout_ms: .* not permitted"),
+        ({"thresholds": {"max_loss_spike": "x"}}, r"thresholds\.max_loss_spike: .* valid number"),
+    ],
+)
+def test_settings_in_code_are_refused_as_those_of_the_environment(
+    make: Callable[..., Settings], given: dict[str, object], words: str
+) -> None:
+    with pytest.raises(SettingsInvalid, match=words):
+        make(**given)
+
+
+def test_settings_in_code_meet_what_the_environment_has_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAMIYO_THRESHOLDS", "abc")
+    with pytest.raises(SettingsInvalid, match="a group is a JSON object"):
+        Settings(step_timeout_ms=8)
 
 
 def test_a_threshold_has_a_variable_of_its_own_and_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
