@@ -116,11 +116,11 @@ class TamiyoService:
         """Open a directory and go on from its log; an empty one begins a new log.
 
         Args:
-            directory: where the log and what is derived from it live; made when missing.
+            directory: where the log (`wal/`) and what is derived from it live; made when missing.
             policy: what proposes until another is installed; when None the one that was installed last, and where
                 none was the documented baseline.
             urza: the blueprint library; without one the host's own id is the one candidate.
-            secret: the signing key; `ESPER_LEYLINE_SECRET` when None.
+            secret: the signing key, 16 bytes or more as UTF-8; `ESPER_LEYLINE_SECRET` when None.
             settings: budgets and thresholds; from the environment when None.
             clock: another clock than the machine's, for tests.
             disk: another disk than the machine's, for tests.
@@ -129,7 +129,7 @@ class TamiyoService:
             load: how a checkpoint becomes a policy, for tests; else on the device of the settings.
 
         Raises:
-            SecretMissing: there is no key to sign with.
+            SecretMissing: there is no key to sign with, or one of fewer than 16 bytes.
             SettingsInvalid: a setting or environment variable is out of range.
             JournalUnreadable: the log was written by a newer version.
             CheckpointRejected: the policy that is given was trained on other registries than this log's.
