@@ -14,7 +14,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import wal
 from tamiyo.beginning import beginning, folded, reopened, with_content
@@ -37,6 +37,7 @@ OpenLog = Callable[[], wal.Log]
 CLOSE_TIMEOUT_S = ROOM_TIMEOUT_S = 5.0
 GLANCE_S = 0.001
 logger = logging.getLogger(__name__)
+_UNTOLD = "the log is closed without %d steps that were answered with a safe PAUSE, and %d events between steps: %s"
 
 
 class Journal:
@@ -311,11 +312,12 @@ class Journal:
             self._closed = True
         try:
             self.wait_for_trial(CLOSE_TIMEOUT_S)
-            # Where the log takes no record, what is owed stays untold; closing it reports its failure.
-            with suppress(JournalUnavailable):
-                self.settle()
-                while self._riders.waiting:
-                    self.record(lambda _state, _now_ns: ())
+            self.settle()
+            while self._riders.waiting:
+                self.record(lambda _state, _now_ns: ())
+        except JournalUnavailable as unavailable:  # closing a log that failed raises; one that is full closes well
+            steps, others = self._owed.steps_seen - self._state.steps_received, len(self._riders.waiting)
+            logger.warning(_UNTOLD, steps, others, str(unavailable.__cause__ or unavailable))
         finally:
             self._log.close(CLOSE_TIMEOUT_S)
 

@@ -74,6 +74,35 @@ def test_a_flush_tells_of_steps_that_were_not_recorded(monkeypatch: pytest.Monke
     live.close()
 
 
+def test_a_log_that_is_closed_while_it_is_full_says_what_it_was_never_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    live = quiet()
+    first = live.step(packet())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise wal.LogFull("no room for another segment")
+
+    with monkeypatch.context() as patch:
+        for call in ("stage", "submit"):
+            patch.setattr(live.service.log, call, refuse)
+        assert [reason(live.step(packet())) for _ in range(3)] == ["log_full"] * 3
+        live.service.record_delivery(first.command_id, "applied")
+        live.service.close()
+    said = [record.getMessage() for record in caplog.records if record.name == "tamiyo.journal"]
+    why = "no room for another segment"
+    assert said == [
+        f"the log is closed without 3 steps that were answered with a safe PAUSE, and 1 events between steps: {why}"
+    ]
+
+
+def test_a_log_that_was_told_all_is_closed_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    live = quiet()
+    live.step(packet())
+    live.service.close()
+    assert not [record for record in caplog.records if record.name == "tamiyo.journal"]
+
+
 def test_what_is_certain_is_published_while_the_disk_still_hangs() -> None:
     """What is owed of the late step could only wait behind it, and the steps before it need not."""
     live, bus = quiet(), MemoryBus()
