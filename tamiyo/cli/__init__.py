@@ -8,7 +8,6 @@ Each command says in its own file what its exit status means. Of every one:
     141  whoever read the output went away
 """
 
-import sys
 from importlib import import_module
 from types import MappingProxyType
 
@@ -16,7 +15,7 @@ import click
 
 from tamiyo import __version__
 from tamiyo.cli.desk import CannotSay
-from wal.tools import INTERRUPTED, stop_unheard
+from wal.tools import INTERRUPTED, flush, stop_unheard
 
 __all__ = ["main"]
 
@@ -60,7 +59,7 @@ class _LazyGroup(click.Group):
             try:
                 result: object = super().invoke(ctx)
             finally:
-                sys.stdout.flush()  # so that a reader who went away is met here
+                flush()
         except BrokenPipeError:
             stop_unheard()
         except OSError as error:  # a command answers for what it reads: that is its output

@@ -64,11 +64,19 @@ def test_a_damaged_log_gives_status_1_and_stays_as_it_was(name: str, tmp_path: P
     assert {place.name: place.read_bytes() for place in log.iterdir()} == before
 
 
-@pytest.mark.parametrize("name", [name for name in READING if name not in {"salvage", "scrub"}])
+@pytest.mark.parametrize("name", READING)
 def test_a_directory_without_a_log_gives_status_3(name: str, tmp_path: Path) -> None:
     answer = run(name, tmp_path)
     assert answer.exit_code == UNREADABLE
     assert "no segment is there" in answer.output
+
+
+@pytest.mark.parametrize("name", READING)
+def test_standard_output_may_be_closed(name: str, tmp_path: Path) -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *python_m_wal(name, write_log(tmp_path / "log"))]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize("name", READING)

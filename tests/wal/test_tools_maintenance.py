@@ -183,10 +183,24 @@ def test_scrub_names_every_damaged_segment(tmp_path: Path) -> None:
     assert run("scrub", log).stdout.count("a frame of a finished segment is damaged") == 2
 
 
+def test_a_log_without_its_segments_has_lost_them_all(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log")
+    for place in segment_files(log):
+        place.unlink()
+    assert [place.name for place in log.iterdir() if place.name == "BASE"] == ["BASE"]
+    for arguments in ((), ("--json",), ("--to", tmp_path / "saved.jsonl")):
+        answer = run("salvage", log, *arguments)
+        assert answer.exit_code == DAMAGED
+        assert f"no segment is left in {log}" in answer.stderr
+        assert answer.stdout == ""
+    assert not (tmp_path / "saved.jsonl").exists()
+
+
 def test_a_log_with_nothing_to_scrub_is_sound(tmp_path: Path) -> None:
     answer = run("scrub", write_log(tmp_path / "log", BATCHES[:1]))
     assert answer.exit_code == 0
     assert "segments  0 read\n" in answer.stdout
+    assert answer.stdout.endswith("Nothing was read: no segment of it is finished yet.\n")
 
 
 def test_the_place_of_a_damaged_header_has_no_lsn(tmp_path: Path) -> None:

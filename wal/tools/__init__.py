@@ -23,6 +23,7 @@ from typing import NoReturn
 import click
 
 from wal.errors import LogCorrupt, LogError
+from wal.segment import BASE_NAME
 
 __all__ = ["main"]
 
@@ -61,6 +62,17 @@ def nothing_there(directory: Path) -> Unreadable:
     return Unreadable(f"there is no log in {directory}: no segment is there. Look at the path.")
 
 
+def require_log(directory: Path) -> None:
+    """Refuse a directory that no log was in: that nothing is damaged there says nothing of the log that was meant.
+
+    Raises:
+        Unreadable: there is neither a segment nor a BASE.
+        OSError: it cannot be looked into.
+    """
+    if not any(place.name == BASE_NAME or place.suffix == ".wal" for place in directory.iterdir()):
+        raise nothing_there(directory)
+
+
 class _Commands(click.Group):
     """Loads a command when it is asked for, and gives every error its exit status."""
 
@@ -81,7 +93,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             result: object = super().invoke(ctx)
-            sys.stdout.flush()  # so that a reader who went away is met here
+            flush()
         except LogCorrupt as error:
             raise Damaged(str(error)) from error
         except LogError as error:
@@ -94,6 +106,12 @@ class _Commands(click.Group):
             click.echo(err=True)  # the terminal shows ^C, and goes on in the same line
             raise SystemExit(INTERRUPTED) from None
         return result
+
+
+def flush() -> None:
+    """Hand on what was printed, so that a reader who went away is met here; no output at all is nobody's fault."""
+    if sys.stdout is not None:  # as it is where the shell closed it, whatever its type says
+        sys.stdout.flush()
 
 
 def stop_unheard() -> NoReturn:

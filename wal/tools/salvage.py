@@ -12,7 +12,7 @@ from rich.console import Console
 
 from wal.entries import Entry, Redacted
 from wal.salvage import Loss, SalvageReport, salvage
-from wal.tools import DAMAGED
+from wal.tools import DAMAGED, Damaged, require_log
 from wal.tools.show import BAD, GOOD, console, count, facts, number, progress, say_json, table
 
 __all__ = ["command"]
@@ -33,9 +33,12 @@ def command(*, directory: Path, target: Path | None, force: bool, as_json: bool)
     """
     if target is not None and target.exists() and not force:
         raise click.UsageError(f"{target} exists already: choose another file, or replace it with --force.")
+    require_log(directory)
     with progress("looking for sound records") as tell:
         found = salvage(directory, progress=tell)
     report = found.report
+    if not report.files:
+        raise Damaged(f"no segment is left in {directory}: all records of its log are lost; look for them in a backup.")
     if target is not None:
         _write(target, found, report.records)
     if as_json:

@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 
 from wal.scrub import Scrubbed, scrub
-from wal.tools import DAMAGED
+from wal.tools import DAMAGED, require_log
 from wal.tools.show import BAD, GOOD, QUIET, console, count, facts, number, paragraph, progress, say_json, size, table
 
 __all__ = ["command"]
@@ -28,6 +28,7 @@ def command(
     Opening a log does not read them. With --budget-mb a call ends after the segment in which the budget is reached,
     and says where the next call should begin. A megabyte is 1,000,000 bytes. Exit status: 0 sound, 1 damaged.
     """
+    require_log(directory)
     with progress("scrubbing") as tell:
         found = scrub(
             directory, first_segment=first_segment, progress=tell,
@@ -70,7 +71,9 @@ def _show(out: Console, directory: Path, found: Scrubbed) -> None:
     if found.problems:
         many = count(len(found.problems), "place")
         paragraph(out, f"{many} damaged. Copy the directory, and restore the segments from a backup.", BAD)
-    else:
+    elif found.segments:
         paragraph(out, "All that was read is sound.", GOOD)
+    else:
+        paragraph(out, "Nothing was read: no segment of it is finished yet.", QUIET)
     if not found.went_round:
         paragraph(out, f"Go on with --from {found.next_segment}.", QUIET)
