@@ -69,6 +69,21 @@ def test_every_variable_is_in_the_settings_page() -> None:
     assert [name for name in environment_names() if f"`{name}`" not in page] == []
 
 
+def test_every_default_of_the_settings_page_is_the_one_in_force() -> None:
+    from tamiyo.config import Settings
+
+    page = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `TAMIYO_(\w+)` \| ([^ ]+) \|", page, re.MULTILINE)
+    assert len(rows) > 40
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    for name, said in rows:
+        group, _, member = name.lower().partition("__")
+        default = getattr(defaults[group], member) if member else defaults[group]
+        number = isinstance(default, int | float) and not isinstance(default, bool)
+        shown = f"{default:,}".removesuffix(".0") if number else "never" if default is None else str(default)
+        assert said.lower() == shown.lower(), name
+
+
 def links(text: str) -> list[str]:
     found = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
     return [link for link in found if "://" not in link]
