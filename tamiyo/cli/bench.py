@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 import wal
+from tamiyo.cli.desk import cannot_go_on
 from tamiyo.errors import TamiyoError
 from tamiyo.whole import written_to
 
@@ -68,7 +69,9 @@ def command(
             sys.stdout.write(text if to == "-" else table(figures))
             if file is not None:
                 file.write(text.encode())
-    except (TamiyoError, wal.LogError, OSError) as error:
+    except OSError as error:
+        raise click.ClickException(cannot_go_on("measuring", error)) from error
+    except (TamiyoError, wal.LogError) as error:
         raise click.ClickException(str(error)) from error
 
 

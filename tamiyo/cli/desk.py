@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tamiyo.journal import Journal
     from tamiyo.requests import Request
 
-__all__ = ["WAIT_S", "CannotSay", "asked", "has_log", "journal_of", "require_log"]
+__all__ = ["WAIT_S", "CannotSay", "asked", "cannot_go_on", "has_log", "journal_of", "require_log"]
 
 WAIT_S = 30.0
 """A live service loads and tries out a network first."""
@@ -29,6 +29,11 @@ class CannotSay(click.ClickException):
     """A command came to no verdict, and its exit status 1 may be one."""
 
     exit_code = 3
+
+
+def cannot_go_on(what: str, error: OSError) -> str:
+    """What a command says of a path that it cannot use: the system names neither what was wanted nor what to do."""
+    return f"{what} cannot go on: {error}; look at the path, its permissions and its disk"
 
 
 def require_log(directory: Path) -> None:

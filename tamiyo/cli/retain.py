@@ -20,6 +20,8 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from tamiyo.cli.desk import cannot_go_on
+
 __all__ = ["command"]
 
 LEFT = 3
@@ -85,7 +87,9 @@ def command(
         raise click.ClickException(
             f"{error} `tamiyo retain {directory} --unrecorded` prunes without opening the log."
         ) from error
-    except (TamiyoError, wal.LogError, OSError) as error:
+    except OSError as error:
+        raise click.ClickException(cannot_go_on(f"retention in {directory}", error)) from error
+    except (TamiyoError, wal.LogError) as error:
         raise click.ClickException(str(error)) from error
     text = found.pop("text")
     print(json.dumps(found, indent=2) if as_json else text)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tamiyo.cli.desk import cannot_go_on
 from tamiyo.demo import STEPS
 
 if TYPE_CHECKING:
@@ -105,7 +106,9 @@ def command(steps: int, seed: int, out: Path, policy: Path | None, profile: Path
         ) from error
     except wal.LogCorrupt as error:
         raise click.ClickException(f"{error}\n`tamiyo audit {out}` says what is sound; keep the directory") from error
-    except (TamiyoError, wal.LogError, OSError) as error:
+    except OSError as error:
+        raise click.ClickException(cannot_go_on(f"the run in {out}", error)) from error
+    except (TamiyoError, wal.LogError) as error:
         raise click.ClickException(str(error)) from error
     raise SystemExit(status)
 

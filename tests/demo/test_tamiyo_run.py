@@ -116,6 +116,15 @@ def test_another_seed_in_the_same_directory_is_refused(tmp_path):
     assert len(decisions(tmp_path)) == 2
 
 
+def test_a_directory_that_cannot_be_made_is_said_to_be_that_of_the_run(tmp_path):
+    (tmp_path / "file").touch()
+    result = run(tmp_path / "file" / "run", "--steps", 2)
+    assert result.exit_code == 1
+    (line,) = (line for line in result.output.splitlines() if line.startswith("Error: "))
+    assert f"the run in {tmp_path}/file/run cannot go on: [Errno 20] Not a directory" in line
+    assert "look at the path, its permissions and its disk" in line
+
+
 def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path):
     run(tmp_path, "--steps", 2)
     (tmp_path / "training.pt").write_bytes(b"not a checkpoint")

@@ -37,6 +37,14 @@ def aged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Aged:
     return write(None, history(), tmp_path / "wal")
 
 
+def test_a_log_that_cannot_be_read_is_named_with_what_was_wanted_of_it(tmp_path):
+    (tmp_path / "wal").symlink_to(tmp_path / "wal")  # nobody may, not even the one who may do all
+    said = CliRunner().invoke(main, ["retain", str(tmp_path), "--dry-run"])
+    assert said.exit_code == 1
+    assert f"retention in {tmp_path} cannot go on: [Errno 40]" in said.output
+    assert "look at the path, its permissions and its disk" in said.output
+
+
 def test_a_dry_run_says_what_would_go_and_changes_nothing(tmp_path: Path, aged: Aged) -> None:
     said = retain(tmp_path, "--dry-run")
     assert said.exit_code == 0, said.output
