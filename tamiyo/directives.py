@@ -181,6 +181,8 @@ class Directives:
             del self._jobs[path]
             self._tell_once(path.name, f"request {path.name!r} stays in its place, to be tried again: {failure}")
             return False
+        if isinstance(failure, RequestRejected):  # it says so in its own words
+            raise failure
         if failure is not None:
             raise RequestRejected(f"{type(failure).__name__}: {failure}") from failure
         box.answer(path, job.result())

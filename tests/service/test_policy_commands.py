@@ -79,6 +79,18 @@ def test_install_rollback_and_list_without_a_service(checkpoint: Checkpoint, tmp
     assert replay(wal.read(tmp_path / "wal")).divergence is None
 
 
+def test_a_refusal_reads_the_same_beside_a_live_service(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.safetensors"
+    wrong.write_bytes(b"no checkpoint")
+    commands = [("rollback", tmp_path / "run"), ("install", tmp_path / "run", wrong)]
+    stepped(tmp_path / "run")
+    without = [run("policy", *command).output for command in commands]
+    with opened(tmp_path / "run"):
+        beside = [run("policy", *command, "--wait", PATIENT_S).output for command in commands]
+    assert beside == without
+    assert without[0].startswith(f"Error: policy {BASELINE!r} was not installed here")
+
+
 def test_install_and_rollback_beside_a_live_service(checkpoint: Checkpoint, tmp_path: Path) -> None:
     with opened(tmp_path) as service:
         installed = run("policy", "install", tmp_path, checkpoint.path, "--wait", PATIENT_S)
