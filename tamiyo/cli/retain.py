@@ -158,7 +158,7 @@ def _asked_for(directory: Path, order: Any, deadline_s: float, holder: str) -> d
                 box.done(path)
                 return None
             if now_s >= deadline_s:
-                print(f"left in {path}: {holder} has the log open and is not done yet")
+                click.echo(f"left in {path}: {holder} has the log open and is not done yet", err=True)
                 raise SystemExit(LEFT)
             time.sleep(LOOK_EVERY_S)
     answer = box.take_answer(path)

@@ -76,7 +76,13 @@ class _Session:
 @click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of weights and data order."
 )
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("var/run"), show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("var/run"),
+    show_default=True,
+    help="The directory of the run: its log, checkpoint and summary. Made when missing.",
+)
 @click.option(
     "--policy",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

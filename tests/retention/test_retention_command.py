@@ -37,6 +37,15 @@ def aged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Aged:
     return write(None, history(), tmp_path / "wal")
 
 
+def test_what_is_left_with_a_live_service_is_told_and_is_no_json(tmp_path: Path) -> None:
+    with wal.Log.open(tmp_path / "wal"):  # whoever has it open takes no requests up
+        said = retain(tmp_path, "--json", "--wait", 0)
+    assert said.exit_code == 3
+    assert said.stdout == ""
+    assert f"left in {tmp_path}/requests/" in said.stderr
+    assert "is not done yet" in said.stderr
+
+
 def test_a_log_that_cannot_be_read_is_named_with_what_was_wanted_of_it(tmp_path):
     (tmp_path / "wal").symlink_to(tmp_path / "wal")  # nobody may, not even the one who may do all
     said = CliRunner().invoke(main, ["retain", str(tmp_path), "--dry-run"])
