@@ -85,9 +85,8 @@ class DatabaseDamaged(ProjectionUnusable):
 
 
 WAL_RESET_ADVICE = (
-    "SQLite {version} is linked here, in which two processes that write or checkpoint at the same moment may in rare "
-    "cases damage a database in WAL mode. The projection is made from the log, so nothing is lost by that, and `tamiyo "
-    "doctor` finds it; to be rid of it use a Python that links SQLite 3.51.3 or later (or 3.50.7, or 3.44.6)"
+    "SQLite {version} may in rare cases damage the projection where two processes write to it at once; the log is not "
+    "touched by that, `tamiyo doctor` finds it, and 3.44.6, 3.50.7 and 3.51.3 are cured of it"
 )
 
 _warned: list[bool] = []
