@@ -32,6 +32,16 @@ def segment_paths(path: Path, disk: Disk) -> list[Path]:
     What a prune has given up is left out, whether it is not yet removed or has come back.
     """
     names = disk.list_dir(path)
+    while True:
+        try:
+            return _in_order(path, disk, names)
+        except LogCorrupt:  # or BASE is newer than the names: a writer went on and pruned all of them in between
+            listed, names = names, disk.list_dir(path)
+            if set(listed) == set(names):
+                raise
+
+
+def _in_order(path: Path, disk: Disk, names: list[str]) -> list[Path]:
     found = sorted([(*_numbers(name), name) for name in names if name.endswith(".wal")])
     base = read_base(path, disk) if BASE_NAME in names else None
     first = 1 if base is None else base.segment

@@ -1,0 +1,359 @@
+"""A log that others look at while its writer goes on: what may happen meanwhile, and what a look must then say."""
+
+import errno
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from log_rig import NEVER_MS, PATH, SEGMENT_BYTES, counting_entropy, open_log, wait_until
+
+import wal
+from wal.testing import MemoryDisk
+
+TARGET = Path("/copy")
+SOUND = {"intact", "redacted", "pruned"}
+Meanwhile = Callable[["Life"], object]
+
+
+class Process:
+    """A disk as one process sees it: it closes what is open when it dies, and calls `between` before each call."""
+
+    def __init__(self, disk: MemoryDisk) -> None:
+        self._disk = disk
+        self._dead = False
+        self.open_files: set[int] = set()
+        self.between: Callable[[], object] = lambda: None
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        real = getattr(self._disk, name)
+
+        def call(*args: object, **options: object) -> object:
+            self.between()
+            if name == "close":
+                if args[0] in self.open_files:
+                    self.open_files.remove(args[0])  # type: ignore[arg-type]
+                    real(*args)
+                return None
+            if self._dead:
+                raise OSError(errno.EIO, "the process is dead")
+            answer = real(*args, **options)
+            if name in {"open", "lock"}:
+                self.open_files.add(answer)
+            return answer
+
+        return call
+
+    def die(self) -> None:
+        """End, as kill -9 does it."""
+        self._dead = True
+        while self.open_files:
+            self._disk.close(self.open_files.pop())
+
+
+class Life:
+    """A log's life: its writers, one after the other, what they acknowledged, and the heads they had."""
+
+    def __init__(self) -> None:
+        self.disk = MemoryDisk()
+        self.told: dict[int, wal.Entry] = {}
+        self.heads: dict[int, wal.Head] = {}
+        self.log: wal.Log | None = None
+        self._process = Process(self.disk)
+        self._numbers = itertools.count(1)
+
+    def copy(self) -> "Life":
+        """The same life up to now, on a disk of its own; nobody has the log open."""
+        other = Life()
+        other.disk, other.told, other.heads = self.disk.copy(), dict(self.told), dict(self.heads)
+        return other
+
+    @property
+    def begins(self) -> int:
+        """The first LSN that is left."""
+        return min((int(place.name[9:29]) for place in self.disk.files() if place.suffix == ".wal"), default=1)
+
+    def open(self, **options: object) -> None:
+        self._process = Process(self.disk)
+        given = {"segment_bytes": SEGMENT_BYTES, "heartbeat_ms": NEVER_MS, "entropy": counting_entropy()} | options
+        self.log = wal.Log.open(PATH, disk=self._process, **given)  # type: ignore[arg-type]
+
+    def append(self, *sizes: int) -> None:
+        """Append a batch of one record of each of these lengths."""
+        assert self.log is not None
+        number = next(self._numbers)
+        commit = self.log.append([(number, number.to_bytes(4, "little") * (size // 4)) for size in sizes])
+        self.told |= {entry.lsn: entry for entry in commit.entries}
+        self.heads[commit.last_lsn] = self.log.head()
+
+    def stage(self) -> None:
+        """Write a record that is not durable yet."""
+        assert self.log is not None
+        while True:
+            with suppress(wal.LogBusy):
+                assert self.log.stage(9, b"staged").wait(30)
+                return
+            wait_until(lambda: self.log is not None and self.log._writer._spare_fd is not None)
+
+    def rotate(self) -> None:
+        for _ in range(3):
+            self.append(3000)
+
+    def prune(self) -> None:
+        assert self.log is not None
+        self.log.prune(self.log.durable_lsn + 1)
+
+    def prune_half(self) -> None:
+        assert self.log is not None
+        self.log.prune((self.begins + self.log.durable_lsn) // 2)
+
+    def redact(self) -> None:
+        assert self.log is not None
+        self.log.redact(lambda entry: entry.lsn % 2 == 0)
+
+    def close(self) -> None:
+        assert self.log is not None
+        self.log.close()
+        self.log = None
+
+    def crash(self) -> None:
+        """Kill the writer's process."""
+        self._process.die()
+        with suppress(wal.LogFailed):
+            assert self.log is not None
+            self.log.close()
+        self.log = None
+
+    def end(self) -> None:
+        """Go on, close, and find everything as it was acknowledged and nothing else there."""
+        if self.log is None:
+            self.open()
+        self.append(100)
+        assert self.log is not None
+        size_bytes = self.log.size_bytes
+        self.log.close()
+        files = [place for place in self.disk.files() if place.parent == PATH]
+        assert {place.name for place in files if place.suffix != ".wal"} == {"BASE", "LOCK"}
+        assert size_bytes == sum([len(self.disk.peek(place)) for place in files if place.suffix == ".wal"])
+        assert not self._process.open_files
+        self.check(list(wal.read(PATH, None, disk=self.disk)), upto=max(self.told))
+        verdict = wal.verify(PATH, self.heads[max(self.heads)], disk=self.disk)
+        assert verdict.status in SOUND, verdict
+        assert verdict.clean_close
+
+    def check(self, found: list[wal.Entry], *, first: int | None = None, upto: int | None = None) -> None:
+        """These are records of the log, in order and without a gap, `first` and `upto` among them."""
+        lsns = [entry.lsn for entry in found]
+        assert lsns == list(range(lsns[0], lsns[0] + len(lsns))) if lsns else upto is None
+        assert upto is None or lsns[-1] == upto
+        assert first is None or not lsns or lsns[0] == first
+        for entry in found:
+            assert isinstance(entry, wal.Redacted) or entry == self.told.get(entry.lsn, entry)
+
+
+def _begin(*, pruned: bool) -> Life:
+    """A log of several segments; in one that was pruned and redacted before, BASE has more to say."""
+    life = Life()
+    life.open()
+    for _ in range(2 if pruned else 1):
+        for sizes in [(300, 450), (600,), (700, 900, 1100), (1200,), (1400,), (1500,), (1700,), (1900,)]:
+            life.append(*sizes)
+        if pruned and not life.disk.peek(PATH / "BASE")[65536:].strip(b"\0"):
+            life.redact()
+            life.prune_half()
+    life.close()
+    return life
+
+
+_BEGUN = {pruned: _begin(pruned=pruned) for pruned in (False, True)}
+
+
+def begun(*, pruned: bool) -> Life:
+    """A live log with records in several finished segments and in the one in use."""
+    life = _BEGUN[pruned].copy()
+    life.open()
+    life.append(300, 100)
+    return life
+
+
+def _go_on(*steps: Meanwhile) -> Meanwhile:
+    def go_on(life: Life) -> None:
+        for step in steps:
+            step(life)
+
+    return go_on
+
+
+MEANWHILE: dict[str, Meanwhile] = {
+    "appends": lambda life: life.append(300),
+    "stages": Life.stage,
+    "rotates": Life.rotate,
+    "prunes half": Life.prune_half,
+    "prunes": Life.prune,
+    "rotates and prunes": _go_on(Life.rotate, Life.prune),
+    "redacts": Life.redact,
+    "redacts, rotates and prunes": _go_on(Life.redact, Life.rotate, Life.prune_half),
+    "closes": Life.close,
+    "closes, opens and rotates": _go_on(Life.close, Life.open, Life.rotate),
+    "crashes": Life.crash,
+    "crashes and opens": _go_on(Life.crash, Life.open),
+    "crashes, opens and stages": _go_on(Life.crash, Life.open, Life.stage),
+    "crashes, opens and rotates": _go_on(Life.crash, Life.open, Life.rotate),
+    "crashes, opens, rotates and prunes": _go_on(Life.crash, Life.open, Life.rotate, Life.prune),
+}
+"""What the log's writer, or another one after it, does between two disk calls of whoever looks."""
+
+
+class Look:
+    """What a look is told of the log as it was when it began."""
+
+    def __init__(self, life: Life, disk: Process) -> None:
+        self.life = life
+        self.disk: wal.Disk = disk  # type: ignore[assignment]
+        self.first = life.begins
+        self.last = max(life.told)
+        self.proven = self.last - 2  # beside a live writer nothing proves the last batch yet
+        self.head = life.heads[self.last]
+        self.old = life.heads[min(size for size in life.heads if size > self.first)]
+
+
+def verify(look: Look) -> None:
+    verdict = wal.verify(PATH, disk=look.disk)
+    assert verdict.status in SOUND, verdict
+
+
+def verify_against_a_head(look: Look) -> None:
+    verdict = wal.verify(PATH, look.head, disk=look.disk)
+    assert verdict.status in SOUND, verdict
+    assert verdict.expected == "confirmed" or verdict.first_lsn > look.first
+
+
+def take_the_head(look: Look) -> None:
+    """No head may cover what is not durable: a power failure would make it one of no log."""
+    head = wal.head(PATH, disk=look.disk)
+    durable_lsn = max(look.life.told) if look.life.log is None else look.life.log.durable_lsn
+    assert look.proven <= head.size <= durable_lsn
+    if head.size in look.life.heads:
+        assert head == look.life.heads[head.size]
+
+
+def read(look: Look) -> None:
+    look.life.check(list(wal.read(PATH, None, disk=look.disk)))
+
+
+def read_the_end(look: Look) -> None:
+    look.life.check(list(wal.read(PATH, look.last - 5, disk=look.disk)), first=look.last - 4)
+
+
+def follow(look: Look) -> None:
+    """Follow in small steps, as whoever is told by the writer how far the log is durable."""
+    durable_lsn = lambda: look.last if look.life.log is None else look.life.log.durable_lsn  # noqa: E731
+    reader = wal.Reader(PATH, look.first - 1, durable_lsn=durable_lsn, disk=look.disk)
+    found: list[wal.Entry] = []
+    while polled := reader.poll(2):
+        found += polled
+    look.life.check(found, first=look.first)
+    assert found[-1].lsn >= look.last
+
+
+def prove_a_record(look: Look) -> None:
+    for lsn in (look.first + 2, look.last):
+        assert wal.prove_inclusion(PATH, lsn, look.head.size, disk=look.disk).holds(look.head)
+
+
+def prove_that_it_grew(look: Look) -> None:
+    assert wal.prove_consistency(PATH, look.old.size, look.head.size, disk=look.disk).holds(look.old, look.head)
+    proof = wal.prove_consistency(PATH, look.old.size, disk=look.disk)
+    if proof.new_size in look.life.heads:
+        assert proof.holds(look.old, look.life.heads[proof.new_size])
+
+
+def list_segments(look: Look) -> None:
+    found = wal.segments(PATH, disk=look.disk)
+    assert [one.finished for one in found] == [True] * (len(found) - 1) + [False]
+    assert [one.last_lsn for one in found[:-1]] == [one.first_lsn - 1 for one in found[1:]]
+
+
+def scrub(look: Look) -> None:
+    assert wal.scrub(PATH, disk=look.disk).problems == ()
+
+
+def scrub_in_steps(look: Look) -> None:
+    at, went_round = 1, False
+    while not went_round:
+        scrubbed = wal.scrub(PATH, first_segment=at, budget_bytes=1, disk=look.disk)
+        assert scrubbed.problems == ()
+        at, went_round = scrubbed.next_segment, scrubbed.went_round
+
+
+def copy(look: Look) -> None:
+    copied = wal.copy(PATH, TARGET, disk=look.disk)
+    other = look.life.disk.copy()
+    assert {place.suffix for place in other.files() if place.parent == TARGET} == {".wal", ""}
+    with open_log(other, TARGET) as log:
+        assert log.recovery.clean_close
+        assert log.head() == copied.head
+    look.life.check(list(wal.read(TARGET, None, disk=other)), upto=copied.last_lsn if copied.records else None)
+    assert copied.last_lsn >= look.proven
+
+
+def salvage(look: Look) -> None:
+    """All that is there can be saved; iterating may meet a file that changed since, and says so."""
+    saved = wal.salvage(PATH, disk=look.disk)
+    assert not saved.report.damage, saved.report
+    assert saved.report.complete, saved.report
+    assert (saved.report.torn, saved.report.stale_records) == (None, 0)
+    assert saved.report.last_lsn >= look.last
+    try:
+        look.life.check(list(saved))
+    except wal.LogCorrupt as error:
+        assert "changed" in str(error)  # noqa: PT017
+
+
+LOOKS = {
+    look.__name__: look
+    for look in (
+        verify, verify_against_a_head, take_the_head, read, read_the_end, follow, prove_a_record, prove_that_it_grew,
+        list_segments, scrub, scrub_in_steps, copy, salvage,
+    )
+}  # fmt: skip
+"""What somebody who holds no lock asks of the log, and what must be true of the answer."""
+
+
+def at_each_call(looks: Callable[[Look], None], meanwhile: Meanwhile, *, pruned: bool) -> Iterator[str]:
+    """Look while that happens, before each call of the look in turn; yield what each of them found wrong."""
+    for at in itertools.count(1):
+        life = begun(pruned=pruned)
+        process = Process(life.disk)
+        calls = itertools.count(1)
+        look = Look(life, process)
+
+        def between(at: int = at, life: Life = life, calls: Iterator[int] = calls) -> None:
+            if next(calls) == at:
+                meanwhile(life)
+
+        process.between = between
+        with _told(look) as problems:
+            looks(look)
+            assert not process.open_files
+        process.between = lambda: None
+        over = next(calls) <= at
+        with _told(look) as more:
+            life.end()
+        yield from [f"at call {at}: {problem}" for problem in problems + more]
+        if over:
+            return
+
+
+@contextmanager
+def _told(look: Look) -> Iterator[list[str]]:
+    """Keep what is wrong. Not so: that what was asked for has been pruned since, or is to be asked for again."""
+    problems: list[str] = []
+    try:
+        yield problems
+    except wal.Trimmed as trimmed:
+        if trimmed.first_lsn <= trimmed.wanted_lsn or look.life.begins == look.first:
+            problems.append(repr(trimmed))
+    except (wal.LogError, OSError, AssertionError) as error:
+        if "ask again" not in str(error):
+            problems.append(f"{type(error).__name__}: {error}")
