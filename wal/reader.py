@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from wal.base import beside_prunes
 from wal.disk import Disk, OsDisk, opened
 from wal.entries import Entry
 from wal.errors import LogCorrupt, LogError, Trimmed
@@ -98,7 +99,7 @@ class Reader:
 
     def _advance(self, found: list[Entry], limit: int) -> bool:
         """Read on in the current segment; whether it is worth going on at once."""
-        place = self._place = self._place or self._find()
+        place = self._place = self._place or beside_prunes(self._path, self._disk, self._find)
         if place is None:
             return False
         if place.sealed:

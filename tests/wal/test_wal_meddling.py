@@ -8,6 +8,7 @@ from meddling_rig import LOOKS, MEANWHILE, at_each_call
 @pytest.mark.parametrize(
     ("look", "meanwhile"),
     [
+        ("follow", "rotates and prunes"),
         ("scrub", "rotates and prunes"),
         ("copy", "rotates and prunes"),
     ],
