@@ -8,6 +8,8 @@ Rule 3: before anything is called damage it is read again, because a writer may 
 after it was read and before the evidence was.
 """
 
+import errno
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,8 +184,8 @@ class Reader:
         after = successor(self._path, self._disk, before.segment)
         if after is None:
             first = segment_paths(self._path, self._disk)[0]
-            if number_of(first) > before.segment:
-                raise Trimmed(cursor.lsn, first_lsn_of(first))
+            if number_of(first) > before.segment:  # pruned, perhaps with nothing in it: to be looked up anew
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place.segment.path))
             raise _broken(cursor, "the segment is sealed, so the one after it is missing")
         check_successor(before, after.header)
         if (after.header.prev_end, after.header.first_lsn, after.header.chain) != (

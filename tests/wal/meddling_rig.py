@@ -152,17 +152,24 @@ class Life:
 
 
 def _begin(*, pruned: bool) -> Life:
-    """A log of several segments; in one that was pruned and redacted before, BASE has more to say."""
+    """A log of several segments; or one that was redacted and pruned, and then begun anew at other lengths in vain."""
     life = Life()
     life.open()
-    for _ in range(2 if pruned else 1):
-        for sizes in [(300, 450), (600,), (700, 900, 1100), (1200,), (1400,), (1500,), (1700,), (1900,)]:
-            life.append(*sizes)
-        if pruned and not life.disk.peek(PATH / "BASE")[65536:].strip(b"\0"):
-            life.redact()
-            life.prune_half()
+    _fill(life)
+    if pruned:
+        life.redact()
+        life.prune_half()
+        for length in (2 * SEGMENT_BYTES, 3 * SEGMENT_BYTES, SEGMENT_BYTES):
+            life.close()
+            life.open(segment_bytes=length)
+        _fill(life)
     life.close()
     return life
+
+
+def _fill(life: Life) -> None:
+    for sizes in [(300, 450), (600,), (700, 900, 1100), (1200,), (1400,), (1500,), (1700,), (1900,)]:
+        life.append(*sizes)
 
 
 _BEGUN = {pruned: _begin(pruned=pruned) for pruned in (False, True)}

@@ -9,6 +9,7 @@ from meddling_rig import LOOKS, MEANWHILE, at_each_call
     ("look", "meanwhile"),
     [
         ("follow", "rotates and prunes"),
+        ("follow", "prunes half"),
         ("scrub", "rotates and prunes"),
         ("copy", "rotates and prunes"),
     ],
