@@ -4,11 +4,12 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from wal.base import create_base, first_base, write_base
+from wal.base import beside_prunes, create_base, first_base, write_base
 from wal.batch import pack
 from wal.disk import NO_ROOM, Disk, OsDisk
 from wal.entries import Commit, Entry, Pending, Staged
@@ -156,7 +157,8 @@ class Log:
         The last is for one whose records were pruned and that was not kept. Raises LogError when the log has not come
         so far, LogCorrupt, LogTampered or OSError.
         """
-        return standing(self.path, self._disk, head, self._writer.log_id)
+        ask = partial(standing, self.path, self._disk, head, self._writer.log_id)
+        return beside_prunes(self.path, self._disk, ask)
 
     def prune(self, before_lsn: int, *, keep_heads: Iterable[Head] = ()) -> Pruned:
         """Drop the segments all of whose records are below `before_lsn`; takes no free space.

@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,19 +18,23 @@ Meanwhile = Callable[["Life"], object]
 
 
 class Process:
-    """A disk as one process sees it: it closes what is open when it dies, and calls `between` before each call."""
+    """A disk as one process sees it: it closes what is open when it dies, and calls `between` before each call.
 
-    def __init__(self, disk: MemoryDisk) -> None:
+    But not before `links`, which a writer asks under a mutex that whoever maintains the log takes, too.
+    """
+
+    def __init__(self, disk: MemoryDisk, between: Callable[[], object] = lambda: None) -> None:
         self._disk = disk
         self._dead = False
         self.open_files: set[int] = set()
-        self.between: Callable[[], object] = lambda: None
+        self.between = between
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         real = getattr(self._disk, name)
 
         def call(*args: object, **options: object) -> object:
-            self.between()
+            if name != "links":
+                self.between()
             if name == "close":
                 if args[0] in self.open_files:
                     self.open_files.remove(args[0])  # type: ignore[arg-type]
@@ -59,7 +64,8 @@ class Life:
         self.told: dict[int, wal.Entry] = {}
         self.heads: dict[int, wal.Head] = {}
         self.log: wal.Log | None = None
-        self._process = Process(self.disk)
+        self.process = Process(self.disk)
+        self.between: Callable[[], object] = lambda: None
         self._numbers = itertools.count(1)
 
     def copy(self) -> "Life":
@@ -74,9 +80,9 @@ class Life:
         return min((int(place.name[9:29]) for place in self.disk.files() if place.suffix == ".wal"), default=1)
 
     def open(self, **options: object) -> None:
-        self._process = Process(self.disk)
+        self.process = Process(self.disk, lambda: self.between())
         given = {"segment_bytes": SEGMENT_BYTES, "heartbeat_ms": NEVER_MS, "entropy": counting_entropy()} | options
-        self.log = wal.Log.open(PATH, disk=self._process, **given)  # type: ignore[arg-type]
+        self.log = wal.Log.open(PATH, disk=self.process, **given)  # type: ignore[arg-type]
 
     def append(self, *sizes: int) -> None:
         """Append a batch of one record of each of these lengths."""
@@ -118,7 +124,7 @@ class Life:
 
     def crash(self) -> None:
         """Kill the writer's process."""
-        self._process.die()
+        self.process.die()
         with suppress(wal.LogFailed):
             assert self.log is not None
             self.log.close()
@@ -135,7 +141,7 @@ class Life:
         files = [place for place in self.disk.files() if place.parent == PATH]
         assert {place.name for place in files if place.suffix != ".wal"} == {"BASE", "LOCK"}
         assert size_bytes == sum([len(self.disk.peek(place)) for place in files if place.suffix == ".wal"])
-        assert not self._process.open_files
+        assert not self.process.open_files
         self.check(list(wal.read(PATH, None, disk=self.disk)), upto=max(self.told))
         verdict = wal.verify(PATH, self.heads[max(self.heads)], disk=self.disk)
         assert verdict.status in SOUND, verdict
@@ -317,6 +323,14 @@ def salvage(look: Look) -> None:
         assert "changed" in str(error)  # noqa: PT017
 
 
+def hold_heads_against_it(look: Look) -> None:
+    """By the log's owner."""
+    assert look.life.log is not None
+    for head in (look.old, look.head):
+        found = look.life.log.standing(head)
+        assert found == "confirmed" or (found == "unprovable" and head.size < look.life.begins - 1)
+
+
 LOOKS = {
     look.__name__: look
     for look in (
@@ -326,36 +340,54 @@ LOOKS = {
 }  # fmt: skip
 """What somebody who holds no lock asks of the log, and what must be true of the answer."""
 
+OTHERS, OWNERS, WRITERS = "others", "owners", "writers"
+"""Whose disk calls something comes between: another process's, or in the log's own its callers' or its writer's."""
 
-def at_each_call(looks: Callable[[Look], None], meanwhile: Meanwhile, *, pruned: bool) -> Iterator[str]:
-    """Look while that happens, before each call of the look in turn; yield what each of them found wrong."""
+
+def at_each_call(
+    act: Callable[[Look], object],
+    meanwhile: Callable[[Look], object],
+    begin: Callable[[], Life],
+    *,
+    whose: str = OTHERS,
+) -> Iterator[str]:
+    """Act while that happens, before each disk call of theirs in turn; yield what each of them found wrong."""
     for at in itertools.count(1):
-        life = begun(pruned=pruned)
-        process = Process(life.disk)
+        life = begin()
         calls = itertools.count(1)
+        process = Process(life.disk)
         look = Look(life, process)
+        wrong_meanwhile: list[str] = []
 
-        def between(at: int = at, life: Life = life, calls: Iterator[int] = calls) -> None:
-            if next(calls) == at:
-                meanwhile(life)
+        def between(
+            at: int = at, life: Life = life, calls: Iterator[int] = calls, wrong: list[str] = wrong_meanwhile
+        ) -> None:
+            writers = threading.current_thread().name.startswith("wal-writer")
+            if writers == (whose == WRITERS) and next(calls) == at:
+                beside = Look(life, Process(life.disk))
+                with _told(beside, wrong):
+                    meanwhile(beside)
 
-        process.between = between
-        with _told(look) as problems:
-            looks(look)
+        if whose == OTHERS:
+            process.between = between
+        else:
+            life.between = between
+        with _told(look) as wrong:
+            act(look)
             assert not process.open_files
-        process.between = lambda: None
+        process.between = life.between = lambda: None
         over = next(calls) <= at
-        with _told(look) as more:
+        with _told(look) as wrong_at_last:
             life.end()
-        yield from [f"at call {at}: {problem}" for problem in problems + more]
+        yield from [f"at call {at}: {problem}" for problem in wrong_meanwhile + wrong + wrong_at_last]
         if over:
             return
 
 
 @contextmanager
-def _told(look: Look) -> Iterator[list[str]]:
+def _told(look: Look, problems: list[str] | None = None) -> Iterator[list[str]]:
     """Keep what is wrong. Not so: that what was asked for has been pruned since, or is to be asked for again."""
-    problems: list[str] = []
+    problems = [] if problems is None else problems
     try:
         yield problems
     except wal.Trimmed as trimmed:
