@@ -132,7 +132,12 @@ def read_segments(path: Path, disk: Disk) -> list[Segment]:
 def sealed_tree(disk: Disk, before: Segment, after: Header) -> Tree | None:
     """Return the tree at the seal that `after` says ends its predecessor, or None when that seal is not there."""
     with opened(disk, before.path) as fd:
-        return seal_of(Window(disk, fd), before.header, after)
+        window, header = Window(disk, fd), before.header
+        tree = seal_of(window, header, after)
+        if tree is None:  # or a redaction has put a shorter file in its place since the header was read
+            header = decode_header(read_fully(disk, fd, HEADER_BYTES, 0), header.segment, before.path)
+            tree = None if header == before.header else seal_of(window, header, after)
+        return tree
 
 
 def finished_tree(disk: Disk, before: Segment, after: Segment, *, may_lack: bool) -> Tree | None:

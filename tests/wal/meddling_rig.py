@@ -80,9 +80,12 @@ class Life:
         return min((int(place.name[9:29]) for place in self.disk.files() if place.suffix == ".wal"), default=1)
 
     def open(self, **options: object) -> None:
-        self.process = Process(self.disk, lambda: self.between())
+        self.process = Process(self.disk, self._come_between)
         given = {"segment_bytes": SEGMENT_BYTES, "heartbeat_ms": NEVER_MS, "entropy": counting_entropy()} | options
         self.log = wal.Log.open(PATH, disk=self.process, **given)  # type: ignore[arg-type]
+
+    def _come_between(self) -> None:
+        self.between()
 
     def append(self, *sizes: int) -> None:
         """Append a batch of one record of each of these lengths."""

@@ -9,7 +9,8 @@ both = pytest.mark.parametrize("pruned", [False, True], ids=["begun", "pruned be
 
 
 def wrong(look: str, meanwhile: str, *, pruned: bool) -> list[str]:
-    return list(at_each_call(LOOKS[look], lambda beside: MEANWHILE[meanwhile](beside.life), partial(begun, pruned=pruned)))
+    then = MEANWHILE[meanwhile]
+    return list(at_each_call(LOOKS[look], lambda beside: then(beside.life), partial(begun, pruned=pruned)))
 
 
 @both
@@ -20,6 +21,7 @@ def wrong(look: str, meanwhile: str, *, pruned: bool) -> list[str]:
         ("follow", "prunes half"),
         ("scrub", "rotates and prunes"),
         ("copy", "rotates and prunes"),
+        ("list_segments", "redacts"),
     ],
 )
 def test_no_look_takes_what_the_writer_does_meanwhile_for_damage(look: str, meanwhile: str, *, pruned: bool) -> None:
