@@ -6,6 +6,7 @@ Rule 2: it has its whole length from the log's beginning, and its two slots are 
 needs no free space, and a torn slot leaves the one before it.
 """
 
+import errno
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,15 +118,27 @@ def _read_slot(disk: Disk, fd: int, offset: int) -> bytes:
     return start if length <= _USUAL_BYTES else read_fully(disk, fd, min(length, SLOT_BYTES), offset)
 
 
-def beside_prunes(path: Path, disk: Disk, look: Callable[[], T]) -> T:
-    """Look at a log without its lock, and anew where a prune took away meanwhile what was looked at.
+class Replaced(FileNotFoundError):
+    """What was wrong was wrong in a file that has no name any more: look again at what has it now.
 
-    What `look` raises stands when no prune came in between.
+    An opening writes the last segment of a log that was not closed anew, and what its writer goes on with stands there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(errno.ENOENT, "the file has no name any more")
+
+
+def beside_prunes(path: Path, disk: Disk, look: Callable[[], T]) -> T:
+    """Look at a log without its lock, and anew where a prune or an opening took away meanwhile what was looked at.
+
+    What `look` raises stands when none came in between.
     """
     while True:
         before = read_base(path, disk)
         try:
             return look()
+        except Replaced:
+            continue
         except (FileNotFoundError, LogCorrupt):
             if read_base(path, disk) == before:
                 raise

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from wal.base import Replaced
 from wal.disk import Disk, opened, read_fully
 from wal.errors import LogCorrupt, LogTampered
 from wal.frames import SEAL, Frame, frontier
@@ -56,7 +57,8 @@ def judge_end(
 ) -> Stop | None:
     """Ask the recovery table about the place where the frames of a segment end.
 
-    None means that a live writer has filled the place meanwhile: walk on. Raises LogCorrupt when the table refuses.
+    None means that a live writer has filled the place meanwhile: walk on. Raises LogCorrupt when the table refuses,
+    Replaced when it does and another file has taken this one's place.
     """
     stop = judge(
         window, cursor.copy(), header, last_type=last_type, after=None if after is None else after.header,
@@ -66,6 +68,8 @@ def judge_end(
         return stop
     if last_type != SEAL and went_on(window, cursor):
         return None
+    if window.is_nameless:
+        raise Replaced
     raise stop.refusal()
 
 

@@ -9,7 +9,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from wal.base import Base, create_base, first_base, read_base, write_base
+from wal.base import Base, Replaced, create_base, first_base, read_base, write_base
 from wal.checked import check_end, checked_frames, judge_end, opened_segment
 from wal.disk import Disk, OsDisk, opened, read_fully, sync_surely, write_fully
 from wal.errors import CopyFailed, LogCorrupt
@@ -121,13 +121,13 @@ class _Copy:
             self._made.pop()
 
     def _consistently(self) -> Copied:
-        """Copy the segments with the base they belong to; begin again when a prune came in between."""
+        """Copy the segments with the base they belong to; begin again when a prune or an opening came in between."""
         while True:
             base = read_base(self.source, self._disk)
             try:
                 return self._copy_from(base)
-            except (FileNotFoundError, LogCorrupt):
-                if read_base(self.source, self._disk) == base:
+            except (FileNotFoundError, LogCorrupt) as error:
+                if not isinstance(error, Replaced) and read_base(self.source, self._disk) == base:
                     raise
             self._remove_made()
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from wal.base import beside_prunes
+from wal.base import Replaced, beside_prunes
 from wal.disk import Disk, OsDisk, opened
 from wal.entries import Entry
 from wal.errors import LogCorrupt, LogError, Trimmed
@@ -88,7 +88,7 @@ class Reader:
             self._after = found[-1].lsn
 
     def _advance_beside_prunes(self, found: list[Entry], limit: int) -> bool:
-        """Read on, and where a prune took a file after it was listed, look up anew what is left."""
+        """Read on, and where a file was taken away after it was listed, or another took its place, look up anew."""
         for _ in range(_LOOKS):
             try:
                 return self._advance(found, limit)
@@ -166,6 +166,8 @@ class Reader:
         if went_on(run.window, run.ahead):
             return True
         if stop.case.action == REFUSE:
+            if run.window.is_nameless:
+                raise Replaced
             if frame_at(run.window, run.ahead.offset) is None:  # else it contradicts what was read just before it
                 run.release_to(run.ahead.offset if after is not None else stop.rest.durable_offset, found)
             if found:

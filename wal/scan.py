@@ -39,6 +39,11 @@ class Window:
             return 0
         return at
 
+    @property
+    def is_nameless(self) -> bool:
+        """Whether another file has this one's name by now, or none has."""
+        return self._disk.links(self._fd) == 0
+
     def refresh(self) -> None:
         """Forget what was read: a writer may have gone on since."""
         self.buffer = b""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from wal.base import read_base
+from wal.base import Replaced, read_base
 from wal.checked import check_end, checked_frames, judge_end, opened_segment
 from wal.disk import Disk, OsDisk, opened
 from wal.errors import LogCorrupt, LogTampered, UnsupportedFormat
@@ -72,7 +72,7 @@ def verify(
 
     `head` is one that was kept elsewhere: the log must reach it and must have been, there, what it says. Beside a live
     writer the verdict covers what was written when each segment was read, an unfinished write at the end is part of an
-    intact log, and a prune meanwhile only means to begin again.
+    intact log, and a prune or an opening meanwhile only means to begin again.
     """
     directory = Path(path)
     disk = OsDisk() if disk is None else disk
@@ -82,6 +82,8 @@ def verify(
         try:
             base = read_base(directory, disk)
             return survey.run()
+        except Replaced:
+            continue
         except (LogCorrupt, FileNotFoundError) as error:
             if read_base(directory, disk) != base:
                 continue

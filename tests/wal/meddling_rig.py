@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from log_rig import NEVER_MS, PATH, SEGMENT_BYTES, counting_entropy, open_log, wait_until
+from log_rig import NEVER_MS, PATH, SEGMENT_BYTES, counting_entropy, open_log, segments, wait_until
 
 import wal
+from wal.segment import first_lsn_of
 from wal.testing import MemoryDisk
 
 TARGET = Path("/copy")
@@ -77,7 +78,7 @@ class Life:
     @property
     def begins(self) -> int:
         """The first LSN that is left."""
-        return min((int(place.name[9:29]) for place in self.disk.files() if place.suffix == ".wal"), default=1)
+        return min([first_lsn_of(place) for place in segments(self.disk) if place.parent == PATH], default=1)
 
     def open(self, **options: object) -> None:
         self.process = Process(self.disk, self._come_between)
@@ -168,7 +169,7 @@ def _begin(*, pruned: bool) -> Life:
     if pruned:
         life.redact()
         life.prune_half()
-        for length in (2 * SEGMENT_BYTES, 3 * SEGMENT_BYTES, SEGMENT_BYTES):
+        for length in (SEGMENT_BYTES + 512, SEGMENT_BYTES + 1024, SEGMENT_BYTES):
             life.close()
             life.open(segment_bytes=length)
         _fill(life)
@@ -181,15 +182,32 @@ def _fill(life: Life) -> None:
         life.append(*sizes)
 
 
-_BEGUN = {pruned: _begin(pruned=pruned) for pruned in (False, True)}
+_NEW, _PRUNED = _begin(pruned=False), _begin(pruned=True)
 
 
-def begun(*, pruned: bool) -> Life:
-    """A live log with records in several finished segments and in the one in use."""
-    life = _BEGUN[pruned].copy()
+def just_opened() -> Life:
+    """A live log whose writer has proven all that is there, and has appended nothing yet."""
+    life = _NEW.copy()
+    life.open()
+    return life
+
+
+def in_use() -> Life:
+    """A live log with records in several finished segments and in the one in use; nothing proves the last batch yet."""
+    life = just_opened()
+    life.append(300, 100)
+    return life
+
+
+def pruned_before() -> Life:
+    """The same after a redaction and a prune: in BASE stands more, and some segments hold no record."""
+    life = _PRUNED.copy()
     life.open()
     life.append(300, 100)
     return life
+
+
+BEGINNINGS = {begin.__name__: begin for begin in (just_opened, in_use, pruned_before)}
 
 
 def _go_on(*steps: Meanwhile) -> Meanwhile:

@@ -1,47 +1,43 @@
 """Whatever a log's writer does, whole, between two disk calls of somebody who looks: the look says what is true."""
 
-from functools import partial
-
 import pytest
-from meddling_rig import LOOKS, MEANWHILE, OWNERS, at_each_call, begun, hold_heads_against_it
+from meddling_rig import BEGINNINGS, LOOKS, MEANWHILE, OWNERS, at_each_call, hold_heads_against_it
 
-both = pytest.mark.parametrize("pruned", [False, True], ids=["begun", "pruned before"])
+FOUND = [
+    ("in_use", "follow", "rotates and prunes"),
+    ("pruned_before", "follow", "rotates and prunes"),
+    ("pruned_before", "follow", "prunes half"),
+    ("just_opened", "read_the_end", "crashes, opens and rotates"),
+    ("in_use", "scrub", "rotates and prunes"),
+    ("in_use", "copy", "rotates and prunes"),
+    ("in_use", "copy", "crashes, opens and rotates"),
+    ("in_use", "verify", "crashes, opens and rotates"),
+    ("in_use", "take_the_head", "crashes, opens and rotates"),
+    ("in_use", "list_segments", "redacts"),
+]
+"""In each of these pairs something was once wrong."""
 
 
-def wrong(look: str, meanwhile: str, *, pruned: bool) -> list[str]:
+def wrong(begin: str, look: str, meanwhile: str) -> list[str]:
     then = MEANWHILE[meanwhile]
-    return list(at_each_call(LOOKS[look], lambda beside: then(beside.life), partial(begun, pruned=pruned)))
+    return list(at_each_call(LOOKS[look], lambda beside: then(beside.life), BEGINNINGS[begin]))
 
 
-@both
-@pytest.mark.parametrize(
-    ("look", "meanwhile"),
-    [
-        ("follow", "rotates and prunes"),
-        ("follow", "prunes half"),
-        ("scrub", "rotates and prunes"),
-        ("copy", "rotates and prunes"),
-        ("list_segments", "redacts"),
-    ],
-)
-def test_no_look_takes_what_the_writer_does_meanwhile_for_damage(look: str, meanwhile: str, *, pruned: bool) -> None:
-    """The pairs in which something was once wrong."""
-    assert wrong(look, meanwhile, pruned=pruned) == []
+@pytest.mark.parametrize(("begin", "look", "meanwhile"), FOUND)
+def test_what_happens_meanwhile_is_not_taken_for_damage(begin: str, look: str, meanwhile: str) -> None:
+    assert wrong(begin, look, meanwhile) == []
 
 
-@both
 @pytest.mark.parametrize("meanwhile", ["prunes half", "rotates and prunes"])
-def test_a_log_holds_a_head_against_itself_while_it_is_pruned(meanwhile: str, *, pruned: bool) -> None:
+def test_a_log_holds_a_head_against_itself_while_it_is_pruned(meanwhile: str) -> None:
     then = MEANWHILE[meanwhile]
-    moments = at_each_call(
-        hold_heads_against_it, lambda beside: then(beside.life), partial(begun, pruned=pruned), whose=OWNERS
-    )
+    moments = at_each_call(hold_heads_against_it, lambda beside: then(beside.life), BEGINNINGS["in_use"], whose=OWNERS)
     assert list(moments) == []
 
 
 @pytest.mark.long
-@both
 @pytest.mark.parametrize("meanwhile", MEANWHILE)
 @pytest.mark.parametrize("look", LOOKS)
-def test_no_look_takes_anything_meanwhile_for_damage(look: str, meanwhile: str, *, pruned: bool) -> None:
-    assert wrong(look, meanwhile, pruned=pruned) == []
+@pytest.mark.parametrize("begin", BEGINNINGS)
+def test_whatever_happens_meanwhile_is_not_taken_for_damage(begin: str, look: str, meanwhile: str) -> None:
+    assert wrong(begin, look, meanwhile) == []
