@@ -63,21 +63,46 @@ def head(path: Path | str, *, disk: Disk | None = None) -> Head:
 
 def _head(directory: Path, disk: Disk) -> Head:
     free = not is_locked(disk, directory)  # asked before reading, never after
-    for place in segment_paths(directory, disk)[-1:] if free else ():
+    walked = _Walk(directory, disk)
+    if not free or not walked.held:
+        return walked.head()
+    upto_lsn = walked.last_lsn
+    for place in segment_paths(directory, disk)[-1:]:
         settle(disk, place)  # a writer that died may have left its last batch in memory only
-    segment, tree = beginning(directory, disk)
-    chain = segment.header.chain
-    held: list[tuple[Frame, list[bytes]]] = []
-    for newest, its_leaves in frames_from(directory, disk, segment):
-        held.append((newest, its_leaves))
-        while held and (held[0][0].segment < newest.segment or held[0][0].end <= newest.durable_offset):
-            frame, leaves = held.pop(0)
-            tree.extend(leaves)
-            chain = frame.chain
-    for frame, leaves in held if free else ():
-        tree.extend(leaves)
-        chain = frame.chain
-    return Head(segment.header.log_id, tree.size, tree.root(), chain)
+    return _Walk(directory, disk).head(upto_lsn)
+
+
+class _Walk:
+    """A walk to the end of the log: the tree and the chain of what is proven durable, and the frames `held` after it.
+
+    `last_lsn` is the last record of these.
+    """
+
+    def __init__(self, directory: Path, disk: Disk) -> None:
+        segment, self._tree = beginning(directory, disk)
+        self._log_id, self._chain = segment.header.log_id, segment.header.chain
+        self.held: list[tuple[Frame, list[bytes]]] = []
+        self.last_lsn = self._tree.size
+        for newest, its_leaves in frames_from(directory, disk, segment):
+            self.held.append((newest, its_leaves))
+            self.last_lsn += len(its_leaves)
+            while self.held and _proves(newest, self.held[0][0]):
+                self._add(*self.held.pop(0))
+
+    def _add(self, frame: Frame, leaves: list[bytes]) -> None:
+        self._tree.extend(leaves)
+        self._chain = frame.chain
+
+    def head(self, upto_lsn: int = 0) -> Head:
+        """Return the head of what is proven, and of the frames up to this record, which are durable too."""
+        for frame, leaves in self.held:
+            if frame.first_lsn + frame.records - 1 <= upto_lsn:
+                self._add(frame, leaves)
+        return Head(self._log_id, self._tree.size, self._tree.root(), self._chain)
+
+
+def _proves(newest: Frame, frame: Frame) -> bool:
+    return frame.segment < newest.segment or frame.end <= newest.durable_offset
 
 
 def check_head(path: Path, disk: Disk, expected: Head, log_id: bytes | None) -> None:

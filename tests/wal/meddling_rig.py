@@ -58,12 +58,16 @@ class Process:
 
 
 class Life:
-    """A log's life: its writers, one after the other, what they acknowledged, and the heads they had."""
+    """A log's life: its writers, one after the other, what they acknowledged, and the heads they had.
+
+    In `kept` is every head that anybody took of it.
+    """
 
     def __init__(self) -> None:
         self.disk = MemoryDisk()
         self.told: dict[int, wal.Entry] = {}
         self.heads: dict[int, wal.Head] = {}
+        self.kept: list[wal.Head] = []
         self.log: wal.Log | None = None
         self.process = Process(self.disk)
         self.between: Callable[[], object] = lambda: None
@@ -134,6 +138,13 @@ class Life:
             self.log.close()
         self.log = None
 
+    def lose_power(self) -> None:
+        """Lose all that was not synced."""
+        disk = self.disk.crash(lambda _: 0)
+        if self.log is not None:
+            self.crash()
+        self.disk = disk
+
     def end(self) -> None:
         """Go on, close, and find everything as it was acknowledged and nothing else there."""
         if self.log is None:
@@ -147,9 +158,11 @@ class Life:
         assert size_bytes == sum([len(self.disk.peek(place)) for place in files if place.suffix == ".wal"])
         assert not self.process.open_files
         self.check(list(wal.read(PATH, None, disk=self.disk)), upto=max(self.told))
-        verdict = wal.verify(PATH, self.heads[max(self.heads)], disk=self.disk)
-        assert verdict.status in SOUND, verdict
-        assert verdict.clean_close
+        for head in (*self.kept, self.heads[max(self.heads)]):
+            verdict = wal.verify(PATH, head, disk=self.disk)
+            assert verdict.status in SOUND, verdict
+            assert verdict.clean_close
+            assert verdict.expected == "confirmed" or head.size < self.begins - 1
 
     def check(self, found: list[wal.Entry], *, first: int | None = None, upto: int | None = None) -> None:
         """These are records of the log, in order and without a gap, `first` and `upto` among them."""
@@ -207,7 +220,20 @@ def pruned_before() -> Life:
     return life
 
 
+def closed() -> Life:
+    """A log that nobody has open."""
+    return _NEW.copy()
+
+
+def abandoned() -> Life:
+    """A log whose writer's process was killed."""
+    life = in_use()
+    life.crash()
+    return life
+
+
 BEGINNINGS = {begin.__name__: begin for begin in (just_opened, in_use, pruned_before)}
+ABANDONED = {begin.__name__: begin for begin in (closed, abandoned)}
 
 
 def _go_on(*steps: Meanwhile) -> Meanwhile:
@@ -237,6 +263,15 @@ MEANWHILE: dict[str, Meanwhile] = {
 }
 """What the log's writer, or another one after it, does between two disk calls of whoever looks."""
 
+MEANWHILE_ABANDONED: dict[str, Meanwhile] = {
+    "opens": Life.open,
+    "opens and stages": _go_on(Life.open, Life.stage),
+    "opens, stages and crashes": _go_on(Life.open, Life.stage, Life.crash),
+    "opens and rotates": _go_on(Life.open, Life.rotate),
+    "opens, rotates, prunes and closes": _go_on(Life.open, Life.rotate, Life.prune, Life.close),
+}
+"""What a new writer does when nobody has the log open."""
+
 
 class Look:
     """What a look is told of the log as it was when it began."""
@@ -263,12 +298,11 @@ def verify_against_a_head(look: Look) -> None:
 
 
 def take_the_head(look: Look) -> None:
-    """No head may cover what is not durable: a power failure would make it one of no log."""
+    """A head covers what is durable and nothing else: a power failure would make it one of no log."""
     head = wal.head(PATH, disk=look.disk)
-    durable_lsn = max(look.life.told) if look.life.log is None else look.life.log.durable_lsn
-    assert look.proven <= head.size <= durable_lsn
-    if head.size in look.life.heads:
-        assert head == look.life.heads[head.size]
+    look.life.kept.append(head)
+    assert head.size >= look.proven
+    look.life.lose_power()
 
 
 def read(look: Look) -> None:
@@ -327,6 +361,7 @@ def copy(look: Look) -> None:
     with open_log(other, TARGET) as log:
         assert log.recovery.clean_close
         assert log.head() == copied.head
+    look.life.kept.append(copied.head)
     look.life.check(list(wal.read(TARGET, None, disk=other)), upto=copied.last_lsn if copied.records else None)
     assert copied.last_lsn >= look.proven
 

@@ -1,7 +1,18 @@
 """Whatever a log's writer does, whole, between two disk calls of somebody who looks: the look says what is true."""
 
+import itertools
+
 import pytest
-from meddling_rig import BEGINNINGS, LOOKS, MEANWHILE, OWNERS, at_each_call, hold_heads_against_it
+from meddling_rig import (
+    ABANDONED,
+    BEGINNINGS,
+    LOOKS,
+    MEANWHILE,
+    MEANWHILE_ABANDONED,
+    OWNERS,
+    at_each_call,
+    hold_heads_against_it,
+)
 
 FOUND = [
     ("in_use", "follow", "rotates and prunes"),
@@ -14,13 +25,14 @@ FOUND = [
     ("in_use", "verify", "crashes, opens and rotates"),
     ("in_use", "take_the_head", "crashes, opens and rotates"),
     ("in_use", "list_segments", "redacts"),
+    ("abandoned", "take_the_head", "opens and stages"),
 ]
 """In each of these pairs something was once wrong."""
 
 
 def wrong(begin: str, look: str, meanwhile: str) -> list[str]:
-    then = MEANWHILE[meanwhile]
-    return list(at_each_call(LOOKS[look], lambda beside: then(beside.life), BEGINNINGS[begin]))
+    then = (MEANWHILE | MEANWHILE_ABANDONED)[meanwhile]
+    return list(at_each_call(LOOKS[look], lambda beside: then(beside.life), (BEGINNINGS | ABANDONED)[begin]))
 
 
 @pytest.mark.parametrize(("begin", "look", "meanwhile"), FOUND)
@@ -35,9 +47,13 @@ def test_a_log_holds_a_head_against_itself_while_it_is_pruned(meanwhile: str) ->
     assert list(moments) == []
 
 
+ALL = [
+    *itertools.product(BEGINNINGS, LOOKS, MEANWHILE),
+    *itertools.product(ABANDONED, LOOKS, MEANWHILE_ABANDONED),
+]
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("meanwhile", MEANWHILE)
-@pytest.mark.parametrize("look", LOOKS)
-@pytest.mark.parametrize("begin", BEGINNINGS)
+@pytest.mark.parametrize(("begin", "look", "meanwhile"), ALL)
 def test_whatever_happens_meanwhile_is_not_taken_for_damage(begin: str, look: str, meanwhile: str) -> None:
     assert wrong(begin, look, meanwhile) == []
