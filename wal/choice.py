@@ -78,6 +78,14 @@ def records(part: Range, disk: Disk) -> Iterator[Entry]:
 
 def frames(run: Run, disk: Disk) -> Iterator[tuple[Frame, list[Entry]]]:
     """Yield a run's frames with their records, read again. Raises LogCorrupt when one is no longer there."""
+    try:
+        yield from _frames(run, disk)
+    except FileNotFoundError as error:
+        problem = "the file is gone: the log changed since it was looked at, by a prune perhaps"
+        raise LogCorrupt(problem, segment=run.segment, offset_bytes=run.start) from error
+
+
+def _frames(run: Run, disk: Disk) -> Iterator[tuple[Frame, list[Entry]]]:
     with opened(disk, run.place) as fd:
         window = PatientWindow(disk, fd)
         offset = run.start

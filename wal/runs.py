@@ -98,6 +98,11 @@ class SegmentFile:
         return bool(self.runs) and self.runs[-1].is_sealed
 
     @property
+    def is_doubtful(self) -> bool:
+        """Whether a second reading might find it otherwise: something is wrong in it, and not its medium."""
+        return not self.unreadable and (bool(self.damage) or any(not piece.is_zero for piece in self.tail))
+
+    @property
     def is_short(self) -> bool:
         """Whether the file ends before it should, as far as can be told: room is always left after the last frame."""
         if self.header is not None:

@@ -89,8 +89,8 @@ def salvage(path: Path | str, *, disk: Disk | None = None, progress: Progress | 
     """Read every segment file in the directory `path`, whatever its state, and return what can be saved.
 
     `progress(done_bytes, total_bytes)` is called about once for each MiB. Takes no lock; beside a live writer the
-    newest records may be missing. Raises OSError when the directory cannot be read; a file or a sector that
-    cannot be is damage, and is reported.
+    newest records may be missing, and what it prunes or redacts meanwhile. Raises OSError when the directory cannot be
+    read; a file or a sector that cannot be is damage, and is reported.
     """
     disk = OsDisk() if disk is None else disk
     files = _read_files(Path(path), disk, progress)
@@ -116,13 +116,32 @@ def salvage(path: Path | str, *, disk: Disk | None = None, progress: Progress | 
 
 
 def _read_files(path: Path, disk: Disk, progress: Progress | None) -> list[SegmentFile]:
-    places = [path / name for name in sorted(disk.list_dir(path)) if name.endswith(".wal")]
+    """Read the segment files that are there, and those that a live writer adds meanwhile; pruned ones are left out."""
+    files: dict[Path, SegmentFile] = {}
+    places = _places(path, disk)
     meter = Meter(progress, sum([_size(place, disk) for place in places]))
-    files: list[SegmentFile] = []
-    for place in places:
-        files.append(read_file(place, disk, meter.add))
-        meter.add(min(HEADER_BYTES, files[-1].size))
-    return files
+    while new := [place for place in places if place not in files]:
+        for place in list(files)[-1:]:  # it has been written on since
+            files[place] = read_file(place, disk, lambda _: None)
+        for place in new:
+            files[place] = read_file(place, disk, meter.add)
+            meter.add(min(HEADER_BYTES, files[place].size))
+        files[new[-1]] = _read_again(files[new[-1]], disk)
+        places = _places(path, disk)
+    return [file for place, file in files.items() if place in places]
+
+
+def _places(path: Path, disk: Disk) -> list[Path]:
+    return [path / name for name in sorted(disk.list_dir(path)) if name.endswith(".wal")]
+
+
+def _read_again(file: SegmentFile, disk: Disk) -> SegmentFile:
+    """Read the last file until two readings agree where it is not as it should be: a writer may be at work in it."""
+    while file.is_doubtful:
+        before, file = file, read_file(file.place, disk, lambda _: None)
+        if file == before:
+            break
+    return file
 
 
 def _size(place: Path, disk: Disk) -> int:

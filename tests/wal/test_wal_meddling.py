@@ -25,6 +25,8 @@ FOUND = [
     ("in_use", "verify", "crashes, opens and rotates"),
     ("in_use", "take_the_head", "crashes, opens and rotates"),
     ("in_use", "list_segments", "redacts"),
+    ("in_use", "salvage", "rotates"),
+    ("in_use", "salvage", "prunes half"),
     ("abandoned", "take_the_head", "opens and stages"),
 ]
 """In each of these pairs something was once wrong."""
