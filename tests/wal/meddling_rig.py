@@ -2,18 +2,14 @@
 
 import errno
 import itertools
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import suppress
 
-from log_rig import NEVER_MS, PATH, SEGMENT_BYTES, counting_entropy, open_log, segments, wait_until
+from log_rig import NEVER_MS, PATH, SEGMENT_BYTES, counting_entropy, wait_until
 
 import wal
-from wal.segment import first_lsn_of
 from wal.testing import MemoryDisk
 
-TARGET = Path("/copy")
 SOUND = {"intact", "redacted", "pruned"}
 Meanwhile = Callable[["Life"], object]
 
@@ -38,7 +34,7 @@ class Process:
                 self.between()
             if name == "close":
                 if args[0] in self.open_files:
-                    self.open_files.remove(args[0])  # type: ignore[arg-type]
+                    self.open_files.remove(args[0])
                     real(*args)
                 return None
             if self._dead:
@@ -46,6 +42,8 @@ class Process:
             answer = real(*args, **options)
             if name in {"open", "lock"}:
                 self.open_files.add(answer)
+            if name == "fdatasync":  # instead of before `links`, which a writer calls next
+                self.between()
             return answer
 
         return call
@@ -82,7 +80,7 @@ class Life:
     @property
     def begins(self) -> int:
         """The first LSN that is left."""
-        return min([first_lsn_of(place) for place in segments(self.disk) if place.parent == PATH], default=1)
+        return wal.segments(PATH, disk=self.disk)[0].first_lsn
 
     def open(self, **options: object) -> None:
         self.process = Process(self.disk, self._come_between)
@@ -244,6 +242,10 @@ def _go_on(*steps: Meanwhile) -> Meanwhile:
     return go_on
 
 
+def open_with_other_limits(life: "Life") -> None:
+    life.open(segment_bytes=2 * SEGMENT_BYTES)
+
+
 MEANWHILE: dict[str, Meanwhile] = {
     "appends": lambda life: life.append(300),
     "stages": Life.stage,
@@ -265,190 +267,10 @@ MEANWHILE: dict[str, Meanwhile] = {
 
 MEANWHILE_ABANDONED: dict[str, Meanwhile] = {
     "opens": Life.open,
+    "opens with other limits": open_with_other_limits,
     "opens and stages": _go_on(Life.open, Life.stage),
     "opens, stages and crashes": _go_on(Life.open, Life.stage, Life.crash),
     "opens and rotates": _go_on(Life.open, Life.rotate),
     "opens, rotates, prunes and closes": _go_on(Life.open, Life.rotate, Life.prune, Life.close),
 }
 """What a new writer does when nobody has the log open."""
-
-
-class Look:
-    """What a look is told of the log as it was when it began."""
-
-    def __init__(self, life: Life, disk: Process) -> None:
-        self.life = life
-        self.disk: wal.Disk = disk  # type: ignore[assignment]
-        self.first = life.begins
-        self.last = max(life.told)
-        self.proven = self.last - 2  # beside a live writer nothing proves the last batch yet
-        self.head = life.heads[self.last]
-        self.old = life.heads[min(size for size in life.heads if size > self.first)]
-
-
-def verify(look: Look) -> None:
-    verdict = wal.verify(PATH, disk=look.disk)
-    assert verdict.status in SOUND, verdict
-
-
-def verify_against_a_head(look: Look) -> None:
-    verdict = wal.verify(PATH, look.head, disk=look.disk)
-    assert verdict.status in SOUND, verdict
-    assert verdict.expected == "confirmed" or verdict.first_lsn > look.first
-
-
-def take_the_head(look: Look) -> None:
-    """A head covers what is durable and nothing else: a power failure would make it one of no log."""
-    head = wal.head(PATH, disk=look.disk)
-    look.life.kept.append(head)
-    assert head.size >= look.proven
-    look.life.lose_power()
-
-
-def read(look: Look) -> None:
-    look.life.check(list(wal.read(PATH, None, disk=look.disk)))
-
-
-def read_the_end(look: Look) -> None:
-    look.life.check(list(wal.read(PATH, look.last - 5, disk=look.disk)), first=look.last - 4)
-
-
-def follow(look: Look) -> None:
-    """Follow in small steps, as whoever is told by the writer how far the log is durable."""
-    durable_lsn = lambda: look.last if look.life.log is None else look.life.log.durable_lsn  # noqa: E731
-    reader = wal.Reader(PATH, look.first - 1, durable_lsn=durable_lsn, disk=look.disk)
-    found: list[wal.Entry] = []
-    while polled := reader.poll(2):
-        found += polled
-    look.life.check(found, first=look.first)
-    assert found[-1].lsn >= look.last
-
-
-def prove_a_record(look: Look) -> None:
-    for lsn in (look.first + 2, look.last):
-        assert wal.prove_inclusion(PATH, lsn, look.head.size, disk=look.disk).holds(look.head)
-
-
-def prove_that_it_grew(look: Look) -> None:
-    assert wal.prove_consistency(PATH, look.old.size, look.head.size, disk=look.disk).holds(look.old, look.head)
-    proof = wal.prove_consistency(PATH, look.old.size, disk=look.disk)
-    if proof.new_size in look.life.heads:
-        assert proof.holds(look.old, look.life.heads[proof.new_size])
-
-
-def list_segments(look: Look) -> None:
-    found = wal.segments(PATH, disk=look.disk)
-    assert [one.finished for one in found] == [True] * (len(found) - 1) + [False]
-    assert [one.last_lsn for one in found[:-1]] == [one.first_lsn - 1 for one in found[1:]]
-
-
-def scrub(look: Look) -> None:
-    assert wal.scrub(PATH, disk=look.disk).problems == ()
-
-
-def scrub_in_steps(look: Look) -> None:
-    at, went_round = 1, False
-    while not went_round:
-        scrubbed = wal.scrub(PATH, first_segment=at, budget_bytes=1, disk=look.disk)
-        assert scrubbed.problems == ()
-        at, went_round = scrubbed.next_segment, scrubbed.went_round
-
-
-def copy(look: Look) -> None:
-    copied = wal.copy(PATH, TARGET, disk=look.disk)
-    other = look.life.disk.copy()
-    assert {place.suffix for place in other.files() if place.parent == TARGET} == {".wal", ""}
-    with open_log(other, TARGET) as log:
-        assert log.recovery.clean_close
-        assert log.head() == copied.head
-    look.life.kept.append(copied.head)
-    look.life.check(list(wal.read(TARGET, None, disk=other)), upto=copied.last_lsn if copied.records else None)
-    assert copied.last_lsn >= look.proven
-
-
-def salvage(look: Look) -> None:
-    """All that is there can be saved; iterating may meet a file that changed since, and says so."""
-    saved = wal.salvage(PATH, disk=look.disk)
-    assert not saved.report.damage, saved.report
-    assert saved.report.complete, saved.report
-    assert (saved.report.torn, saved.report.stale_records) == (None, 0)
-    assert saved.report.last_lsn >= look.last or saved.report.records == 0
-    try:
-        look.life.check(list(saved))
-    except wal.LogCorrupt as error:
-        assert "changed" in str(error)  # noqa: PT017
-
-
-def hold_heads_against_it(look: Look) -> None:
-    """By the log's owner."""
-    assert look.life.log is not None
-    for head in (look.old, look.head):
-        found = look.life.log.standing(head)
-        assert found == "confirmed" or (found == "unprovable" and head.size < look.life.begins - 1)
-
-
-LOOKS = {
-    look.__name__: look
-    for look in (
-        verify, verify_against_a_head, take_the_head, read, read_the_end, follow, prove_a_record, prove_that_it_grew,
-        list_segments, scrub, scrub_in_steps, copy, salvage,
-    )
-}  # fmt: skip
-"""What somebody who holds no lock asks of the log, and what must be true of the answer."""
-
-OTHERS, OWNERS, WRITERS = "others", "owners", "writers"
-"""Whose disk calls something comes between: another process's, or in the log's own its callers' or its writer's."""
-
-
-def at_each_call(
-    act: Callable[[Look], object],
-    meanwhile: Callable[[Look], object],
-    begin: Callable[[], Life],
-    *,
-    whose: str = OTHERS,
-) -> Iterator[str]:
-    """Act while that happens, before each disk call of theirs in turn; yield what each of them found wrong."""
-    for at in itertools.count(1):
-        life = begin()
-        calls = itertools.count(1)
-        process = Process(life.disk)
-        look = Look(life, process)
-        wrong_meanwhile: list[str] = []
-
-        def between(
-            at: int = at, life: Life = life, calls: Iterator[int] = calls, wrong: list[str] = wrong_meanwhile
-        ) -> None:
-            writers = threading.current_thread().name.startswith("wal-writer")
-            if writers == (whose == WRITERS) and next(calls) == at:
-                beside = Look(life, Process(life.disk))
-                with _told(beside, wrong):
-                    meanwhile(beside)
-
-        if whose == OTHERS:
-            process.between = between
-        else:
-            life.between = between
-        with _told(look) as wrong:
-            act(look)
-            assert not process.open_files
-        process.between = life.between = lambda: None
-        over = next(calls) <= at
-        with _told(look) as wrong_at_last:
-            life.end()
-        yield from [f"at call {at}: {problem}" for problem in wrong_meanwhile + wrong + wrong_at_last]
-        if over:
-            return
-
-
-@contextmanager
-def _told(look: Look, problems: list[str] | None = None) -> Iterator[list[str]]:
-    """Keep what is wrong. Not so: that what was asked for has been pruned since, or is to be asked for again."""
-    problems = [] if problems is None else problems
-    try:
-        yield problems
-    except wal.Trimmed as trimmed:
-        if trimmed.first_lsn <= trimmed.wanted_lsn or look.life.begins == look.first:
-            problems.append(repr(trimmed))
-    except (wal.LogError, OSError, AssertionError) as error:
-        if "ask again" not in str(error):
-            problems.append(f"{type(error).__name__}: {error}")
