@@ -47,6 +47,7 @@ class Reader:
         """
         self._path = Path(path)
         self._after = after
+        self._from_the_oldest = after is None  # and nothing was handed over yet
         self._durable_lsn = durable_lsn
         self._disk: Disk = OsDisk() if disk is None else disk
         self._place: _Place | None = None
@@ -85,7 +86,7 @@ class Reader:
     def _pass(self, found: list[Entry]) -> None:
         """Begin past these from now on: they are handed over."""
         if found:
-            self._after = found[-1].lsn
+            self._after, self._from_the_oldest = found[-1].lsn, False
 
     def _advance_beside_prunes(self, found: list[Entry], limit: int) -> bool:
         """Read on, and where a file was taken away after it was listed, or another took its place, look up anew."""
@@ -129,11 +130,11 @@ class Reader:
         paths = segment_paths(self._path, self._disk)
         if not paths:
             return None
-        if self._after is None:
-            self._after = first_lsn_of(paths[0]) - 1
-        holding = [place for place in paths if first_lsn_of(place) <= self._after + 1]
+        after = first_lsn_of(paths[0]) - 1 if self._from_the_oldest or self._after is None else self._after
+        self._after = after
+        holding = [place for place in paths if first_lsn_of(place) <= after + 1]
         if not holding:
-            raise Trimmed(self._after + 1, first_lsn_of(paths[0]))
+            raise Trimmed(after + 1, first_lsn_of(paths[0]))
         segment = read_segment(holding[-1], self._disk)
         if holding[-1] == paths[0]:
             first_tree(self._path, self._disk, segment.header)

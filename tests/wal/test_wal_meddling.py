@@ -20,6 +20,7 @@ FOUND: list[Pair] = [
     ("pruned_before", OTHERS, "read_the_end", "rotates and prunes"),
     ("pruned_before", OTHERS, "follow", "prunes half"),
     ("just_opened", OTHERS, "read_the_end", "crashes, opens and rotates"),
+    ("in_use", OTHERS, "read", "prunes"),
     ("in_use", OTHERS, "scrub", "rotates and prunes"),
     ("in_use", OTHERS, "copy", "rotates and prunes"),
     ("just_opened", OTHERS, "copy", "crashes, opens and rotates"),
