@@ -44,10 +44,13 @@ def base_past(path: Path, missing_lsn: int) -> tuple[int, journal.StateBase]:
 
 def _records_past(path: Path, lsn: int) -> Iterator[wal.Entry]:
     """The records after an LSN; where a writer prunes meanwhile, all that are left."""
-    try:
-        yield from wal.read(path, lsn)
-    except wal.Trimmed:
-        yield from wal.read(path, None)
+    while True:
+        try:
+            yield from wal.read(path, lsn)
+        except wal.Trimmed as trimmed:
+            lsn = trimmed.first_lsn - 1
+        else:
+            return
 
 
 @dataclass(frozen=True, slots=True)

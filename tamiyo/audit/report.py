@@ -214,10 +214,12 @@ def _replayed(path: Path, first_lsn: int, progress: Callable[[int], None] | None
         if asked is not None:
             asked.begin(base)
         try:
-            entries = wal.read(path, None if base is None else base.needs_lsn - 1)
+            entries = wal.read(path, 0 if base is None else base.needs_lsn - 1)
             return replay(entries, progress, base=base, follower=asked)
         except RecordRedacted as redacted:
             missing_lsn = redacted.lsn
+        except wal.Trimmed as trimmed:  # pruned since it was verified, or under our eyes
+            missing_lsn = trimmed.first_lsn - 1
 
 
 INTEGRITY: Mapping[str, str] = MappingProxyType(
