@@ -159,9 +159,14 @@ class RequestBox:
         taken = os.path.lexists(target) or os.path.lexists(_reason_of(target))
         if taken or len(os.fsencode(path.name)) > NAME_BYTES_MAX:
             target = aside / uuid4().hex
-        path.rename(target)
-        with _reason_of(target).open("x", encoding="utf-8", errors="replace") as file:
-            file.write(f"{reason}\n")
+        said = _reason_of(target)
+        with whole_file(said) as file:  # first: whoever waits for the request reads it at once
+            file.write(f"{reason}\n".encode(errors="replace"))
+        try:
+            path.rename(target)
+        except BaseException:
+            said.unlink(missing_ok=True)
+            raise
 
 
 def _folder(path: Path) -> Path:

@@ -45,6 +45,26 @@ def test_a_request_that_cannot_be_removed_is_not_in_force_again_once_its_id_is_f
     live.close()
 
 
+def test_a_request_that_is_aside_says_why_from_the_first_moment_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box, said, rename = RequestBox(tmp_path), list[str](), Path.rename
+
+    def looked_at(path: Path, target: Path) -> Path:
+        moved = rename(path, target)
+        said.append(target.with_name(f"{target.name}.reason").read_text())
+        return moved
+
+    path = box.leave(request())
+    monkeypatch.setattr(Path, "rename", looked_at)
+    box.put_aside(path, "it is of no use")
+    assert said == ["it is of no use\n"]
+    assert not path.exists()
+    with pytest.raises(FileNotFoundError):
+        box.put_aside(path.with_name("taken back"), "nobody will read this")
+    assert [place.name for place in sorted((box.path / "aside").iterdir())] == [path.name, f"{path.name}.reason"]
+
+
 def test_requests_that_cannot_be_removed_are_in_nobodys_way(tmp_path: Path) -> None:
     live, box, count = Live(), FaultRequests(tmp_path), 2 * PER_SCAN_MAX + 3
     for number in range(count):
