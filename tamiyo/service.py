@@ -48,7 +48,7 @@ from tamiyo.records import JournalUnavailable
 from tamiyo.requests import Request
 from tamiyo.retention import Order, Preview, Report
 from tamiyo.retention.beside import Retainer
-from tamiyo.retention.preview import preview_of
+from tamiyo.retention.preview import preview_of, untrimmed
 from tamiyo.speakers import Load, Speakers, load_checkpoint, opening_speaker
 from tamiyo.stages import Stages, Step, StepTimings, Watch
 from tamiyo.upkeep import Upkeep
@@ -333,8 +333,8 @@ class TamiyoService:
             wal.LogError: the log cannot be read.
         """
         self._require_open("preview_retention")
-        journal = self._journal
-        return preview_of(journal.log, journal.state, self.settings.windows(), journal.now_ns(), Restful())
+        journal, windows = self._journal, self.settings.windows()
+        return untrimmed(lambda: preview_of(journal.log, journal.state, windows, journal.now_ns(), Restful()))
 
     def watch(self, watch: Watch | None) -> None:
         """Let `watch` (see `tamiyo.step.Watch`) see the stages of the steps that begin from now on; None ends it."""

@@ -1,6 +1,6 @@
 """Retention of a directory whose log nobody has open, and the dry run of any."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from tamiyo.errors import NotRecorded, PacketRejected
 from tamiyo.fingerprint import code_fingerprint
 from tamiyo.journal import Journal
 from tamiyo.records import JournalUnavailable
-from tamiyo.retention.preview import preview_of
+from tamiyo.retention.preview import preview_of, untrimmed
 from tamiyo.retention.prove import base_at, confirm, prove, state_before
 from tamiyo.retention.report import Preview, Report
 from tamiyo.retention.run import Order, Retention, Tell, silently
@@ -33,7 +33,6 @@ __all__ = ["preview", "prune_unrecorded", "retain_directory"]
 ARRIVALS_KEPT = 60
 """How many of the last packets an audit remembers the state of, at least: a base of another could not be compared."""
 CONTENTS_MAX_BYTES = 1 << 20
-LOOKS = 8
 LOOKED_AT = frozenset(KINDS[kind] for kind in (journal.StepPaused, journal.CommitLate, journal.StateBase))
 
 
@@ -48,7 +47,7 @@ def preview(
         wal.LogError, OSError: the log is damaged, or cannot be read.
     """
     windows = (settings or load_settings()).windows()
-    return _untrimmed(lambda: _previewed(directory, windows, clock or SystemClock(), pace))
+    return untrimmed(lambda: _previewed(directory, windows, clock or SystemClock(), pace))
 
 
 def _previewed(directory: Path, windows: Windows, clock: Clock, pace: Pace) -> Preview:
@@ -56,14 +55,6 @@ def _previewed(directory: Path, windows: Windows, clock: Clock, pace: Pace) -> P
     state = state_of_log(files, pace)
     now_ns = max(state.event_time_ns + 1, clock.wall_ns())
     return preview_of(files, state, windows, now_ns, pace)
-
-
-def _untrimmed(look: Callable[[], Preview]) -> Preview:
-    """Look again where a live service prunes what is being looked at. Raises wal.Trimmed where it never stops."""
-    for _ in range(LOOKS - 1):
-        with suppress(wal.Trimmed):
-            return look()
-    return look()
 
 
 def retain_directory(

@@ -1,7 +1,9 @@
 """The dry run: what would go, and what could not be recomputed any more. It reads only."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
+import wal
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import KINDS
 from tamiyo.core.paced import Pace, without_rest
@@ -11,7 +13,17 @@ from tamiyo.retention.report import Preview
 from tamiyo.retention.source import Source
 from tamiyo.retention.survey import count_payloads, event_time_at, horizon_of, survey
 
-__all__ = ["preview_of"]
+__all__ = ["preview_of", "untrimmed"]
+
+LOOKS = 8
+
+
+def untrimmed(look: Callable[[], Preview]) -> Preview:
+    """Look again where a run prunes what is being looked at. Raises wal.Trimmed where that never stops."""
+    for _ in range(LOOKS - 1):
+        with suppress(wal.Trimmed):
+            return look()
+    return look()
 
 
 def preview_of(source: Source, state: State, windows: Windows, now_ns: int, pace: Pace = without_rest) -> Preview:

@@ -124,6 +124,22 @@ def test_a_service_takes_what_is_old_while_it_goes_on_and_an_audit_passes_before
     assert audited(run.entries()).state.digest() == run.service.state.digest()
 
 
+def test_a_preview_looks_again_where_a_run_takes_what_it_is_looking_at(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, segments = list[wal.Log](), wal.Log.segments
+
+    def listed_before_a_run(log: wal.Log) -> list[wal.SegmentInfo]:
+        found = segments(log)
+        listed.append(log)
+        if len(listed) == 1:
+            assert run.service.retain().outcomes
+        return found
+
+    monkeypatch.setattr(wal.Log, "segments", listed_before_a_run)
+    assert not run.service.preview_retention().plan.segments, "they are gone already"
+
+
 def test_steps_are_answered_at_every_stage_and_a_follower_misses_nothing(run: Run) -> None:
     follower = run.service.log.reader(None)
     seen = [entry.lsn for entry in follower.poll(20)]
