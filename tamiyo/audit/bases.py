@@ -13,7 +13,7 @@ from tamiyo.core.state import DIGEST_VERSION
 from tamiyo.errors import JournalUnreadable
 from tamiyo.stored import event_of
 
-__all__ = ["Cut", "base_past", "cuts", "read_from"]
+__all__ = ["Cut", "base_past", "cuts", "read_from", "records_past"]
 
 SCAN_MAX = 16 * CHECKPOINT_STEPS
 """Records of a segment that are looked through for its base: one checkpoint of steps, which write up to 16 each."""
@@ -31,7 +31,7 @@ def base_past(path: Path, missing_lsn: int) -> tuple[int, journal.StateBase]:
         JournalUnreadable: there is none, or a base does not parse.
         wal.LogError: the log is damaged.
     """
-    for entry in _records_past(path, missing_lsn):
+    for entry in records_past(path, missing_lsn):
         if entry.kind == KINDS[journal.StateBase]:
             base = event_of(entry)
             if isinstance(base, journal.StateBase) and base.needs_lsn > missing_lsn:
@@ -42,8 +42,8 @@ def base_past(path: Path, missing_lsn: int) -> tuple[int, journal.StateBase]:
     )
 
 
-def _records_past(path: Path, lsn: int) -> Iterator[wal.Entry]:
-    """The records after an LSN; where a writer prunes meanwhile, all that are left."""
+def records_past(path: Path, lsn: int | None) -> Iterator[wal.Entry]:
+    """The records after an LSN, or all of them; where a writer prunes meanwhile, those that are left."""
     while True:
         try:
             yield from wal.read(path, lsn)

@@ -109,6 +109,7 @@ def rollback(directory: Path, reason: str, operator: str | None, wait_s: float) 
 @DIRECTORY
 def list_policies(directory: Path) -> None:
     """List what was installed, refused and rolled back in DIRECTORY, the oldest first, and who decides now."""
+    from tamiyo.audit.bases import records_past
     from tamiyo.core import journal_pb2 as journal
     from tamiyo.core.events import KINDS
     from tamiyo.stored import event_of
@@ -118,7 +119,7 @@ def list_policies(directory: Path) -> None:
     kinds = {KINDS[kind] for kind in (*told, journal.ServiceOpened, journal.StateBase)}
     speaks = ""
     try:
-        for entry in wal.read(directory / "wal", after=None):
+        for entry in records_past(directory / "wal", None):
             if entry.kind not in kinds:
                 continue
             event = event_of(entry)
