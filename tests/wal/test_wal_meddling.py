@@ -22,7 +22,6 @@ FOUND: list[Pair] = [
     ("just_opened", OTHERS, "read_the_end", "crashes, opens and rotates"),
     ("in_use", OTHERS, "read", "prunes"),
     ("in_use", OTHERS, "scrub", "rotates and prunes"),
-    ("in_use", OTHERS, "copy", "rotates and prunes"),
     ("just_opened", OTHERS, "copy", "crashes, opens and rotates"),
     ("in_use", OTHERS, "verify", "crashes, opens and rotates"),
     ("in_use", OTHERS, "take_the_head", "crashes, opens and rotates"),
