@@ -99,6 +99,7 @@ def salvage(path: Path | str, *, disk: Disk | None = None, progress: Progress | 
     runs = _of_this_log(files, log_id)
     ranges, stale_records = choose(runs, begin.first_lsn)
     torn, open_ended = _judge_the_end(files, log_id)
+    open_ended = open_ended or (begin.is_known and not files)  # there was a log, and all of it is gone
     known_end = _known_end(files, runs, ranges, log_id)
     report = SalvageReport(
         log_id=log_id,
@@ -170,6 +171,7 @@ class _Begin(NamedTuple):
     first_lsn: int
     chain: bytes
     damage: tuple[Damage, ...] = ()
+    is_known: bool = False  # BASE says so
 
 
 def _begin(path: Path, disk: Disk, files: Sequence[SegmentFile], log_id: bytes | None) -> _Begin:
@@ -179,8 +181,8 @@ def _begin(path: Path, disk: Disk, files: Sequence[SegmentFile], log_id: bytes |
         base = read_base(path, disk)
     except (UnsupportedFormat, OSError) as error:
         base, damage = None, (Damage(BASE_NAME, 0, 0, f"the file cannot be read: {error}"),)
-    if base is not None and base.log_id == log_id:
-        return _Begin(base.segment, base.first_lsn, base.chain)
+    if base is not None and (base.log_id == log_id or not files):
+        return _Begin(base.segment, base.first_lsn, base.chain, is_known=True)
     numbers = [file.number for file in files if file.number is not None]
     if not damage and numbers and min(numbers) > 1:
         problem = "nothing sound says where the log begins: what is missing before this was pruned, or lost"

@@ -203,6 +203,20 @@ def test_a_missing_segment_costs_its_own_records_alone() -> None:
         assert [damage.problem for damage in report.damage] == [] if last else ["the segment's file is missing"]
 
 
+@pytest.mark.parametrize(("pruned_to", "begins"), [(1, 1), (10, 9)])
+def test_a_log_whose_segments_are_all_gone_has_lost_everything(pruned_to: int, begins: int) -> None:
+    disk = written([[(n, bytes(2000))] for n in range(12)])
+    with open_log(disk) as log:
+        assert log.prune(pruned_to).first_lsn == begins
+    for place in segments(disk):
+        disk.unlink(place)
+    report, found = saved(disk)
+    assert [(loss.first_lsn, loss.last_lsn) for loss in report.lost] == [(begins, None)]
+    assert not report.complete
+    assert report.lost_records is None
+    assert found == []
+
+
 def test_a_segment_under_another_name_is_saved_all_the_same() -> None:
     disk = several()
     place = segments(disk)[1]
