@@ -1,6 +1,6 @@
-"""Text from outside, before it is journaled."""
+"""Text from outside, before it is journaled, and numbers in a sentence."""
 
-__all__ = ["WORDS_MAX", "fault_of_text", "printable"]
+__all__ = ["WORDS_MAX", "counted", "fault_of_text", "printable"]
 
 WORDS_MAX = 300
 """Characters of one text."""
@@ -18,3 +18,8 @@ def fault_of_text(text: object, least: int, most: int) -> str:
     if not least <= len(text) <= most:
         return f"has {len(text)} characters, not {least} to {most}"
     return "" if text.isprintable() else "holds characters that cannot be printed"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """So many of something, in words: "1 step", "2,000 steps"."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from google.protobuf.message import DecodeError, Message
 
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.words import counted
 
 __all__ = ["Difference", "differences"]
 
@@ -20,6 +21,8 @@ EMBEDDED: Mapping[tuple[str, str], type[Message]] = MappingProxyType(
 """Bytes fields that hold a message: (journal message, field)."""
 
 ABSENT = "absent"
+NEAR_ULPS = 2**20
+"""So near, two floats may be the same number computed otherwise; past that the distance says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class Difference:
 
     def __str__(self) -> str:
         """In words."""
-        distance = f" ({self.ulps} ULP apart)" if self.ulps is not None else ""
+        is_near = self.ulps is not None and self.ulps <= NEAR_ULPS
+        distance = f" ({counted(self.ulps or 0, 'ULP', 'ULP')} apart)" if is_near else ""
         return f"{self.path}: recomputed {self.expected}, recorded {self.actual}{distance}"
 
 

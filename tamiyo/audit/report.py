@@ -16,6 +16,7 @@ from tamiyo.audit.parts import in_parts
 from tamiyo.audit.replay import Divergence, Replay, replay
 from tamiyo.audit.workers import Workers
 from tamiyo.errors import JournalUnreadable, RecordRedacted
+from tamiyo.words import counted
 
 if TYPE_CHECKING:
     from tamiyo.policy import Policy
@@ -239,9 +240,9 @@ INTEGRITY: Mapping[str, str] = MappingProxyType(
 
 
 def _integrity(found: wal.Verdict) -> Level:
-    detail = f"{found.records} records in {found.segments} segment{'s' if found.segments != 1 else ''}"
+    detail = f"{counted(found.records, 'record')} in {counted(found.segments, 'segment')}"
     if found.status in ("pruned", "redacted"):
-        detail += f"; {found.status}: from LSN {found.first_lsn} on, {found.redacted} payloads taken out"
+        detail += f"; {found.status}: from LSN {found.first_lsn} on, {counted(found.redacted, 'payload')} taken out"
     elif found.status != "intact":
         detail += f"; {found.status}: {found.problem or 'no segment'}"
     if found.segment is not None:
@@ -253,23 +254,25 @@ def _integrity(found: wal.Verdict) -> Level:
 
 
 def _decisions_detail(found: Replay) -> str:
-    parts = [f"{found.decisions} decisions recomputed"]
+    parts = [f"{counted(found.decisions, 'decision')} recomputed"]
     if found.begun_lsn:
         parts[0] += f" from LSN {found.begun_lsn + 1} on, from the base of what was before"
     if found.redacted:
-        parts.append(f"{found.redacted} reports whose payload was taken out follow from their decisions")
+        reports = counted(found.redacted, "report whose", "reports whose")
+        parts.append(f"{reports} payload was taken out, following from decisions")
     if found.digests:
-        parts.append(f"{found.digests} recorded state{'s' if found.digests != 1 else ''} compared")
+        parts.append(f"{counted(found.digests, 'recorded state')} compared")
     if found.digests_skipped:
-        parts.append(f"{found.digests_skipped} recorded states of another version or too far back, not compared")
+        skipped = counted(found.digests_skipped, "recorded state")
+        parts.append(f"{skipped} of another version or too far back, not compared")
     if found.late_commits:
-        parts.append(f"{found.late_commits} late commits")
+        parts.append(counted(found.late_commits, "late commit"))
     if found.state.steps_unrecorded:
-        parts.append(f"{found.state.steps_unrecorded} steps unrecorded while the log took none")
+        parts.append(f"{counted(found.state.steps_unrecorded, 'step')} unrecorded while the log took none")
     if found.state.undecided and found.divergence is None:  # else one may be the step that differs
-        parts.append(f"{len(found.state.undecided)} packets received and never decided")
+        parts.append(f"{counted(len(found.state.undecided), 'packet')} received and never decided")
     if found.encoding_differs:
-        parts.append(f"{found.encoding_differs} events equal in other bytes (encoding differs)")
+        parts.append(f"{counted(found.encoding_differs, 'event')} equal in other bytes (encoding differs)")
     if len(found.fingerprints) > 1:
         parts.append(f"written by {len(found.fingerprints)} versions of the code")
     return ", ".join(parts)
@@ -282,12 +285,14 @@ def _inferences_verdict(found: Reinference) -> str:
 
 
 def _inferences_detail(found: Reinference, decisions: Replay | None) -> str:
-    parts = [f"{found.graphs} graphs built again", f"{found.inferences} inferences run again"]
+    parts = [
+        f"{counted(found.graphs, 'graph')} built again", f"{counted(found.inferences, 'inference')} run again",
+    ]  # fmt: skip
     if found.equal:
-        parts.append(f"{found.equal} of them equal to the last bit")
+        parts.append(f"{found.equal:,} of them equal to the last bit")
     if found.close:
         parts.append(
-            f"{found.close} within {found.tolerance:.0e} (largest difference {found.largest_error:.1e}, at LSN "
+            f"{found.close:,} within {found.tolerance:.0e} (largest difference {found.largest_error:.1e}, at LSN "
             f"{found.largest_error_lsn})"
         )
     if found.ties:
@@ -295,9 +300,9 @@ def _inferences_detail(found: Reinference, decisions: Replay | None) -> str:
     if found.same_choice:
         parts.append(f"{found.same_choice} of an engine that is not exact, with every choice the same")
     if found.skipped:
-        parts.append(f"{found.skipped} steps rightly asked no policy")
+        parts.append(f"{counted(found.skipped, 'step')} rightly asked no policy")
     if found.unanswered:
-        parts.append(f"{found.unanswered} steps had no answer to compare")
+        parts.append(f"{counted(found.unanswered, 'step')} had no answer to compare")
     if decisions is not None and decisions.divergence is not None:
         parts.append(f"up to LSN {decisions.divergence.lsn}, where level 2 ends")
     parts += [f"{count} steps not comparable: {reason}" for reason, count in found.unknown.items()]

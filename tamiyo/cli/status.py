@@ -16,6 +16,7 @@ import wal
 from tamiyo.cli.desk import require_log
 from tamiyo.errors import JournalUnreadable, ProjectionUnusable
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.words import counted
 
 if TYPE_CHECKING:
     from tamiyo.projections import Projection, Summary
@@ -111,7 +112,10 @@ def _table(directory: Path, summary: "Summary") -> Table:
 
 def _lines(summary: "Summary") -> Iterator[tuple[str, str]]:
     yield "policy", summary.policy_version or "none yet"
-    yield "decided", f"{summary.decisions:,} (last step {summary.last_step_index:,}, opened {summary.openings:,} times)"
+    yield (
+        "decided",
+        f"{summary.decisions:,} (last step {summary.last_step_index:,}, opened {counted(summary.openings, 'time')})",
+    )
     yield "last LSN", f"{summary.applied_lsn:,}"
     yield "by type", _counts(_named(summary.by_type, pb.CommandType))
     yield "by reason", _counts(summary.by_reason)

@@ -174,6 +174,9 @@ def test_floats_are_compared_by_bits_with_their_distance() -> None:
     other = journal.InferenceObserved(value=struct.unpack(">d", struct.pack(">q", 0x3FF0000000000003))[0])
     (found,) = differences(one, other)
     assert (found.path, found.ulps) == ("value", 3)
+    assert str(found).endswith(" (3 ULP apart)")
+    (far,) = differences(one, journal.InferenceObserved(value=-1.0))
+    assert str(far) == "value: recomputed 1.0, recorded -1.0", "the distance says nothing there"
     nan = journal.InferenceObserved(value=float("nan"))
     assert list(differences(nan, nan)) == []
 

@@ -266,7 +266,7 @@ def test_an_answer_that_never_came_is_counted(tmp_path: Path) -> None:
         tamiyo.evaluate_step(training_packet(0))
     report = audit(tmp_path, level=3)
     assert report.passed, report.text
-    assert "1 graphs built again, 0 inferences run again, 1 steps had no answer to compare" in report.text
+    assert "1 graph built again, 0 inferences run again, 1 step had no answer to compare" in report.text
 
 
 def test_a_made_up_graph_is_one_of_another_schema() -> None:
