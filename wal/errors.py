@@ -34,7 +34,7 @@ class LogCorrupt(LogError):
             problem = f"{problem} (bit {flipped.bit} of the byte at offset {flipped.offset_bytes} is flipped)"
         super().__init__(
             f"segment {segment}, offset {offset_bytes}{_lost(lsn, last_lsn)}: {problem}. Nothing was changed; copy the"
-            " directory, run wal.verify on the copy, and restore this segment from a backup."
+            " directory, run `python -m wal verify` on the copy, and restore this segment from a backup."
         )
         self.problem = problem
         self.segment = segment

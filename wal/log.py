@@ -322,4 +322,7 @@ def _translated(path: Path) -> Iterator[None]:
                 f"no room to open {path}: {error}. Nothing was changed; free space and open again, or prune the log:"
                 " wal.prune needs no room."
             ) from error
-        raise LogFailed(f"opening {path} failed: {error}. Nothing acknowledged was changed; open it again.") from error
+        raise LogFailed(
+            f"opening {path} failed: {error}. Nothing acknowledged was changed; look at the path, its permissions and"
+            " its disk, then open it again."
+        ) from error
