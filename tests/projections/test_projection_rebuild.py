@@ -234,7 +234,7 @@ def test_a_linked_sqlite_with_the_bug_is_warned_of_once_in_a_process(directory, 
         Projection.open(directory).close()
     (record,) = [record for record in caplog.records if "SQLite" in record.getMessage()]
     assert "3.51.2" in record.getMessage()
-    assert "3.51.3 or later" in record.getMessage()
+    assert "3.51.3 are cured" in record.getMessage()
 
 
 def test_a_sound_sqlite_is_not_warned_of(directory, monkeypatch, caplog):
