@@ -44,7 +44,8 @@ LARGE_THREADS = 2
 class Subject:
     """One network in three forms; `label` says what its weights are.
 
-    `exact` computes in fp32, `half` large graphs in bf16; without an engine both are the reference.
+    `exact` computes in fp32, `half` large graphs in bf16 where the processor has it; without an engine both are the
+    reference.
     """
 
     label: str
@@ -99,6 +100,7 @@ def measure_network(subject: Subject, rounds: int, say: Progress) -> Figures:
     return {
         "policy": subject.label,
         "engine": subject.exact.identity.engine,
+        "half_engine": subject.half.identity.engine,
         "compiled": engine is not None and engine.is_compiled,
         "fallbacks": 1 if engine is None else engine.fallbacks,
         "weights": sum(one.numel() for one in subject.network.parameters()),

@@ -41,6 +41,7 @@ def _builder(found: Figures) -> list[str]:
 
 def _network(found: Figures) -> list[str]:
     small, large = found["small"], found["large"]
+    half = "large graph in bf16" if "bfloat16" in found["half_engine"] else "large graph, bf16 asked for in vain"
     rows = {
         "small graph, hot": small["hot"],
         "small graph, cold": small["cold"],
@@ -48,7 +49,7 @@ def _network(found: Figures) -> list[str]:
         "new small topology": small["new_topology"],
         "reading its weights, nothing else": small["reading_the_weights"],
         "large graph": large["fp32"],
-        "large graph in bf16": large["bf16"],
+        half: large["bf16"],
         "large graph, PyTorch Geometric": large["pyg"],
         "new large topology": large["new_topology"],
     }

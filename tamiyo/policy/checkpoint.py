@@ -177,7 +177,7 @@ def load_policy(
         path: the file.
         registries: the live ones, which must begin with those that it was trained on; None asks nothing.
         reference: leave the engine out: PyTorch Geometric alone computes.
-        bf16: compute large graphs in half precision; nearly all decisions are the same.
+        bf16: compute large graphs in half precision, on a processor that has it; nearly all decisions are the same.
         device: "auto", "cpu", "cuda" or "cuda:N"; docs/network.md says what they mean.
         may_capture: nothing trains on that device yet, so that CUDA graphs may be captured.
 

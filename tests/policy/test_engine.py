@@ -141,6 +141,18 @@ def test_half_precision_differs_by_little(forms: Forms) -> None:
         assert found.dtype == torch.float32
 
 
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_large_graphs_are_in_half_precision_where_the_processor_has_it(
+    has_bf16: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_bf16)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    engine = build(random_network(3), bf16=True).engine
+    assert engine is not None
+    assert engine.engine.partition("; large ")[2].startswith("bfloat16" if has_bf16 else "float32")
+    assert caplog.text.count("does not multiply in bf16") == (0 if has_bf16 else 1)
+
+
 def test_every_form_is_bit_equal_from_run_to_run(forms: Forms) -> None:
     graph, other = random_graph(SMALL, 9), random_graph({**SMALL, "seed": 7}, 10)
     for run in forms.forms.values():

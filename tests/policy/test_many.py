@@ -13,6 +13,7 @@ from tamiyo.bench.chance import random_graph
 from tamiyo.core.proposal import Proposal
 from tamiyo.graph import Graph
 from tamiyo.policy.checkpoint import Checkpoint, load_policy
+from tamiyo.policy.engine import loading
 from tamiyo.policy.engine.engine import DENSE_NODES_MAX
 from tamiyo.policy.engine.joined import join
 from tamiyo.policy.gnn import GnnPolicy
@@ -99,6 +100,9 @@ def test_scores_are_those_that_a_proposal_selects_from(policy: GnnPolicy, graph:
     assert blueprints.index(max(blueprints)) == made.blueprint_index
 
 
-def test_half_precision_is_no_batch_of_small_graphs(checkpoint: Checkpoint, graph: Graph) -> None:
+def test_half_precision_is_no_batch_of_small_graphs(
+    checkpoint: Checkpoint, graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "has_bf16", lambda: True)
     half = load_policy(checkpoint.path, bf16=True)
     assert half.propose_all([graph, graph]) == [half.propose(graph)] * 2
