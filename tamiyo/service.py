@@ -400,7 +400,7 @@ class TamiyoService:
             stages.decide(step)
             commit = stages.commit(step)
         except JournalUnavailable as unavailable:
-            return stages.pause(step, unavailable.cause)
+            return stages.pause(step, unavailable)
         return stages.sign(step, commit)
 
     def _keep_up(self, timeout_s: float) -> bool:

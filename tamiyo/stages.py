@@ -32,6 +32,7 @@ from tamiyo.errors import PacketRejected
 from tamiyo.graph import Graph, GraphBuilder, graph_observed
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
+from tamiyo.outage import Outage
 from tamiyo.owed import ReleasedPause
 from tamiyo.policy import Policy
 from tamiyo.records import JournalUnavailable, Recorded
@@ -77,6 +78,7 @@ class Stages:
         self._clock = clock
         self._builder = builder
         self._inference = DeadlineWorker("tamiyo-inference")
+        self._outage = Outage()
         self._told_of_size = False
         self._told_of_full: set[str] = set()
 
@@ -177,11 +179,10 @@ class Stages:
         with timed(step, "commit_ns"):
             try:
                 return step.recorded.result(self._clock.patience_s("log", step.commit_left_ns / 1e9))
-            except TimeoutError:
-                cause = "timeout_wal"
-            except wal.LogError:
-                cause = "log_failed"
-            raise JournalUnavailable(cause)
+            except TimeoutError as late:
+                raise JournalUnavailable("timeout_wal") from late
+            except wal.LogError as error:
+                raise JournalUnavailable("log_failed") from error
 
     def sign(self, step: Step, commit: wal.Commit) -> pb.AdaptationCommand:
         """Sign what the log returned as durable."""
@@ -190,10 +191,13 @@ class Stages:
             place = _decision_lsn(step.recorded) - commit.first_lsn
             command = signing.release(commit.entries[place], self._key)
         self._journal.note_release()
+        self._outage.end()
         return command
 
-    def pause(self, step: Step, cause: str) -> pb.AdaptationCommand:
+    def pause(self, step: Step, unavailable: JournalUnavailable) -> pb.AdaptationCommand:
         """The safe PAUSE; the log says so later: of a step it has by its LSN, of any other by its number."""
+        self._outage.meet(unavailable)
+        cause = unavailable.cause
         if step.lsn == 0:
             self._journal.count_unrecorded(cause)
         else:
