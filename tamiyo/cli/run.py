@@ -245,6 +245,11 @@ def _announce(console: Console, plan: _Plan, step: int, tamiyo: TamiyoService) -
         console.print(
             f"continuing {plan.out} from step {step} of {plan.steps}; its log has {decided:,} steps", soft_wrap=True
         )
+        if decided < step:  # an audit cannot know: what is there follows from itself
+            console.print(
+                "that is fewer than were trained: the log is another one now, or some steps went without a record",
+                soft_wrap=True,
+            )
     else:
         console.print(
             f"training {plan.steps} steps into {plan.out}; Ctrl-C stops, the same command continues", soft_wrap=True

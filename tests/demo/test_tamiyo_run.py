@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections import Counter
 
@@ -103,8 +104,19 @@ def test_a_longer_run_in_the_same_directory_continues(tmp_path):
     run(tmp_path, "--steps", 4)
     result = run(tmp_path, "--steps", 7)
     assert "from step 4 of 7; its log has 4 steps" in result.output
+    assert "fewer than were trained" not in result.output
     assert result.exit_code == 0
     assert len(decisions(tmp_path)) == 7
+
+
+def test_a_log_that_was_replaced_is_noticed_by_its_steps(tmp_path):
+    run(tmp_path / "short", "--steps", 2)
+    run(tmp_path, "--steps", 4)
+    shutil.rmtree(tmp_path / "wal")
+    shutil.copytree(tmp_path / "short" / "wal", tmp_path / "wal")
+    result = run(tmp_path, "--steps", 5)
+    assert "from step 4 of 5; its log has 2 steps" in result.output
+    assert "that is fewer than were trained: the log is another one now" in result.output
 
 
 def test_another_seed_in_the_same_directory_is_refused(tmp_path):
