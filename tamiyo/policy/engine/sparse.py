@@ -88,8 +88,8 @@ class SparseForm:
     def _outputs(self, graph: GraphArrays, key: bytes) -> tuple[FloatArray, FloatArray, FloatArray]:
         """The heads of each global node, (G, sum of widths), and all seeds' and all blueprints' scores."""
         plan = self._plans.get(key, lambda: plan_of(graph, self._folded.attention_heads))
-        encoded = {kind: self._encoded(graph, kind) for kind in NODE_TYPES}
-        states: Mapping[str, Tensor] = encoded
+        states: Mapping[str, Tensor] = {kind: self._encoded(graph, kind) for kind in NODE_TYPES}
+        encoded = {kind: states[kind] for kind in ("seed", "blueprint")}  # the scores read these; the others may go
         for weights, sage in zip(self._sage, self._folded.sage, strict=True):
             seen = self._rounded(states)
             states = {
