@@ -98,9 +98,9 @@ class SegmentFile:
         return bool(self.runs) and self.runs[-1].is_sealed
 
     @property
-    def is_doubtful(self) -> bool:
-        """Whether a second reading might find it otherwise: something is wrong in it, and not its medium."""
-        return not self.unreadable and (bool(self.damage) or any(not piece.is_zero for piece in self.tail))
+    def doubts(self) -> list[Damage | Piece]:
+        """What a second reading might find otherwise: what is wrong in it, unless that is its medium."""
+        return [] if self.unreadable else [*self.damage, *[piece for piece in self.tail if not piece.is_zero]]
 
     @property
     def is_short(self) -> bool:

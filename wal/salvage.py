@@ -137,10 +137,13 @@ def _places(path: Path, disk: Disk) -> list[Path]:
 
 
 def _read_again(file: SegmentFile, disk: Disk) -> SegmentFile:
-    """Read the last file until two readings agree where it is not as it should be: a writer may be at work in it."""
-    while file.is_doubtful:
-        before, file = file, read_file(file.place, disk, lambda _: None)
-        if file == before:
+    """Read the last file until two readings agree on what is wrong in it: a writer may be at work there.
+
+    Not until they agree in all: where there is damage indeed, a writer that goes on behind it would never let them.
+    """
+    while doubts := file.doubts:
+        file = read_file(file.place, disk, lambda _: None)
+        if file.doubts == doubts:
             break
     return file
 

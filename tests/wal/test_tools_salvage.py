@@ -23,6 +23,7 @@ from log_rig import (
 )
 
 import wal
+from wal.disk import opened
 from wal.frames import MAGIC, Frame
 from wal.salvage import Damage, Loss, SalvageReport, salvage
 from wal.segment import BASE_NAME
@@ -571,3 +572,33 @@ def test_a_file_that_changes_between_finding_and_saving_is_refused() -> None:
     overwrite(disk, segment(), 1024 + 130, b"\xff")
     with pytest.raises(wal.LogCorrupt, match="no longer sound"):
         list(found)
+
+
+def test_a_writer_that_goes_on_behind_damage_does_not_keep_salvage_from_ending() -> None:
+    disk = MemoryDisk()
+    with open_log(disk, segment_bytes=2**20) as log:
+        for batch in BATCHES:
+            log.append(batch)
+        damaged = frames_of(disk, segment())[3]
+        with opened(disk, segment(), write=True) as fd:  # in the file that the writer has open
+            disk.pwrite(fd, b"\xff", damaged.offset + damaged.length - 5)
+        busy = GoesOn(disk, log)
+        report = salvage(PATH, disk=busy).report  # type: ignore[arg-type]
+    assert [loss[:2] for loss in report.lost] == [(lsns(damaged).start, lsns(damaged).stop - 1)]
+    assert report.last_lsn > COUNT
+
+
+class GoesOn:
+    """A disk on which a writer appends a record whenever a file is opened."""
+
+    def __init__(self, disk: MemoryDisk, log: wal.Log) -> None:
+        self._disk, self._log, self._opened = disk, log, 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._disk, name)
+
+    def open(self, path: Path, **options: bool) -> int:
+        self._opened += 1
+        assert self._opened < 100, "it does not end"
+        self._log.append([(1, b"goes on")])
+        return self._disk.open(path, **options)
