@@ -156,8 +156,7 @@ class RequestBox:
         """Move what cannot be used out of the way, the reason beside it. Raises OSError."""
         aside = _folder(self.path / ASIDE)
         target = aside / path.name
-        taken = os.path.lexists(target) or os.path.lexists(_reason_of(target))
-        if taken or len(os.fsencode(path.name)) > NAME_BYTES_MAX:
+        if len(os.fsencode(path.name)) > NAME_BYTES_MAX or _is_taken(target):
             target = aside / uuid4().hex
         said = _reason_of(target)
         with whole_file(said) as file:  # first: whoever waits for the request reads it at once
@@ -179,6 +178,17 @@ def _folder(path: Path) -> Path:
 
 def _reason_of(moved: Path) -> Path:
     return moved.with_name(f"{moved.name}.reason")
+
+
+def _is_taken(target: Path) -> bool:
+    """Whether something stands in a request's place. Not so a reason alone, which a crash before the move has left.
+
+    Whoever waits for the request looks for it under its own name.
+    """
+    said = _reason_of(target)
+    if os.path.lexists(target) or not os.path.lexists(said):
+        return os.path.lexists(target)
+    return os.path.lexists(_reason_of(said)) or not said.is_file()
 
 
 def _counts(name: str) -> bool:

@@ -65,6 +65,34 @@ def test_a_request_that_is_aside_says_why_from_the_first_moment_on(
     assert [place.name for place in sorted((box.path / "aside").iterdir())] == [path.name, f"{path.name}.reason"]
 
 
+def test_a_request_is_aside_under_its_own_name_also_after_a_crash_before_the_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = RequestBox(tmp_path)
+    path = box.leave(request())
+    with monkeypatch.context() as crash:
+        crash.setattr(Path, "rename", lambda *_: path.with_name("no such file").stat())
+        crash.setattr(Path, "unlink", lambda *_args, **_options: None)  # and nobody is left to clear up
+        with pytest.raises(FileNotFoundError):
+            box.put_aside(path, "it is of no use")
+    assert path.exists()
+    box.put_aside(path, "it is still of no use")
+    assert [place.name for place in sorted((box.path / "aside").iterdir())] == [path.name, f"{path.name}.reason"]
+    assert (box.path / "aside" / f"{path.name}.reason").read_text() == "it is still of no use\n"
+
+
+def test_a_request_that_is_called_as_the_reason_of_another_is_not_written_over(tmp_path: Path) -> None:
+    box = RequestBox(tmp_path)
+    path = box.leave(request())
+    named = path.rename(path.with_name(f"{path.name}.reason"))
+    box.put_aside(named, "it has another's name")
+    path.write_text("another")
+    box.put_aside(path, "it is of no use")
+    kept = {place.read_text() for place in (box.path / "aside").iterdir()}
+    assert {"it has another's name\n", "it is of no use\n", "another"} < kept
+    assert len(kept) == 4
+
+
 def test_requests_that_cannot_be_removed_are_in_nobodys_way(tmp_path: Path) -> None:
     live, box, count = Live(), FaultRequests(tmp_path), 2 * PER_SCAN_MAX + 3
     for number in range(count):
@@ -120,7 +148,7 @@ def test_a_command_without_a_service_leaves_the_service_its_jobs(tmp_path: Path,
             tamiyo.flush()
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
 def test_what_lies_where_a_reason_would_is_neither_followed_nor_waited_for(tmp_path: Path, kind: str) -> None:
     box = RequestBox(tmp_path)
     (box.path / "aside").mkdir(parents=True)
@@ -129,6 +157,8 @@ def test_what_lies_where_a_reason_would_is_neither_followed_nor_waited_for(tmp_p
     elsewhere.write_text("somebody's")
     if kind == "link":
         reason.symlink_to(elsewhere)
+    elif kind == "folder":
+        reason.mkdir()
     else:
         os.mkfifo(reason)
     live = Live()
