@@ -5,9 +5,9 @@
     learning_rate   of the optimizer that moves it: its own, the host's for a fossil; absent (0) where none does
     layer_depth     of its graft point
     age_epochs      training steps since it entered its stage, held steps not counted (the name is historical)
-    risk_score      1 when its gradient is not finite, else how much it changed the host's features in the last
-                    training pass: d / (d + |h|) with d = alpha |s - h|, 0.5 for a change as large as the
-                    features themselves; 0 while it has no say
+    risk_score      how much it changed the host's features in the last training pass: d / (d + |h|) with
+                    d = alpha |s - h|, 0.5 for a change as large as the features themselves; 0 while it has no
+                    say, 1 when that or its gradient is not finite
 
 And in `metrics`:
 
@@ -59,9 +59,14 @@ def exported(manager: SeedManager, slot: SeedSlot) -> pb.SeedState:
         learning_rate=_learning_rate(manager, slot),
         layer_depth=slot.point.depth,
         age_epochs=slot.age_steps,
-        risk_score=slot.point.disturbance if math.isfinite(norm) else 1.0,
+        risk_score=_risk(slot, norm),
         metrics=_metrics(manager, slot),
     )
+
+
+def _risk(slot: SeedSlot, gradient: float) -> float:
+    disturbance = slot.point.disturbance
+    return disturbance if math.isfinite(gradient) and math.isfinite(disturbance) else 1.0
 
 
 def _learning_rate(manager: SeedManager, slot: SeedSlot) -> float:

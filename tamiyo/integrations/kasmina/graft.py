@@ -98,8 +98,8 @@ class GraftPoint(nn.Module):
 
     def watch(self, host: Tensor, grown: Tensor) -> None:
         """Put down how much the module changes the features, (N, C, H, W) both."""
-        kept = host.detach().norm()
-        change = (grown.detach() - host.detach()).norm()
+        kept = _norm(host.detach())
+        change = _norm(grown.detach() - host.detach())
         self._activity = _share(change, kept)
         self._disturbance = _share(self.alpha * change, kept) if self.alpha else None  # 0 times a NaN is one
 
@@ -147,9 +147,16 @@ class _LearnAside(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         (gradient,) = gradients
         host, grown = ctx.saved_tensors
-        stride = REACH * host.norm() / gradient.norm().clamp_min(torch.finfo(gradient.dtype).tiny)
+        slope = _norm(gradient)
+        stride = REACH * _norm(host) / slope.clamp_min(torch.finfo(slope.dtype).tiny)
         target = host - stride * gradient
         return gradient, (grown - target) / host.shape[0]
+
+
+def _norm(features: Tensor) -> Tensor:
+    """At least in float32: in half precision that of a large batch is past the largest number."""
+    norm: Tensor = torch.linalg.vector_norm(features, dtype=torch.promote_types(features.dtype, torch.float32))
+    return norm
 
 
 def _share(change: Tensor, kept: Tensor) -> Tensor:

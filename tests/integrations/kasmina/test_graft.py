@@ -94,6 +94,23 @@ def test_a_training_seed_is_fitted_to_the_features_moved_against_the_gradient():
     assert torch.equal(host.grad, weights)
 
 
+def test_a_training_seed_is_fitted_also_where_norms_are_past_half_precision():
+    values = torch.full((2, 2, 256, 256), 200.0, dtype=torch.float16, requires_grad=True)
+    branch = Shifted(values.shape, torch.float16)
+    point_at(pb.SEED_STAGE_TRAINING, branch=branch)(values).backward(torch.full_like(values, 200.0))
+    expected = torch.full_like(values, REACH * 200.0 / len(values))
+    torch.testing.assert_close(branch.shift.grad, expected, rtol=1e-2, atol=0.0)
+
+
+class Shifted(nn.Module):
+    def __init__(self, shape, dtype) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(shape, dtype=dtype))
+
+    def forward(self, features):
+        return features + self.shift
+
+
 def test_a_loss_without_slope_fits_the_seed_to_the_host_itself():
     host, point = features(), point_at(pb.SEED_STAGE_TRAINING)
     (0.0 * point(host)).sum().backward()

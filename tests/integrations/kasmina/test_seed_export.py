@@ -6,6 +6,7 @@ from tamiyo.core.lifecycle import OPERATION_BY_STAGE
 from tamiyo.core.limits import Limits
 from tamiyo.core.observation import read_packet
 from tamiyo.core.proposal import BLENDING_METHODS
+from tamiyo.integrations.kasmina.graft import GraftPoint
 from tamiyo.integrations.kasmina.lifecycle import LIVE, name_of_stage
 from tamiyo.leyline import leyline_pb2 as pb
 
@@ -116,6 +117,24 @@ def test_a_broken_gradient_is_the_highest_risk(rig):
     rig.images = rig.images * float("nan")
     rig.backward()
     assert exported(rig).risk_score == 1.0
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_are_the_highest_risk_also_once_the_gradients_are_cleared(rig, factor):
+    rig.bring(pb.SEED_STAGE_PROBATIONARY, alpha=1.0)
+    rig.host.graft1.branch = Scaled(factor)
+    rig.backward()
+    rig.host.zero_grad()
+    assert exported(rig).risk_score == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_risk_and_activity_are_told_of_features_whose_norm_is_past_half_precision(dtype):
+    point = GraftPoint(2, depth=1)
+    point.plant(Scaled(2.0).to(dtype))
+    point.stage, point.alpha = pb.SEED_STAGE_PROBATIONARY, 0.5
+    point(torch.full((2, 2, 256, 256), 200.0, dtype=dtype))
+    assert (point.disturbance, point.activity) == pytest.approx((1 / 3, 0.5))
 
 
 def test_a_seed_without_a_say_has_no_risk(rig):
