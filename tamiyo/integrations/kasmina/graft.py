@@ -62,12 +62,13 @@ class GraftPoint(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Pass the features on as the stage says."""
-        if self.training:
-            self._disturbance = self._activity = None  # of the last pass that had any: this one may have none
-        flow = _FLOWS.get(self.stage)
-        if flow is None or self.branch is None:
-            return features
-        return flow(self, self.branch, features)
+        flow, passed = _FLOWS.get(self.stage), features
+        if flow is not None and self.branch is not None:
+            passed = flow(self, self.branch, features)
+        # Not before: where a host checkpoints its activations, torch leaves a second pass before the module is watched.
+        if self.training and passed is features:
+            self._disturbance = self._activity = None
+        return passed
 
     def plant(self, branch: nn.Module) -> None:
         """Put a module here; it is heard from when stage and alpha say so."""

@@ -1,9 +1,12 @@
 """What flows through a graft point, forwards and backwards."""
 
+from functools import partial
+
 import pytest
 import torch
 from kasmina_rig import Rig
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from tamiyo.integrations.kasmina import BLUEPRINTS, GraftPoint
 from tamiyo.integrations.kasmina.graft import REACH
@@ -80,6 +83,18 @@ def test_a_training_seed_is_not_run_outside_training_or_without_gradients():
     with torch.no_grad():
         assert point(host) is host
     assert point.eval()(host) is host
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("stage", [pb.SEED_STAGE_TRAINING, pb.SEED_STAGE_BLENDING, pb.SEED_STAGE_PROBATIONARY])
+def test_a_host_that_checkpoints_its_activations_has_the_same_activity_and_disturbance(stage, reentrant):
+    told = []
+    for run in (lambda point: point, lambda point: partial(checkpoint, point, use_reentrant=reentrant)):
+        point = point_at(stage, 0.5)
+        run(point)(features()).sum().backward()
+        told.append((point.activity, point.disturbance))
+    assert told[0] == told[1]
+    assert told[0][0] == pytest.approx(2 / 3)
 
 
 def test_a_training_seed_is_fitted_to_the_features_moved_against_the_gradient():
