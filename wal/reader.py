@@ -186,8 +186,8 @@ class Reader:
         cursor, before = place.cursor, place.segment.header
         after = successor(self._path, self._disk, before.segment)
         if after is None:
-            first = segment_paths(self._path, self._disk)[0]
-            if number_of(first) > before.segment:  # pruned, perhaps with nothing in it: to be looked up anew
+            paths = segment_paths(self._path, self._disk)
+            if paths and number_of(paths[0]) > before.segment:  # pruned, perhaps with nothing in it: look it up anew
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place.segment.path))
             raise _broken(cursor, "the segment is sealed, so the one after it is missing")
         check_successor(before, after.header)

@@ -231,3 +231,18 @@ def test_files_under_construction_that_come_back_are_written_anew() -> None:
         assert found[2:] == numbered([*RECORDS, *RECORDS])[2:]
         assert found[1] == wal.Redacted(2, 1, b"")
         assert wal.verify(PATH, disk=disk).status == "redacted"
+
+
+@pytest.mark.parametrize("also_base", [False, True])
+def test_a_log_that_is_gone_while_a_reader_waits_past_a_seal_is_refused(also_base: bool) -> None:
+    disk = several()
+    reader = wal.Reader(PATH, disk=disk)
+    found = reader.poll(1)
+    while found[-1].lsn + 1 < FIRSTS[1]:
+        found = reader.poll(1)
+    for place in list(disk.files()):
+        if also_base or place.suffix == ".wal":
+            disk.unlink(place)
+    for _ in range(2):
+        with pytest.raises(wal.LogCorrupt, match="missing"):
+            reader.poll()
