@@ -8,8 +8,11 @@ Each command says in its own file what its exit status means. Of every one:
     141  whoever read the output went away
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import MappingProxyType
+from typing import Any
 
 import click
 
@@ -53,21 +56,35 @@ class _LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Take the options; `--help` and `--version` are answered here."""
+        with _cut_short_is_no_verdict():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> object:
-        """End what was cut short with a status of its own: left to click it is 1, as of an audit that failed."""
-        try:
-            try:
-                result: object = super().invoke(ctx)
-            finally:
-                flush()
-        except BrokenPipeError:
-            stop_unheard()
-        except OSError as error:  # a command answers for what it reads: that is its output
-            raise CannotSay(f"cannot go on, and what was printed may be cut short: {error}") from error
-        except KeyboardInterrupt:
-            click.echo(err=True)  # the terminal shows ^C, and goes on in the same line
-            raise SystemExit(INTERRUPTED) from None
+        """Call the command."""
+        with _cut_short_is_no_verdict():
+            result: object = super().invoke(ctx)
         return result
+
+
+@contextmanager
+def _cut_short_is_no_verdict() -> Iterator[None]:
+    """End what was cut short with a status of its own: left to click it is 1, as of an audit that failed."""
+    try:
+        try:
+            yield
+        finally:
+            flush()
+    except BrokenPipeError:
+        stop_unheard()
+    except OSError as error:  # a command answers for what it reads: that is its output
+        raise CannotSay(f"cannot go on, and what was printed may be cut short: {error}") from error
+    except KeyboardInterrupt:
+        click.echo(err=True)  # the terminal shows ^C, and goes on in the same line
+        raise SystemExit(INTERRUPTED) from None
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

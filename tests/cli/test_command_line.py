@@ -37,6 +37,20 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(name: str, directory: Pa
     assert "Exception" not in ended.stderr
 
 
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_what_the_program_itself_answers_is_cut_short_with_the_same_status(option: str) -> None:
+    command = [sys.executable, "-c", "from tamiyo.cli import main; main()", option]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    ended = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(write_end)
+    assert (ended.returncode, ended.stderr) == (141, "")
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert ended.returncode == 3
+    assert "Traceback" not in ended.stderr
+
+
 def test_of_a_verdict_that_nobody_reads_too(tmp_path: Path) -> None:
     with TamiyoService.open(tmp_path, secret="a secret for tests only") as tamiyo:
         tamiyo.evaluate_step(pb.SystemStatePacket(training_run_id="run-1"))
