@@ -118,14 +118,26 @@ def _read_slot(disk: Disk, fd: int, offset: int) -> bytes:
     return start if length <= _USUAL_BYTES else read_fully(disk, fd, min(length, SLOT_BYTES), offset)
 
 
+LOOKS_MAX = 8
+
+
 class Replaced(FileNotFoundError):
     """What was wrong was wrong in a file that has no name any more: look again at what has it now.
 
     An opening writes the last segment of a log that was not closed anew, and what its writer goes on with stands there.
+    `refusal` is what was wrong, for who has looked `LOOKS_MAX` times: a file system that does not count the names of a
+    file says of each that it has none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, refusal: LogCorrupt) -> None:
         super().__init__(errno.ENOENT, "the file has no name any more")
+        self.refusal = refusal
+
+    def count(self, looks: int) -> int:
+        """One look more. Raises the refusal where that were too many."""
+        if looks == LOOKS_MAX:
+            raise self.refusal
+        return looks + 1
 
 
 def beside_prunes(path: Path, disk: Disk, look: Callable[[], T]) -> T:
@@ -133,12 +145,13 @@ def beside_prunes(path: Path, disk: Disk, look: Callable[[], T]) -> T:
 
     What `look` raises stands when none came in between.
     """
+    looks = 1
     while True:
         before = read_base(path, disk)
         try:
             return look()
-        except Replaced:
-            continue
+        except Replaced as replaced:
+            looks = replaced.count(looks)
         except (FileNotFoundError, LogCorrupt):
             if read_base(path, disk) == before:
                 raise

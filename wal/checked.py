@@ -69,7 +69,7 @@ def judge_end(
     if last_type != SEAL and went_on(window, cursor):
         return None
     if window.is_nameless:
-        raise Replaced
+        raise Replaced(stop.refusal())
     raise stop.refusal()
 
 

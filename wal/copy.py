@@ -122,12 +122,15 @@ class _Copy:
 
     def _consistently(self) -> Copied:
         """Copy the segments with the base they belong to; begin again when a prune or an opening came in between."""
+        looks = 1
         while True:
             base = read_base(self.source, self._disk)
             try:
                 return self._copy_from(base)
-            except (FileNotFoundError, LogCorrupt) as error:
-                if not isinstance(error, Replaced) and read_base(self.source, self._disk) == base:
+            except Replaced as replaced:
+                looks = replaced.count(looks)
+            except (FileNotFoundError, LogCorrupt):
+                if read_base(self.source, self._disk) == base:
                     raise
             self._remove_made()
 

@@ -98,7 +98,10 @@ class Reader:
                 self._place = None
                 if found:
                     return False
-        return self._advance(found, limit)
+        try:
+            return self._advance(found, limit)
+        except Replaced as replaced:
+            raise replaced.refusal from None
 
     def _advance(self, found: list[Entry], limit: int) -> bool:
         """Read on in the current segment; whether it is worth going on at once."""
@@ -168,7 +171,7 @@ class Reader:
             return True
         if stop.case.action == REFUSE:
             if run.window.is_nameless:
-                raise Replaced
+                raise Replaced(stop.refusal())
             if frame_at(run.window, run.ahead.offset) is None:  # else it contradicts what was read just before it
                 run.release_to(run.ahead.offset if after is not None else stop.rest.durable_offset, found)
             if found:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from wal.base import Replaced, read_base
+from wal.base import LOOKS_MAX, Replaced, read_base
 from wal.checked import check_end, checked_frames, judge_end, opened_segment
 from wal.disk import Disk, OsDisk, opened
 from wal.errors import LogCorrupt, LogTampered, UnsupportedFormat
@@ -76,14 +76,17 @@ def verify(
     """
     directory = Path(path)
     disk = OsDisk() if disk is None else disk
+    looks = 1
     while True:
         survey = _Survey(directory, disk, head, progress)
         base = None
         try:
             base = read_base(directory, disk)
             return survey.run()
-        except Replaced:
-            continue
+        except Replaced as replaced:
+            if looks == LOOKS_MAX:
+                return survey.refused(CORRUPT, replaced.refusal)
+            looks += 1
         except (LogCorrupt, FileNotFoundError) as error:
             if read_base(directory, disk) != base:
                 continue

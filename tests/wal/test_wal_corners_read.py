@@ -1,6 +1,7 @@
 """Readings and proofs that only bad luck asks for: files that stay away, sizes within a batch, forged bodies."""
 
 import errno
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -27,6 +28,38 @@ def test_a_segment_that_stays_away_though_it_is_listed_is_missing_at_last() -> N
         reader.poll()
     disk.heal()
     assert next(iter(reader.poll())).lsn == 2
+
+
+class Unnamed:
+    """A file system that does not count the names of a file; `looks` at one are too many."""
+
+    def __init__(self, disk: MemoryDisk, looks: int = 100) -> None:
+        self._disk, self._left = disk, looks
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._disk, name)
+
+    def links(self, _fd: int) -> int:
+        self._left -= 1
+        assert self._left, "it looks for ever"
+        return 0
+
+
+@pytest.mark.parametrize("look", [
+    lambda disk: list(wal.read(PATH, disk=disk)),
+    lambda disk: wal.head(PATH, disk=disk),
+    lambda disk: wal.copy(PATH, PATH.with_name("copy"), disk=disk),
+    lambda disk: wal.verify(PATH, disk=disk),
+], ids=["read", "head", "copy", "verify"])  # fmt: skip
+def test_damage_is_told_also_where_no_file_is_said_to_have_a_name(look: Callable[[object], object]) -> None:
+    disk = written([[(n, bytes([n]) * 300)] for n in range(6)])
+    damaged = frames_of(disk, segments(disk)[0])[2]
+    overwrite(disk, segments(disk)[0], damaged.end - 1, b"\xff")
+    try:
+        found = look(Unnamed(disk))
+    except wal.LogCorrupt as error:
+        found = error
+    assert (getattr(found, "segment", None), getattr(found, "offset_bytes", None)) == (1, damaged.offset)
 
 
 def test_the_log_s_own_reader_that_begins_at_the_durable_end_waits_for_what_is_staged() -> None:
