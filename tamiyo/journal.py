@@ -30,6 +30,7 @@ from tamiyo.owed import Owed, ReleasedPause
 from tamiyo.records import Arrival, Checkpoint, JournalUnavailable, Recorded, translated
 from tamiyo.riders import RIDERS_MAX, Make, Riders
 from tamiyo.snapshots import Snapshots
+from tamiyo.words import counted
 
 __all__ = ["Journal"]
 
@@ -37,7 +38,7 @@ OpenLog = Callable[[], wal.Log]
 CLOSE_TIMEOUT_S = ROOM_TIMEOUT_S = 5.0
 GLANCE_S = 0.001
 logger = logging.getLogger(__name__)
-_UNTOLD = "the log is closed without %d steps that were answered with a safe PAUSE, and %d events between steps: %s"
+_UNTOLD = "the log is closed without word of %s answered with a safe PAUSE, and of %s between steps: %s"
 
 
 class Journal:
@@ -316,8 +317,9 @@ class Journal:
             while self._riders.waiting:
                 self.record(lambda _state, _now_ns: ())
         except JournalUnavailable as unavailable:  # closing a log that failed raises; one that is full closes well
-            steps, others = self._owed.steps_seen - self._state.steps_received, len(self._riders.waiting)
-            logger.warning(_UNTOLD, steps, others, str(unavailable.__cause__ or unavailable))
+            steps, others = self._owed.steps(self._state), len(self._riders.waiting)
+            why = str(unavailable.__cause__ or unavailable)
+            logger.warning(_UNTOLD, counted(steps, "step"), counted(others, "event"), why)
         finally:
             self._log.close(CLOSE_TIMEOUT_S)
 

@@ -65,6 +65,11 @@ class Owed:
         untold = (pause for pause in self.pauses if not pause.told_lsn)
         return next((events for pause in untold if (events := _events(pause, state, now_ns))), ())
 
+    def steps(self, state: State) -> int:
+        """How many steps were answered with a PAUSE that the log was not told of: it lacks the step, or the PAUSE."""
+        untold = sum(not pause.told_lsn and bool(_events(pause, state, 0)) for pause in self.pauses)
+        return self.steps_seen - state.steps_received + untold
+
     def told(self, last_lsn: int, durable_lsn: int) -> None:
         """The log was told, up to `last_lsn`; what is durable need not be remembered."""
         for pause in self.pauses:

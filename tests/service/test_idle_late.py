@@ -92,8 +92,25 @@ def test_a_log_that_is_closed_while_it_is_full_says_what_it_was_never_told(
     said = [record.getMessage() for record in caplog.records if record.name == "tamiyo.journal"]
     why = "no room for another segment"
     assert said == [
-        f"the log is closed without 3 steps that were answered with a safe PAUSE, and 1 events between steps: {why}"
+        f"the log is closed without word of 3 steps answered with a safe PAUSE, and of 1 event between steps: {why}"
     ]
+
+
+def test_a_step_that_the_log_holds_without_its_pause_counts_when_a_full_log_is_closed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    live = quiet()
+    live.step(packet())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise wal.LogFull("no room for another segment")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(live.service.log, "submit", refuse)
+        assert reason(live.step(packet())) == "log_full"
+        live.service.close()
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "tamiyo.journal"]
+    assert "without word of 1 step answered with a safe PAUSE, and of 0 events" in said
 
 
 def test_a_log_that_was_told_all_is_closed_in_silence(caplog: pytest.LogCaptureFixture) -> None:
