@@ -130,7 +130,7 @@ def test_python_m_wal_is_the_command_line(tmp_path: Path) -> None:
 
 def test_a_reader_that_goes_away_ends_the_command_quietly(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log", BATCHES * 30)
-    for arguments in (("dump", log), ("dump", log, "--json"), ("verify", log)):
+    for arguments in (("dump", log), ("dump", log, "--json"), ("verify", log), ("--help",)):
         read_end, write_end = os.pipe()
         os.close(read_end)
         ended = subprocess.run(

@@ -15,10 +15,12 @@ Progress and errors go to standard error, progress only when that is a terminal.
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -90,22 +92,35 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Take the options; `--help` is answered here."""
+        with _each_error_has_its_status():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> object:
-        try:
+        with _each_error_has_its_status():
             result: object = super().invoke(ctx)
             flush()
-        except LogCorrupt as error:
-            raise Damaged(str(error)) from error
-        except LogError as error:
-            raise Unreadable(str(error)) from error
-        except BrokenPipeError:
-            stop_unheard()
-        except OSError as error:
-            raise Unreadable(_sentence(error)) from error
-        except KeyboardInterrupt:
-            click.echo(err=True)  # the terminal shows ^C, and goes on in the same line
-            raise SystemExit(INTERRUPTED) from None
         return result
+
+
+@contextmanager
+def _each_error_has_its_status() -> Iterator[None]:
+    try:
+        yield
+    except LogCorrupt as error:
+        raise Damaged(str(error)) from error
+    except LogError as error:
+        raise Unreadable(str(error)) from error
+    except BrokenPipeError:
+        stop_unheard()
+    except OSError as error:
+        raise Unreadable(_sentence(error)) from error
+    except KeyboardInterrupt:
+        click.echo(err=True)  # the terminal shows ^C, and goes on in the same line
+        raise SystemExit(INTERRUPTED) from None
 
 
 def flush() -> None:
