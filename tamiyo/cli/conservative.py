@@ -62,8 +62,12 @@ def _outcome(directory: Path, path: Path, wait_s: float) -> str:
             path.unlink(missing_ok=True)
             raise click.ClickException(f"the log in {directory / 'wal'} does not take it: {error}") from error
         else:
-            return f"recorded at LSN {lsn}" if not path.exists() else f"left in {path}: it could not be recorded"
-    return "taken up by the live service" if not _was_set_aside(path) else f"refused: see {_aside(path)}.reason"
+            if path.exists():
+                return f"left in {path}: it could not be recorded"
+            _require_taken_up(path)
+            return f"recorded at LSN {lsn}"
+    _require_taken_up(path)
+    return "taken up by the live service"
 
 
 def _take_up_here(directory: Path) -> int:
@@ -76,12 +80,11 @@ def _take_up_here(directory: Path) -> int:
         return journal.state.last_lsn
 
 
-def _aside(path: Path) -> Path:
-    return path.parent / "aside" / path.name
-
-
-def _was_set_aside(path: Path) -> bool:
-    return _aside(path).exists()
+def _require_taken_up(path: Path) -> None:
+    """Refuse to call a request taken up that was set aside."""
+    aside = path.parent / "aside" / path.name
+    if aside.exists():
+        raise click.ClickException(f"it was refused: see {aside}.reason")
 
 
 def operator_name() -> str:

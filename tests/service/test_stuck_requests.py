@@ -9,7 +9,9 @@ from click.testing import CliRunner
 from live import PATIENT, Live
 from rig import SECRET, packet
 
+import wal
 from tamiyo import Settings, TamiyoService
+from tamiyo.cli import conservative
 from tamiyo.cli.conservative import command
 from tamiyo.core.state import DIRECTIVES_MAX
 from tamiyo.directives import Directives
@@ -91,6 +93,26 @@ def test_a_request_that_is_called_as_the_reason_of_another_is_not_written_over(t
     kept = {place.read_text() for place in (box.path / "aside").iterdir()}
     assert {"it has another's name\n", "it is of no use\n", "another"} < kept
     assert len(kept) == 4
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_request_that_was_refused_is_not_said_to_be_taken_up(
+    is_live: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    TamiyoService.open(tmp_path, secret=SECRET).close()
+    box = RequestBox(tmp_path)
+
+    def refused(_: Path) -> int:
+        (path,) = box.waiting()
+        box.put_aside(path, "it cannot be read")
+        if is_live:
+            raise wal.LogLocked(tmp_path, None)
+        return 7
+
+    monkeypatch.setattr(conservative, "_take_up_here", refused)
+    found = CliRunner().invoke(command, ["on", str(tmp_path)])
+    assert found.exit_code == 1
+    assert "it was refused: see" in found.output
 
 
 def test_requests_that_cannot_be_removed_are_in_nobodys_way(tmp_path: Path) -> None:
