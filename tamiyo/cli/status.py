@@ -120,14 +120,14 @@ def _lines(summary: "Summary") -> Iterator[tuple[str, str]]:
     yield "by type", _counts(_named(summary.by_type, pb.CommandType))
     yield "by reason", _counts(summary.by_reason)
     if summary.superseded:
-        yield "late commits", f"{summary.superseded:,} decisions, each answered with a safe PAUSE"
+        yield "late commits", f"{counted(summary.superseded, 'decision')}, each answered with a safe PAUSE"
     if summary.unrecorded:
         yield (
             "unrecorded",
-            f"{summary.unrecorded:,} steps, each answered with a safe PAUSE while the log took none",
+            f"{counted(summary.unrecorded, 'step')}, each answered with a safe PAUSE while the log took none",
         )
     if summary.undecided:
-        yield "undecided", f"{summary.undecided:,} packets were received and have no decision"
+        yield "undecided", f"{counted(summary.undecided, 'packet')} received, without a decision"
     if summary.coverage_mean is not None:
         yield "coverage", f"{summary.coverage_mean:.3f} on average"
     yield "mode", f"conservative ({summary.conservative_reason})" if summary.conservative else "normal"

@@ -33,8 +33,8 @@ def test_the_table_says_what_was_decided_and_how_the_controller_stands(tmp_path)
     result = status(tmp_path)
     assert result.exit_code == 0, result.output
     for words in (
-        "baseline-1", "1,234 (last step 1,234, opened 1 times)", "3,707", "PAUSE 1,234", "policy 1,234",
-        "1 decisions, each answered with a safe PAUSE", "1 packets were received", "0.750 on average",
+        "baseline-1", "1,234 (last step 1,234, opened 1 time)", "3,707", "PAUSE 1,234", "policy 1,234",
+        "1 decision, each answered with a safe PAUSE", "1 packet received, without a decision", "0.750 on average",
         "conservative (breaker_inference)", "inference OPEN, log CLOSED",
         "optimizer_family 5", "loss 0.8 ± 0.3",
     ):  # fmt: skip
