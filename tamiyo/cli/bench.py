@@ -20,7 +20,7 @@ __all__ = ["command"]
 
 @click.command(name="bench")
 @click.option("--only", type=click.Choice(["builder", "network", "step"]), multiple=True, help="Leave out the others.")
-@click.option("--quick", is_flag=True, help="A few of each: some seconds, and a p99 that says little.")
+@click.option("--quick", is_flag=True, help="A few of each: some 20 s on a quiet machine, and a p99 that says little.")
 @click.option(
     "--policy",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
