@@ -1,10 +1,12 @@
 """A live controller for tests: generous budgets, a clock turned by hand, a disk that can be made to fail."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rig import SECRET, packet
 
 import wal
@@ -164,3 +166,19 @@ def recover(live: Live) -> None:
             return
         live.service.journal.wait_for_trial()
     raise AssertionError("the log did not come back")
+
+
+NO_ROOM = "no room for another segment"
+
+
+@contextmanager
+def without_room(live: Live, *calls: str) -> Iterator[None]:
+    """Inside, the log refuses these calls because it is full; all that a step makes where none is named."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise wal.LogFull(NO_ROOM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for call in calls or ("stage", "submit"):
+            patch.setattr(live.service.log, call, refuse)
+        yield

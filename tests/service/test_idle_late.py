@@ -3,10 +3,9 @@
 import asyncio
 
 import pytest
-from live import LateClock, Live, reason
+from live import NO_ROOM, LateClock, Live, reason, without_room
 from rig import packet
 
-import wal
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.testing import FixedPolicy, MemoryBus
 
@@ -56,15 +55,9 @@ def test_a_flush_tells_of_a_late_commit() -> None:
     live.close()
 
 
-def test_a_flush_tells_of_steps_that_were_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flush_tells_of_steps_that_were_not_recorded() -> None:
     live = quiet()
-
-    def refuse(*_: object, **__: object) -> None:
-        raise wal.LogFull("no room")
-
-    with monkeypatch.context() as patch:
-        for call in ("stage", "submit"):
-            patch.setattr(live.service.log, call, refuse)
+    with without_room(live):
         assert [reason(live.step(packet())) for _ in range(3)] == ["log_full"] * 3
         assert not live.service.flush(), "there is still no room"
     assert live.service.flush()
@@ -74,39 +67,25 @@ def test_a_flush_tells_of_steps_that_were_not_recorded(monkeypatch: pytest.Monke
     live.close()
 
 
-def test_a_log_that_is_closed_while_it_is_full_says_what_it_was_never_told(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_log_that_is_closed_while_it_is_full_says_what_it_was_never_told(caplog: pytest.LogCaptureFixture) -> None:
     live = quiet()
     first = live.step(packet())
-
-    def refuse(*_: object, **__: object) -> None:
-        raise wal.LogFull("no room for another segment")
-
-    with monkeypatch.context() as patch:
-        for call in ("stage", "submit"):
-            patch.setattr(live.service.log, call, refuse)
+    with without_room(live):
         assert [reason(live.step(packet())) for _ in range(3)] == ["log_full"] * 3
         live.service.record_delivery(first.command_id, "applied")
         live.service.close()
     said = [record.getMessage() for record in caplog.records if record.name == "tamiyo.journal"]
-    why = "no room for another segment"
     assert said == [
-        f"the log is closed without word of 3 steps answered with a safe PAUSE, and of 1 event between steps: {why}"
+        f"the log is closed without word of 3 steps answered with a safe PAUSE, and of 1 event between steps: {NO_ROOM}"
     ]
 
 
 def test_a_step_that_the_log_holds_without_its_pause_counts_when_a_full_log_is_closed(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     live = quiet()
     live.step(packet())
-
-    def refuse(*_: object, **__: object) -> None:
-        raise wal.LogFull("no room for another segment")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(live.service.log, "submit", refuse)
+    with without_room(live, "submit"):
         assert reason(live.step(packet())) == "log_full"
         live.service.close()
     (said,) = [record.getMessage() for record in caplog.records if record.name == "tamiyo.journal"]

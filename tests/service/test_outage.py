@@ -1,7 +1,7 @@
 """What a host's log says while steps go without a record."""
 
 import pytest
-from live import Live, reason
+from live import NO_ROOM, Live, reason, without_room
 from rig import packet
 
 import wal
@@ -52,17 +52,11 @@ def test_a_breaker_that_is_open_is_one(caplog: pytest.LogCaptureFixture) -> None
     assert said(caplog) == [f"{BEGIN}it failed, or was late three times running, and is tried again beside the steps"]
 
 
-def test_a_service_tells_of_a_full_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_service_tells_of_a_full_log(caplog: pytest.LogCaptureFixture) -> None:
     live = Live()
-
-    def refuse(*_: object, **__: object) -> None:
-        raise wal.LogFull("no room for another segment")
-
-    with monkeypatch.context() as patch:
-        for call in ("stage", "submit"):
-            patch.setattr(live.service.log, call, refuse)
+    with without_room(live):
         assert [reason(live.step(packet())) for _ in range(3)] == ["log_full"] * 3
-        assert said(caplog) == [f"{BEGIN}no room for another segment"]
+        assert said(caplog) == [f"{BEGIN}{NO_ROOM}"]
     assert reason(live.step(packet())) == "policy"
     assert said(caplog)[1:] == ["the log takes records again: 3 steps were answered with a safe PAUSE meanwhile"]
     live.check()
