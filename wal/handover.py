@@ -191,10 +191,10 @@ class Handover:
         ring(bells)
         return self._more or self.closing or self._bell.acquire(timeout=timeout_s)
 
-    def idle(self, timeout_s: float) -> None:
+    def idle(self, timeout_s: float, bells: list[threading.Lock]) -> None:
         """Rest, with nothing left to do."""
         self._idle = True
-        self.rest(timeout_s, [])
+        self.rest(timeout_s, bells)
         self._idle = False
 
     def take(self, group: list[Batch], room_bytes: int) -> None:

@@ -167,9 +167,7 @@ class Writer:
             if self._spare_fd is None or tail.wants_care:
                 ring(bells)
                 self._prepare()
-            if not handover.rest(_LULL_S, bells):
-                tail.fold()
-                handover.idle(self._patience_s if self._unproven else _SLEEP_MAX_S)
+            self._rest()
             handover.take(group, self._group_max_bytes)
             if group:
                 self._write(group)
@@ -178,6 +176,18 @@ class Writer:
             elif self._unproven and time.monotonic() >= self._last_write + self._options.heartbeat_s:
                 self._heartbeat()
         tail.finish()
+
+    def _rest(self) -> None:
+        """Wait for more; once nothing came for a while, do first what could wait for that.
+
+        But not behind a staged record: its batch is on its way, made by a thread that this one would only be in the
+        way of.
+        """
+        if not self._tail.unsynced_bytes:
+            if self.handover.rest(_LULL_S, self._bells):
+                return
+            self._tail.fold()
+        self.handover.idle(self._patience_s if self._unproven else _SLEEP_MAX_S, self._bells)
 
     def _write(self, group: list[Batch]) -> None:
         """Write and sync a group and settle its batches. Those who wait are let go a little later, by `rest`."""

@@ -9,7 +9,9 @@ import pytest
 from log_rig import PATH, entries, numbered, open_log, wait_until
 
 import wal
+from wal.handover import Handover
 from wal.testing import FaultDisk, MemoryDisk
+from wal.writer import _LULL_S
 
 LONG_S = 30
 
@@ -23,6 +25,30 @@ def hung(**options: object) -> tuple[wal.Log, FaultDisk, wal.Pending]:
     first = log.submit([(1, b"first")])
     assert disk.wait_until_hung("fdatasync")
     return log, disk, first
+
+
+# The writer's thread.
+
+
+def test_behind_a_staged_record_the_thread_sleeps_until_its_batch_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its caller is in the middle of a step; a thread that wakes up beside it takes the interpreter from it."""
+    rests: list[float] = []
+    rest = Handover.rest
+
+    def noted(self: Handover, timeout_s: float, bells: list[threading.Lock]) -> bool:
+        rests.append(timeout_s)
+        return rest(self, timeout_s, bells)
+
+    monkeypatch.setattr(Handover, "rest", noted)
+    with open_log(MemoryDisk(), segment_bytes=1 << 20) as log:
+        wait_until(lambda: log._writer.handover.quiet)
+        rests.clear()
+        assert log.stage(1, b"packet").wait(LONG_S)
+        wait_until(lambda: log._writer.handover.quiet)
+        assert _LULL_S not in rests
+        log.append([(2, b"decision")])
+        wait_until(lambda: log._writer.handover.quiet)
+        assert _LULL_S in rests  # what could wait is done then
 
 
 # Time limits.
