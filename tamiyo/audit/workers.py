@@ -4,6 +4,7 @@ Rule 1: nobody needs to clean up. A process of ours ends with the one that made 
 Rule 2: a Ctrl-C is the business of the one that made them.
 """
 
+import gc
 import os
 import signal
 import threading
@@ -19,9 +20,29 @@ from typing import Any, Self
 from tamiyo.audit.follower import Asked
 from tamiyo.audit.parts import PARTS_EACH, Missing, Outcome, Part, Unproven, checked
 
-__all__ = ["Workers"]
+__all__ = ["Workers", "rarely_collecting_all"]
 
 TELL_EVERY_S = 0.1
+COLLECT_ALL_AFTER = 1_000
+"""Collections of younger objects between two of all."""
+
+
+@contextmanager
+def rarely_collecting_all() -> Iterator[None]:
+    """For a process that does nothing but an audit: what is loaded stays, and an audit leaves little in cycles.
+
+    To look through all of it for them, some 360,000 objects of torch's and others', takes 4 % of level 3.
+    """
+    before = gc.get_threshold()
+    _rarely_collect_all()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def _rarely_collect_all() -> None:
+    gc.set_threshold(*gc.get_threshold()[:2], COLLECT_ALL_AFTER)
 
 
 class _Here:
@@ -40,6 +61,7 @@ def _begin(alive: Connection, stopped: Any, done: Any, prepare: Callable[[], Cal
         os._exit(1)
 
     threading.Thread(target=end, daemon=True).start()
+    _rarely_collect_all()
     _Here.stopped, _Here.done = stopped, done
     _Here.asking = None if prepare is None else prepare()
 

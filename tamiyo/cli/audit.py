@@ -60,6 +60,7 @@ def command(
     """
     import wal
     from tamiyo.audit import audit
+    from tamiyo.audit.workers import rarely_collecting_all
 
     if checkpoints and level != 3:
         raise click.UsageError(f"--checkpoint is for level 3, and level {level} asks no policy: give --level 3 as well")
@@ -71,7 +72,10 @@ def command(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--head") from error
     try:
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        with (
+            Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+            rarely_collecting_all(),
+        ):
             task = progress.add_task("replaying", total=None)
 
             def tell(lsn: int) -> None:

@@ -1,5 +1,6 @@
 """An audit by several processes reports what an audit by one reports, word for word."""
 
+import gc
 import json
 import multiprocessing
 import os
@@ -382,3 +383,16 @@ def test_threads_of_a_level_3_of_its_own_process_sleep_while_they_wait(
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert ran.stdout.split() == [found]
+
+
+def test_all_that_is_loaded_is_rarely_looked_through(long: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by a process of ours nor while the command runs; whoever calls that keeps their own thresholds."""
+    ours = (*gc.get_threshold()[:2], workers.COLLECT_ALL_AFTER)
+    with Workers(1) as hands:
+        assert hands._pool.submit(gc.get_threshold).result() == ours
+    seen = []
+    replay = report.replay
+    monkeypatch.setattr(report, "replay", lambda *a, **k: (seen.append(gc.get_threshold()), replay(*a, **k))[1])
+    before = gc.get_threshold()
+    assert CliRunner().invoke(main, ["audit", str(long.directory)]).exit_code == 0
+    assert (seen, gc.get_threshold()) == ([ours], before)
