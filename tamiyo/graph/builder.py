@@ -18,7 +18,7 @@ from tamiyo.core.observation import Observation
 from tamiyo.core.registries import Registries
 from tamiyo.graph import seeds as seed_part
 from tamiyo.graph.counts import CountsMemo
-from tamiyo.graph.graph import Graph, IndexArray
+from tamiyo.graph.graph import Graph, IndexArray, freeze
 from tamiyo.graph.layout import Layout, lay_out_seeds
 from tamiyo.graph.metadata import Tally
 from tamiyo.graph.nodes import node_rows, norm_inputs
@@ -98,9 +98,9 @@ class GraphBuilder:
         topology = layout.topology
         seeds = seed_part.seed_rows(observation.seeds, layout.ties, layout.shares)
         with np.errstate(all="ignore"):  # a value may be any float; what does not stay finite is masked
-            raw, features = node_rows(observation, topology, seeds, NormColumns.of(norms))
+            raw, features = node_rows(observation, layout, seeds, NormColumns.of(norms))
             edge_attr = layout.attributes(features)
-        graph = Graph(
+        return Graph(
             features=features,
             raw=raw,
             categories=self._categories(observation, topology, registries, tally),
@@ -115,8 +115,6 @@ class GraphBuilder:
             ignored_inputs=topology.ignored + layout.ignored + tally.ignored,
             node_ids=topology.ids,
         )
-        _freeze(graph)
-        return graph
 
     def prepare(self, given: BlueprintInput) -> None:
         """Make the plan of a blueprint ahead of its first graph: of a large one it takes longer than a step may."""
@@ -161,14 +159,16 @@ class GraphBuilder:
     ) -> dict[str, IndexArray]:
         if self._numbered is None or self._numbered[0] is not topology or self._numbered[1] is not registries:
             found = {kind: topology.categories(kind, registries) for kind in STATIC_TYPES}
+            freeze(found.values())
             self._numbered = (topology, registries, found)
         families = len(registries["optimizer_family"]) + 1
         family = seed_part.place_of(observation.metrics.get("optimizer_family_index"), families, tally)
-        return {
+        moving = {
             "global": np.array([[family or 0]], dtype=np.int64),
             "seed": seed_part.seed_categories(observation.seeds, registries, tally),
-            **self._numbered[2],
         }
+        freeze(moving.values())
+        return {**moving, **self._numbered[2]}
 
 
 def build(
@@ -195,9 +195,3 @@ def _key(blueprints: Sequence[BlueprintInput]) -> tuple[_TopologyKey, ...] | Non
 def _host_index(observation: Observation, blueprints: Sequence[BlueprintInput]) -> int:
     own = {observation.packet_id, observation.training_run_id} - {""}
     return next((place for place, given in enumerate(blueprints) if given.blueprint.blueprint_id in own), -1)
-
-
-def _freeze(graph: Graph) -> None:
-    for arrays in (graph.features, graph.raw, graph.categories, graph.edge_index, graph.edge_attr):
-        for array in arrays.values():
-            array.setflags(write=False)

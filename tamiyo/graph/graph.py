@@ -1,8 +1,8 @@
 """The graph as plain arrays: what a policy is shown, and nothing that it could change."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from tamiyo.graph.schema import (
     column,
 )
 
-__all__ = ["FloatArray", "Graph", "IndexArray", "RawArray"]
+__all__ = ["FloatArray", "Graph", "IndexArray", "RawArray", "freeze"]
 
 FloatArray: TypeAlias = NDArray[np.float32]
 RawArray: TypeAlias = NDArray[np.float64]
@@ -159,6 +159,12 @@ class Graph:
         _require(len(self.features["global"]) == 1, "global", "has one node", len(self.features["global"]))
         for place in self.candidates:
             _require(0 <= place < seeds, "seed", f"has candidates below {seeds}", place)
+
+
+def freeze(arrays: Iterable[NDArray[Any]]) -> None:
+    """Let nobody write to these any more. Whoever makes an array of a graph does it, and of those it keeps once."""
+    for array in arrays:
+        array.setflags(write=False)
 
 
 def _require(holds: bool, kind: str, rule: str, number: int) -> None:  # noqa: FBT001  the condition of an assertion

@@ -7,8 +7,9 @@ import numpy as np
 
 from tamiyo.graph import seeds as seed_part
 from tamiyo.graph.edges import attributes_of, carried
-from tamiyo.graph.graph import FloatArray, IndexArray, RawArray
+from tamiyo.graph.graph import FloatArray, IndexArray, RawArray, freeze
 from tamiyo.graph.metadata import Tally
+from tamiyo.graph.scaling import Columns
 from tamiyo.graph.schema import RELATIONS, EdgeType
 from tamiyo.graph.ties import NO_TIES, Ties
 from tamiyo.graph.topology import Topology
@@ -36,6 +37,7 @@ class Layout:
     """The edges of one step and of every other with the same blueprints and the same traits of seeds.
 
     Shapes: `edges[type]` int64 [2, E]; `weights` float64 [E] beside the edges that monitor; `shares` float64 [S].
+    `columns` say how the global node's values and the seeds' are scaled. The edges are read-only.
     """
 
     topology: Topology
@@ -45,6 +47,7 @@ class Layout:
     edges: Mapping[EdgeType, IndexArray]
     weights: RawArray
     shares: RawArray
+    columns: Columns
     ignored: int
     blueprint_ids: tuple[str, ...]
     seed_ids: tuple[str, ...]
@@ -60,8 +63,10 @@ class Layout:
             self._keep(features)
         found = dict(self._kept)
         found[_PEER] = attributes_of(_BY_TYPE[_PEER], self.edges[_PEER], features, None)
+        freeze([found[_PEER]])
         for kind, relations in (("seed", _OF_SEEDS), ("layer", _OF_LAYERS)):
             block = carried(kind, _BY_TYPE[relations[0]].attributes, features)
+            freeze([block])
             found.update(dict.fromkeys(relations, block))
         return found
 
@@ -70,7 +75,7 @@ class Layout:
         for kind in (_MONITORS, _MONITORED_BY, _ALLOWED, _ASSOCIATED):
             given = self.weights if kind in {_MONITORS, _MONITORED_BY} else None
             kept[kind] = attributes_of(_BY_TYPE[kind], self.edges[kind], features, given)
-            kept[kind].setflags(write=False)
+        freeze(kept.values())
         self._kept.update((relation.edge_type, kept[relation.edge_type]) for relation in RELATIONS
                           if relation.edge_type in kept)  # fmt: skip
 
@@ -94,6 +99,7 @@ def lay_out_seeds(topology: Topology, host: int, traits: tuple[seed_part.Trait, 
         _ALLOWED: allowed.index,
         _ASSOCIATED: allowed.index[::-1].copy(),
     }
+    freeze(edges.values())
     ties = plan.ties if plan else NO_TIES
     return Layout(
         topology=topology,
@@ -103,6 +109,7 @@ def lay_out_seeds(topology: Topology, host: int, traits: tuple[seed_part.Trait, 
         edges={relation.edge_type: edges[relation.edge_type] for relation in RELATIONS},
         weights=monitors.weights,
         shares=allowed.shares,
+        columns=Columns.of({"global": 1, "seed": count}),
         ignored=tally.ignored + ties.beyond(count),
         blueprint_ids=topology.blueprint_ids,
         seed_ids=tuple(seed_id for seed_id, *_ in traits),

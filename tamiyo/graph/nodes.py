@@ -1,13 +1,14 @@
 """The rows of the nodes in one step: what the packet moves, laid over what the blueprints keep."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from tamiyo.core.norms import NORM_INPUTS
 from tamiyo.core.observation import Observation
-from tamiyo.graph.graph import FloatArray, RawArray
+from tamiyo.graph.graph import FloatArray, RawArray, freeze
+from tamiyo.graph.layout import Layout
 from tamiyo.graph.scaling import NormColumns, scaled
 from tamiyo.graph.schema import FEATURES, column
 from tamiyo.graph.topology import Topology
@@ -49,24 +50,32 @@ _GLOBAL_LIVE = {metric: column("global", metric) for _, _, metric in _LIVE}
 
 
 def node_rows(
-    observation: Observation, topology: Topology, seeds: RawArray, norms: NormColumns
+    observation: Observation, layout: Layout, seeds: RawArray, norms: NormColumns
 ) -> tuple[dict[str, RawArray], dict[str, FloatArray]]:
     """Raw values and features of every node type; `seeds` are the seeds' raw rows.
 
     Call it under `np.errstate(all="ignore")`, as `scaled`.
     """
+    topology = layout.topology
     raw = {"global": _global_row(observation), "seed": seeds, **topology.raw}
-    features = {"global": scaled("global", raw["global"], norms), "seed": scaled("seed", seeds, norms)}
+    features = scaled(raw, layout.columns, norms)
     features.update(topology.features)
     for kind in topology.moved:
         features[kind] = topology.features[kind].copy()
     topology.moving.write(features, norms)
-    _fill_in_live(observation, raw, features)
+    copied = _fill_in_live(observation, raw, features)
+    freeze([raw[kind] for kind in ("global", "seed", *copied)])
+    freeze([features[kind] for kind in ("global", "seed", *topology.moved)])
     return raw, features
 
 
-def _fill_in_live(observation: Observation, raw: dict[str, RawArray], features: Mapping[str, FloatArray]) -> None:
-    """A live column is the global node's of the same metric and norm, said once more at every node of a type."""
+def _fill_in_live(
+    observation: Observation, raw: dict[str, RawArray], features: Mapping[str, FloatArray]
+) -> Iterable[str]:
+    """A live column is the global node's of the same metric and norm, said once more at every node of a type.
+
+    Returns the node types whose raw rows are a copy now.
+    """
     told, width = features["global"][0], len(FEATURES["global"])
     copied = set()
     for kind, place, metric in _LIVE:
@@ -79,6 +88,7 @@ def _fill_in_live(observation: Observation, raw: dict[str, RawArray], features: 
         raw[kind][:, place] = observation.metrics.get(metric, math.nan)
         features[kind][:, place] = told[at]
         features[kind][:, place + len(FEATURES[kind])] = told[at + width]
+    return copied
 
 
 def _global_row(observation: Observation) -> RawArray:

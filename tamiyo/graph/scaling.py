@@ -1,6 +1,6 @@
 """From raw values to feature columns, as the schema's scaling says; vectorised over the nodes of a type."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamiyo.core.norms import EPSILON, NORM_INDEX, Norm
-from tamiyo.graph.graph import FloatArray, RawArray
-from tamiyo.graph.schema import CLIP, FEATURES, NODE_TYPES
+from tamiyo.graph.graph import FloatArray, IndexArray, RawArray
+from tamiyo.graph.schema import CLIP, FEATURES, Feature
 
-__all__ = ["Moving", "NormColumns", "moving_columns", "scaled"]
+__all__ = ["Columns", "Moving", "NormColumns", "moving_columns", "scaled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,52 +29,64 @@ class NormColumns:
 
 
 @dataclass(frozen=True, slots=True)
-class _Columns:
-    """A node type's scaling as arrays over its F features; `normed` are columns and `norms` their rows."""
+class Columns:
+    """The scaling of some node types' values, laid one behind the other, row by row.
 
+    `types` are (node type, rows). Over all M values: `offset`, `scale` and `default`, float64 [M]; `logged` and
+    `normed` are places, and `norms` the norm of each of the latter, int64.
+    """
+
+    types: tuple[tuple[str, int], ...]
     offset: RawArray
     scale: RawArray
     default: RawArray
-    logged: NDArray[np.int64]
-    normed: NDArray[np.int64]
-    norms: NDArray[np.int64]
+    logged: IndexArray
+    normed: IndexArray
+    norms: IndexArray
+
+    @classmethod
+    def of(cls, rows: Mapping[str, int]) -> Self:
+        """For so many rows of each node type."""
+
+        def over_all(said: Callable[[Feature], float]) -> RawArray:
+            told = [np.tile(np.array([said(one) for one in FEATURES[kind]]), count) for kind, count in rows.items()]
+            return np.concatenate(told)
+
+        norms = over_all(lambda feature: NORM_INDEX[feature.norm] if feature.norm else -1).astype(np.int64)
+        normed = np.flatnonzero(norms >= 0)
+        return cls(
+            types=tuple(rows.items()),
+            offset=over_all(lambda feature: feature.offset),
+            scale=over_all(lambda feature: feature.scale),
+            default=over_all(lambda feature: feature.default),
+            logged=np.flatnonzero(over_all(lambda feature: feature.log1p)),
+            normed=normed,
+            norms=norms[normed],
+        )
 
 
-def _columns(kind: str) -> _Columns:
-    features = FEATURES[kind]
-    normed = [(place, NORM_INDEX[feature.norm]) for place, feature in enumerate(features) if feature.norm]
-    return _Columns(
-        offset=np.array([feature.offset for feature in features]),
-        scale=np.array([feature.scale for feature in features]),
-        default=np.array([feature.default for feature in features]),
-        logged=np.array([place for place, feature in enumerate(features) if feature.log1p], dtype=np.int64),
-        normed=np.array([place for place, _ in normed], dtype=np.int64),
-        norms=np.array([row for _, row in normed], dtype=np.int64),
-    )
+def scaled(raw: Mapping[str, RawArray], columns: Columns, norms: NormColumns) -> dict[str, FloatArray]:
+    """Values and masks of the node types of `columns`: float64 [N, F] to float32 [N, 2F] each.
 
-
-_COLUMNS: Mapping[str, _Columns] = {kind: _columns(kind) for kind in NODE_TYPES}
-
-
-def scaled(kind: str, raw: RawArray, norms: NormColumns) -> FloatArray:
-    """Values and masks of one node type: float64 [N, F] to float32 [N, 2F].
-
-    A value may be any float, and what does not stay finite is masked: call it under `np.errstate(all="ignore")`.
+    All in one pass, because of a step's few rows it is the number of passes that costs. A value may be any float, and
+    what does not stay finite is masked: call it under `np.errstate(all="ignore")`.
     """
-    columns, features = _COLUMNS[kind], raw.shape[1]
-    offset, scale, values = columns.offset, columns.scale, raw
-    if len(columns.logged):
-        values = raw.copy()
-        values[:, columns.logged] = np.log1p(values[:, columns.logged])
-    if len(columns.normed):
-        offset, scale = offset.copy(), scale.copy()
-        offset[columns.normed], scale[columns.normed] = norms.mean[columns.norms], norms.deviation[columns.norms]
+    values = np.concatenate([raw[kind].ravel() for kind, _ in columns.types])
+    values[columns.logged] = np.log1p(values[columns.logged])
+    offset, scale = columns.offset.copy(), columns.scale.copy()
+    offset[columns.normed], scale[columns.normed] = norms.mean[columns.norms], norms.deviation[columns.norms]
     present = np.isfinite(values)
-    result = np.empty((len(raw), 2 * features), dtype=np.float32)
     limited = np.fmin(np.fmax((values - offset) / scale, -CLIP), CLIP)  # numbers even where a norm is none
-    result[:, :features] = np.where(present, limited, columns.default)
-    result[:, features:] = present
-    return result
+    told = np.where(present, limited, columns.default)
+    found, end = {}, 0
+    for kind, rows in columns.types:
+        features = len(FEATURES[kind])
+        start, end = end, end + rows * features
+        result = np.empty((rows, 2 * features), dtype=np.float32)
+        result[:, :features] = told[start:end].reshape(rows, features)
+        result[:, features:] = present[start:end].reshape(rows, features)
+        found[kind] = result
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from tamiyo.core.norms import PRIORS
 from tamiyo.core.registries import Registries
 from tamiyo.graph.counts import edge_counts
 from tamiyo.graph.edges import attributes_of
-from tamiyo.graph.graph import FloatArray, IndexArray, RawArray
+from tamiyo.graph.graph import FloatArray, IndexArray, RawArray, freeze
 from tamiyo.graph.metadata import NODES_MAX
 from tamiyo.graph.plan import PRIOR_NAMES, NameColumn, Plan, hazard_class, without_nodes
-from tamiyo.graph.scaling import Moving, NormColumns, moving_columns, scaled
+from tamiyo.graph.scaling import Columns, Moving, NormColumns, moving_columns, scaled
 from tamiyo.graph.schema import CATEGORIES, FEATURES, RELATIONS, EdgeType, Relation, column
 
 __all__ = ["STATIC_TYPES", "Topology", "lay_out"]
@@ -75,7 +75,8 @@ def lay_out(blueprints: Sequence[Blueprint], plans: Sequence[Plan]) -> Topology:
         for kind in _NODES_OF_PLANS
     }
     with np.errstate(all="ignore"):
-        features = {kind: scaled(kind, rows, NormColumns.of(PRIORS)) for kind, rows in raw.items()}
+        columns = Columns.of({kind: len(rows) for kind, rows in raw.items()})
+        features = scaled(raw, columns, NormColumns.of(PRIORS))
     edges = _edges(fitting, starts)
     strengths = np.concatenate([np.empty(0), *(plan.strengths for plan in fitting)])
     attributes = _attributes(edges, features, strengths)
@@ -105,8 +106,7 @@ def lay_out(blueprints: Sequence[Blueprint], plans: Sequence[Plan]) -> Topology:
         ignored=left_out + sum(plan.ignored for plan in plans),
     )
     for arrays in (topology.raw, topology.features, topology.edges, topology.attributes):
-        for array in arrays.values():
-            array.setflags(write=False)
+        freeze(arrays.values())
     return topology
 
 
