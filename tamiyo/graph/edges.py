@@ -30,8 +30,7 @@ _GAPS: Mapping[EdgeType, tuple[Gap | None, ...]] = {
 
 def carried(kind: str, attributes: Sequence[str], features: Features) -> FloatArray:
     """What edges copy of the nodes of one type: float32 [N, 6], values and masks of three features."""
-    columns = [column(kind, name) for name in attributes]
-    block: FloatArray = features[kind][:, [*columns, *(place + len(FEATURES[kind]) for place in columns)]]
+    block: FloatArray = features[kind].take(_columns(kind, tuple(attributes)), axis=1)
     return block
 
 
@@ -53,8 +52,8 @@ def _given(gaps: tuple[Gap | None, ...], index: IndexArray, features: Features, 
         result[:, EDGE_ATTRIBUTES + gaps.index(None)] = mask
     first = gaps.count(None)
     sources, targets, width = *_gap_columns(gaps), len(gaps) - first
-    before = features[sources[0]][:, sources[1]].take(index[0], axis=0)
-    after = features[targets[0]][:, targets[1]].take(index[1], axis=0)
+    before = features[sources[0]].take(sources[1], axis=1).take(index[0], axis=0)
+    after = features[targets[0]].take(targets[1], axis=1).take(index[1], axis=0)
     masks = before[:, width:] * after[:, width:]
     result[:, first : first + width] = (after[:, :width] - before[:, :width]) * masks
     result[:, EDGE_ATTRIBUTES + first : EDGE_ATTRIBUTES + first + width] = masks
@@ -62,13 +61,18 @@ def _given(gaps: tuple[Gap | None, ...], index: IndexArray, features: Features, 
 
 
 @cache
-def _gap_columns(gaps: tuple[Gap | None, ...]) -> tuple[tuple[str, list[int]], tuple[str, list[int]]]:
+def _gap_columns(gaps: tuple[Gap | None, ...]) -> tuple[tuple[str, IndexArray], tuple[str, IndexArray]]:
     """(node type, columns: values, then masks) of sources and of targets; all gaps of a relation join the same two."""
     there = [gap for gap in gaps if gap is not None]
     (source, _, target, _) = there[0]
-    ends = ((source, [gap[1] for gap in there]), (target, [gap[3] for gap in there]))
-    found = []
-    for kind, names in ends:
-        columns = [column(kind, name) for name in names]
-        found.append((kind, [*columns, *(place + len(FEATURES[kind]) for place in columns)]))
-    return found[0], found[1]
+    return (
+        (source, _columns(source, tuple(gap[1] for gap in there))),
+        (target, _columns(target, tuple(gap[3] for gap in there))),
+    )
+
+
+@cache
+def _columns(kind: str, names: tuple[str, ...]) -> IndexArray:
+    """The columns of some features: values, then masks."""
+    columns = [column(kind, name) for name in names]
+    return np.array([*columns, *(place + len(FEATURES[kind]) for place in columns)])
