@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.coverage import Count, Coverage
 
-__all__ = ["LAYOUTS_MAX", "REMEMBERED", "GraphLayout", "counts", "coverage_of", "read_layout"]
+__all__ = ["LAYOUTS_MAX", "REMEMBERED", "GraphLayout", "counts", "coverage_of", "interned", "read_layout"]
 
 LAYOUTS_MAX = 16
 REMEMBERED = 64
@@ -53,11 +53,11 @@ class GraphLayout:
 def read_layout(event: journal.GraphLayoutObserved) -> GraphLayout:
     """The layout of its event."""
     features = tuple((name.family, name.feature) for name in event.features)
-    return _interned(features, tuple(event.node_types), tuple(event.relations))
+    return interned(features, tuple(event.node_types), tuple(event.relations))
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _interned(
+def interned(
     features: tuple[tuple[str, str], ...], node_types: tuple[str, ...], relations: tuple[str, ...]
 ) -> GraphLayout:
     """One object for equal names, so that looking something up by it compares no names."""
