@@ -20,7 +20,7 @@ from tamiyo.core.retention import Windows
 from tamiyo.core.thresholds import Thresholds
 from tamiyo.errors import SettingsInvalid
 
-__all__ = ["Settings", "environment_names", "load_settings"]
+__all__ = ["Settings", "environment_names", "given_or_loaded", "load_settings"]
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +128,20 @@ def load_settings(**overrides: object) -> Settings:
         close = difflib.get_close_matches(name, environment_names(), 1)
         logger.warning("%s is no setting of this version%s", name, f"; did you mean {close[0]}?" if close else "")
     return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates what the caller gives
+
+
+def given_or_loaded(settings: object) -> Settings:
+    """The settings that a caller gave, or those of the environment.
+
+    Raises:
+        SettingsInvalid: what was given are none; else as `load_settings`.
+    """
+    if settings is None:
+        return load_settings()
+    if not isinstance(settings, Settings):
+        kind = type(settings).__name__
+        raise SettingsInvalid(f"settings={settings!r:.80} is a {kind}: give Settings(name=value, ...)")
+    return settings
 
 
 def environment_names() -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from tamiyo import signing
 from tamiyo.blueprints import Blueprints
 from tamiyo.bus import Bus
 from tamiyo.clock import Clock, SystemClock
-from tamiyo.config import Settings, load_settings
+from tamiyo.config import Settings, given_or_loaded
 from tamiyo.core import journal_pb2
 from tamiyo.core.state import State
 from tamiyo.delivery import delivery
@@ -42,7 +42,7 @@ from tamiyo.library import Library
 from tamiyo.outbox import Outbox
 from tamiyo.pace import Restful
 from tamiyo.policies import PolicyDesk, UpdateVerdict
-from tamiyo.policy import Policy
+from tamiyo.policy import Policy, require_policy
 from tamiyo.probe import warn_of_a_log_ahead, warn_of_a_slow_disk
 from tamiyo.records import JournalUnavailable
 from tamiyo.requests import Request
@@ -131,14 +131,16 @@ class TamiyoService:
         Raises:
             SecretMissing: there is no key to sign with, or one of fewer than 16 bytes.
             SettingsInvalid: a setting or environment variable is out of range.
+            TypeError: what is given as a policy is none.
             JournalUnreadable: the log was written by a newer version.
             CheckpointRejected: the policy that is given was trained on other registries than this log's.
             wal.LogError: the log is locked, damaged or cannot be written.
         """
         key = signing.read_secret(secret)
-        settings = settings or load_settings()
+        settings = given_or_loaded(settings)
         clock = clock or SystemClock()
-        _ = policy is None or policy.identity  # a policy without one is refused before anything is opened
+        if policy is not None:
+            require_policy(policy)
         path = Path(directory) / "wal"
         files = files or (Files.of(Path(directory)) if disk is None else Files.none())
         journal = Journal(

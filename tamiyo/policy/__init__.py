@@ -13,6 +13,6 @@
 Importing this package does not import torch; `network`, `hetero`, `engine`, `gnn` and `checkpoint` do.
 """
 
-from tamiyo.policy.protocol import Policy, ProposesMany, WarmsUp
+from tamiyo.policy.protocol import Policy, ProposesMany, WarmsUp, require_policy
 
-__all__ = ["Policy", "ProposesMany", "WarmsUp"]
+__all__ = ["Policy", "ProposesMany", "WarmsUp", "require_policy"]

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from tamiyo.core.proposal import PolicyIdentity, Proposal
 from tamiyo.graph import Graph
 
-__all__ = ["Policy", "ProposesMany", "WarmsUp"]
+__all__ = ["Policy", "ProposesMany", "WarmsUp", "require_policy"]
 
 
 class Policy(Protocol):
@@ -61,3 +61,17 @@ class ProposesMany(Protocol):
     def selection_scores(self, graph: Graph) -> tuple[Sequence[float], Sequence[float]]:
         """The scores of all seeds and of all blueprints, whose best ones a proposal selects."""
         ...
+
+
+def require_policy(policy: object) -> None:
+    """Look at what is given as a policy before anything is begun with it.
+
+    Raises:
+        TypeError: it is none.
+    """
+    is_policy = isinstance(getattr(policy, "identity", None), PolicyIdentity) and hasattr(policy, "propose")
+    if isinstance(policy, type) or not is_policy:
+        raise TypeError(
+            f"policy={policy!r:.80} is a {type(policy).__name__}, and no policy: give what "
+            "`tamiyo.policy.checkpoint.load_policy` makes of a checkpoint, or an object with `identity` and `propose`"
+        )

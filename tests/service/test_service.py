@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -156,6 +158,23 @@ def test_a_broken_invariant_stops_the_service_for_good(monkeypatch: pytest.Monke
     with pytest.raises(InvariantViolation, match="a rule broke"):
         live.step(packet())
     live.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"settings": {"step_timeout_ms": 10}}, SettingsInvalid, "is a dict: give Settings"),
+        ({"policy": "network.safetensors"}, TypeError, "'network.safetensors' is a str, and no policy: .*load_policy"),
+        ({"policy": FixedPolicy}, TypeError, "is a type, and no policy"),
+        ({"policy": SimpleNamespace(identity="v1", propose=print)}, TypeError, "no policy"),
+    ],
+)
+def test_what_is_given_in_the_wrong_form_is_named_and_nothing_is_opened(
+    tmp_path: Path, given: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        TamiyoService.open(tmp_path / "run", secret=SECRET, **given)
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_a_secret_nothing_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
