@@ -4,8 +4,7 @@ Rule 1: a batch is decided, folded, encoded and queued under one lock, in LSN or
         across a sync. An event that is illegal raises before anything is queued.
 Rule 2: after a fault the log is tried again in the background, never on a step: from disk where its writer
         failed, with one batch where it was only slow. Meanwhile steps are refused, and counted.
-Rule 3: event time is the last one plus the monotonic time elapsed, at least 1 ns; the wall clock only anchors
-        it when the journal opens.
+Rule 3: event time is the last one plus the monotonic time elapsed, at least 1 ns; anchored by the wall clock, once.
 Rule 4: what other threads have to say (`ride`) goes along with the next batch of a step, or alone (`flush`); it is
         refused while the log's breaker is open, as a step is, and what is owed from before comes first.
 """
@@ -287,6 +286,8 @@ class Journal:
         """Queue what is owed from before: the PAUSE that was released, and the steps that no record was taken of."""
         with self._lock:
             self._adopt_pending()
+            if not self._owed.pauses and not self._owed.is_owing(self._state):  # as before nearly every step
+                return Recorded((), self._state.last_lsn + 1, None)
             told = self._queue([self._owed.pause_events])
             self._owed.told(self._state.last_lsn, self._log.durable_lsn)
             if self._owed.steps_seen > self._state.steps_received:
