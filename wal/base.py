@@ -16,7 +16,7 @@ from typing import TypeVar
 import google_crc32c
 
 from wal.disk import Disk, opened, read_fully, write_fully
-from wal.errors import LogCorrupt, LogError, UnsupportedFormat
+from wal.errors import LogCorrupt, LogError, UnsupportedFormat, of_log
 from wal.segment import BASE_NAME, VERSION, Header
 from wal.tail import allocate
 from wal.tree import HASH_BYTES, Tree, frontier_length
@@ -149,7 +149,8 @@ def beside_prunes(path: Path, disk: Disk, look: Callable[[], T]) -> T:
     while True:
         before = read_base(path, disk)
         try:
-            return look()
+            with of_log(path):
+                return look()
         except Replaced as replaced:
             looks = replaced.count(looks)
         except (FileNotFoundError, LogCorrupt):

@@ -12,7 +12,7 @@ from pathlib import Path
 from wal.base import Base, Replaced, create_base, first_base, read_base, write_base
 from wal.checked import check_end, checked_frames, judge_end, opened_segment
 from wal.disk import Disk, OsDisk, opened, read_fully, sync_surely, write_fully
-from wal.errors import CopyFailed, LogCorrupt
+from wal.errors import CopyFailed, LogCorrupt, of_log
 from wal.frames import CLOSE, SEAL, encode
 from wal.head import Head
 from wal.lock import is_locked
@@ -58,7 +58,8 @@ def copy(
     """
     work = _Copy(Path(source), Path(target), OsDisk() if disk is None else disk, progress)
     try:
-        return work.run()
+        with of_log(work.source):
+            return work.run()
     except OSError as error:
         why = f"{error}. Remove what is left of the copy, look at both disks, then try again."
         raise CopyFailed(work.source, work.target, why) from error

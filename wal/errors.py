@@ -3,6 +3,8 @@
 Each message says what was attempted, where, and what to do next.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,7 @@ class LogCorrupt(LogError):
     `segment` is the segment number, `offset_bytes` the place in its file. `lsn` is the first record that is lost to
     the damage, and `last_lsn` the last: `lsn - 1` when the damaged frames held none. Each is None when it is not known.
     `flipped` is the one bit whose flip explains the damage, None when no single one does or none was looked for.
+    `path` is the log's directory, which a note beside the message names as well; None until that is known.
     """
 
     def __init__(
@@ -42,6 +45,19 @@ class LogCorrupt(LogError):
         self.lsn = lsn
         self.last_lsn = last_lsn
         self.flipped = flipped
+        self.path: Path | None = None
+
+
+@contextmanager
+def of_log(path: Path) -> Iterator[None]:
+    """Say of damage that is found inside which log it is in; who said so first has the word."""
+    try:
+        yield
+    except LogCorrupt as error:
+        if error.path is None:
+            error.path = path
+            error.add_note(f"The log is {path}.")
+        raise
 
 
 def _lost(lsn: int | None, last_lsn: int | None) -> str:

@@ -13,7 +13,7 @@ from wal.base import beside_prunes, create_base, first_base, write_base
 from wal.batch import pack
 from wal.disk import NO_ROOM, Disk, OsDisk
 from wal.entries import Commit, Entry, Pending, Staged
-from wal.errors import LogBusy, LogError, LogFailed, LogFull
+from wal.errors import LogBusy, LogError, LogFailed, LogFull, of_log
 from wal.frames import CONTROL_BYTES
 from wal.head import Head, standing
 from wal.listing import SegmentInfo, segments
@@ -211,7 +211,8 @@ class Log:
         with self._maintenance:
             self._writer.handover.refuse_unless_open()
             try:
-                yield
+                with of_log(self.path):
+                    yield
             except OSError as error:
                 if error.errno in NO_ROOM:
                     raise LogFull(
@@ -313,9 +314,10 @@ def _size_bytes(directory: Path, disk: Disk) -> int:
 
 @contextlib.contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """Give an OSError met while opening the log's own name."""
+    """Give an OSError met while opening the log's own name, and damage the log's."""
     try:
-        yield
+        with of_log(path):
+            yield
     except OSError as error:
         if error.errno in NO_ROOM:
             raise LogFull(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from wal.base import SLOT_BYTES, Base, Step, base_of, read_base, reserved_bytes, write_base
 from wal.disk import Disk, OsDisk, opened, settle
-from wal.errors import LogCorrupt, LogError
+from wal.errors import LogCorrupt, LogError, of_log
 from wal.head import CONFIRMED, Head, standing
 from wal.leaves import tree_at
 from wal.lock import Lock
@@ -47,7 +47,8 @@ def prune(path: Path | str, before_lsn: int, *, keep_heads: Iterable[Head] = (),
     lock = Lock(disk, directory)
     try:
         lock.take()
-        return drop_segments(directory, disk, before_lsn, list(keep_heads), in_use=None, still_ours=lambda: None)
+        with of_log(directory):
+            return drop_segments(directory, disk, before_lsn, list(keep_heads), in_use=None, still_ours=lambda: None)
     finally:
         lock.release()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from wal.base import Replaced, beside_prunes
 from wal.disk import Disk, OsDisk, opened
 from wal.entries import Entry
-from wal.errors import LogCorrupt, LogError, Trimmed
+from wal.errors import LogCorrupt, LogError, Trimmed, of_log
 from wal.frames import SEAL, Frame, entries
 from wal.lock import is_locked
 from wal.recovery import REFUSE, is_empty, judge, went_on
@@ -71,8 +71,9 @@ class Reader:
         before = None if self._place is None else self._place.copy()
         self._left_bytes = POLL_BYTES
         try:
-            while len(found) < limit and self._advance_beside_prunes(found, limit):
-                pass
+            with of_log(self._path):
+                while len(found) < limit and self._advance_beside_prunes(found, limit):
+                    pass
             self._pass(found)
         except (LogError, OSError):
             if not found:

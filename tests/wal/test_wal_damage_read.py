@@ -246,3 +246,28 @@ def test_a_log_that_is_gone_while_a_reader_waits_past_a_seal_is_refused(also_bas
     for _ in range(2):
         with pytest.raises(wal.LogCorrupt, match="missing"):
             reader.poll()
+
+
+FINDING: dict[str, Callable[[MemoryDisk], object]] = {
+    "open": open_log,
+    "read": lambda disk: list(wal.read(PATH, disk=disk)),
+    "head": lambda disk: wal.head(PATH, disk=disk),
+    "proof": lambda disk: wal.prove_inclusion(PATH, 1, disk=disk),
+    "consistency": lambda disk: wal.prove_consistency(PATH, 1, disk=disk),
+    "segments": lambda disk: wal.segments(PATH, disk=disk),
+    "copy": lambda disk: wal.copy(PATH, PATH / "copy", disk=disk),
+    "prune": lambda disk: wal.prune(PATH, 99, disk=disk),
+}
+
+
+@pytest.mark.parametrize("how", FINDING)
+def test_damage_names_the_log_it_is_in(how: str) -> None:
+    """A process may have several, a backup beside its own for instance."""
+    disk = several()
+    overwrite(disk, PLACES[0], frames_of(disk, PLACES[0])[0].offset + 57, b"\x55")
+    for place in PLACES[1:]:
+        overwrite(disk, place, 60, b"\x55")  # their headers
+    with pytest.raises(wal.LogCorrupt) as caught:
+        FINDING[how](disk)
+    assert caught.value.path == PATH
+    assert caught.value.__notes__ == [f"The log is {PATH}."]
