@@ -5,7 +5,8 @@ Exit status:
     0   done, or there was nothing to take
     1   it failed; what was begun is finished by the next run, and the message says what to do
     2   the command was used wrongly, or there is no log
-    3   left with the live service, which was not done within --wait; it goes on
+    3   what was done could not be printed, as of every command
+    4   left with the live service, which was not done within --wait; it goes on
 """
 
 import json
@@ -24,7 +25,7 @@ from tamiyo.cli.desk import cannot_go_on
 
 __all__ = ["command"]
 
-LEFT = 3
+LEFT = 4
 WAIT_S = 600.0
 LOOK_EVERY_S = 0.05
 GONE_S = 2.0

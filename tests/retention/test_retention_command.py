@@ -40,7 +40,7 @@ def aged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Aged:
 def test_what_is_left_with_a_live_service_is_told_and_is_no_json(tmp_path: Path) -> None:
     with wal.Log.open(tmp_path / "wal"):  # whoever has it open takes no requests up
         said = retain(tmp_path, "--json", "--wait", 0)
-    assert said.exit_code == 3
+    assert said.exit_code == 4
     assert said.stdout == ""
     assert f"left in {tmp_path}/requests/" in said.stderr
     assert "is not done yet" in said.stderr
@@ -117,7 +117,7 @@ def test_what_the_live_service_refuses_is_said_with_its_reason(tmp_path: Path, a
 def test_a_live_service_that_is_not_done_in_time_goes_on(tmp_path: Path, aged: Aged) -> None:
     with wal.Log.open(tmp_path / "wal", segment_bytes=2**14):  # somebody who takes up no requests
         said = retain(tmp_path, "--wait", "0")
-    assert said.exit_code == 3, said.output
+    assert said.exit_code == 4, said.output
     assert len(RequestBox(tmp_path).waiting()) == 1
 
 
