@@ -15,14 +15,16 @@ TWO = (host(layers=3, activations=2, parameters=1), host(layers=1))
 
 
 def graphs() -> dict[str, Graph]:
-    """Graphs that differ in one thing each, all their neighbours included."""
+    """Graphs that differ from their neighbours in one thing, or in all."""
     first = small_graph()
     return {
         "the first": first,
         "the same again": first,
-        "equal, of another builder": small_graph(),
         "another coverage, the same edges": replace(first, coverage=first.coverage[:-1]),
+        "the first, second time": first,
         "other edges, the same coverage": replace(first, edge_index=built(observed(seed()), *TWO).edge_index),
+        "the first, third time": first,
+        "equal, of another builder": small_graph(),
         "one seed": built(observed(seed()), *TWO),
         "no seed": built(observed(), *TWO),
         "no blueprint": built(observed(seed(), seed())),
