@@ -80,9 +80,19 @@ def test_a_log_that_numbers_its_names_otherwise_is_followed() -> None:
 
 
 def test_the_arrays_of_a_graph_cannot_be_written() -> None:
-    graph = small_graph()
-    for arrays in (graph.features, graph.raw, graph.categories, graph.edge_index, graph.edge_attr):
-        assert not any(array.flags.writeable for array in arrays.values())
+    """Neither those made for it nor those that it shares with others."""
+    builder, hosts = GraphBuilder(), (host(layers=3, activations=2, parameters=2), host(layers=1))
+    given = (
+        (observed(seed(), seed()), hosts[:1]),
+        (observed(seed(), seed(), training_metrics={"loss": 1.0, "gradient_norm": 2.0}), hosts[:1]),
+        (observed(seed(stage=pb.SEED_STAGE_BLENDING)), hosts),
+        (observed(), hosts),
+        (observed(seed()), ()),
+    )
+    for observation, blueprints in given:
+        graph = builder.build(observation, norms=PRIORS, registries=INITIAL, blueprints=blueprints)
+        for arrays in (graph.features, graph.raw, graph.categories, graph.edge_index, graph.edge_attr):
+            assert not [kind for kind, array in arrays.items() if array.flags.writeable]
 
 
 def test_fields_of_the_packet_and_of_the_hardware_have_their_columns() -> None:
