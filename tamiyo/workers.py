@@ -73,7 +73,8 @@ class _Job(Generic[T]):
     def __init__(self, function: Callable[[], T]) -> None:
         self.function = function
         self.started_ns = time.perf_counter_ns()
-        self.done = threading.Event()
+        self.done = threading.Lock()  # let go when it is done; an Event takes several times as long, on a step's path
+        self.done.acquire()
         self.outcome: Returned[T] | Raised | None = None
 
     def run(self) -> None:
@@ -83,7 +84,7 @@ class _Job(Generic[T]):
             self.outcome = Raised(error, in_words(error), time.perf_counter_ns() - self.started_ns)
         else:
             self.outcome = Returned(value, time.perf_counter_ns() - self.started_ns)
-        self.done.set()
+        self.done.release()
 
 
 class _Out:
@@ -148,7 +149,7 @@ class DeadlineWorker:
         except RuntimeError:  # no thread to be had
             return NotAttempted(self.abandoned)
         line.jobs.put(job)
-        if job.done.wait(timeout_s) and job.outcome is not None:
+        if job.done.acquire(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX)) and job.outcome is not None:
             return job.outcome
         self._line = None
         self._ending.detach()
