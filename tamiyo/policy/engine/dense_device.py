@@ -92,39 +92,46 @@ class _Work:
 
     def __init__(self, program: "_Program", device: Device, dense: Dense, *, capture: bool) -> None:
         sizes = dense.sizes
-        self.is_captured = capture
-        self._device, self._scores = device, (sizes.counts["seed"], sizes.counts["blueprint"])
+        self._device, self._program = device, program
+        self._scores = (sizes.counts["seed"], sizes.counts["blueprint"])
         with device.calls():
             self._inputs = Packed([array.shape for array in _arrays(dense)], device)
-            parts, rows = self._inputs.there, _Rows(sizes, device.place)
+            # kept beside the inputs: a captured graph goes on reading where they are, and holds none of them itself
+            self._rows = _Rows(sizes, device.place)
             if capture:
                 self._write(dense)
         device.finish()  # nothing of this may be under way on another stream
-        if capture:
-            self._again, self._result = device.captured(lambda: program.computed(rows, parts))
-            self._answer = device.buffer(self._result.numel())
-        else:
-            self._again, self._result = (lambda: self._keep(program.computed(rows, parts))), torch.empty(0)
-            self._answer = device.buffer(program.width + sum(self._scores))
+        rows, parts = self._rows, self._inputs.there  # so that what is captured does not lead back here
+        self._captured = device.captured(lambda: program.computed(rows, parts)) if capture else None
+        self._answer = device.buffer(program.width + sum(self._scores))
+
+    @property
+    def is_captured(self) -> bool:
+        """It runs as one."""
+        return self._captured is not None
 
     def run(self, dense: Dense) -> Raw:
         """One graph of this size."""
         with self._device.calls():
             self._write(dense)
-            self._again()
-            self._answer.copy_(self._result, non_blocking=True)
+            self._answer.copy_(self._queued(), non_blocking=True)
         self._device.finish()
         found = self._answer.numpy().copy()
         heads, seeds, blueprints = np.split(found, [len(found) - sum(self._scores), len(found) - self._scores[1]])
         return Raw(heads, seeds, blueprints)
 
+    def _queued(self) -> Tensor:
+        """Where the result will be."""
+        if self._captured is None:
+            return self._program.computed(self._rows, self._inputs.there)
+        again, result = self._captured
+        again()
+        return result
+
     def _write(self, dense: Dense) -> None:
         for part, array in zip(self._inputs.here, _arrays(dense), strict=True):
             np.copyto(part, array)
         self._inputs.send()
-
-    def _keep(self, result: Tensor) -> None:
-        self._result = result
 
 
 class _Rows:
