@@ -21,28 +21,44 @@ class Cuda:
         self.told: list[tuple[str, str]] = []
         self.streams: list[int] = []
         self.current = DEFAULT
+        self.device = 0
+        self.woken = {1}
+        """Devices that have a context: the trainer's."""
         self.broken_end: Exception | None = None
 
     def tell(self, what: str) -> None:
         self.told.append((what, self.current))
 
     def new_stream(self, place: torch.device, priority: int = 0) -> "Stream":
-        assert place == torch.device("cuda", 0)
         self.streams.append(priority)
-        return Stream(self, f"stream {len(self.streams)}")
+        return Stream(self, f"stream {len(self.streams)}", place.index)
 
     @contextmanager
     def on(self, stream: "Stream") -> Iterator[None]:
-        before, self.current = self.current, stream.name
+        """As `torch.cuda.stream`: both ways it sets the stream's device, which from CUDA 12 on wakes it."""
+        before = self.current, self.device
+        self.current, self.device = stream.name, stream.index
+        self.woken.add(self.device)
         try:
             yield
         finally:
-            self.current = before
+            self.current, self.device = before
+            self.woken.add(self.device)
+
+    @contextmanager
+    def at(self, place: torch.device) -> Iterator[None]:
+        """As `torch.cuda.device`: on the way back it wakes nothing."""
+        before, self.device = self.device, place.index
+        self.woken.add(self.device)
+        try:
+            yield
+        finally:
+            self.device = before
 
 
 class Stream:
-    def __init__(self, cuda: Cuda, name: str) -> None:
-        self.cuda, self.name = cuda, name
+    def __init__(self, cuda: Cuda, name: str, index: int) -> None:
+        self.cuda, self.name, self.index = cuda, name, index
 
     def synchronize(self) -> None:
         self.cuda.told.append(("synchronize", self.name))
@@ -73,6 +89,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "Stream", made.new_stream)
     monkeypatch.setattr(torch.cuda, "stream", made.on)
+    monkeypatch.setattr(torch.cuda, "device", made.at)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Graph(made))
     return made
@@ -151,3 +168,13 @@ def test_what_a_trainer_casts_is_not_cast_on_the_device(cuda: Cuda) -> None:
         with device.calls():
             assert not torch.is_autocast_enabled("cpu")
         assert torch.is_autocast_enabled("cpu")
+
+
+def test_a_thread_whose_current_device_is_another_does_not_wake_that_one(cuda: Cuda) -> None:
+    """A context is half a GB of somebody else's device."""
+    device = CudaDevice(1)
+    again, _ = device.captured(lambda: computing(cuda))
+    with device.calls():
+        assert cuda.device == 1
+        again()
+    assert (cuda.device, cuda.woken) == (0, {1})

@@ -138,7 +138,9 @@ class CudaDevice:
 
     @contextmanager
     def _on(self, stream: torch.cuda.Stream) -> Iterator[None]:
-        with torch.inference_mode(), uncast(), torch.cuda.stream(stream):
+        # The device first. On a thread of ours the current one is 0, whatever the trainer's is, and leaving a stream of
+        # another device sets the one before with `cudaSetDevice`: a context on 0, half a GB, for each process of a host.
+        with torch.inference_mode(), uncast(), torch.cuda.device(self.place), torch.cuda.stream(stream):
             yield
 
     def finish(self) -> None:
