@@ -29,6 +29,12 @@ class Cuda:
     def tell(self, what: str) -> None:
         self.told.append((what, self.current))
 
+    def end_allocations(self, index: int, pool: object) -> None:
+        assert pool == "pool"
+        self.tell(f"end allocations on {index}")
+        if self.broken_end is None:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+
     def new_stream(self, place: torch.device, priority: int = 0) -> "Stream":
         self.streams.append(priority)
         return Stream(self, f"stream {len(self.streams)}", place.index)
@@ -92,6 +98,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     monkeypatch.setattr(torch.cuda, "device", made.at)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Graph(made))
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", made.end_allocations, raising=False)
     return made
 
 
@@ -134,8 +141,18 @@ def test_a_capture_that_breaks_ends_and_says_what_broke_it(cuda: Cuda, broken_en
 
     with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
         device.captured(compute)
-    assert cuda.told[-1] == ("end", "stream 2")
+    ends = [("end", "stream 2")] + [("end allocations on 0", "stream 2")] * (broken_end is not None)
+    assert cuda.told[-len(ends) :] == ends
     assert cuda.current == DEFAULT
+
+
+def test_a_capture_that_breaks_at_its_end_is_over_for_the_allocator_too(cuda: Cuda) -> None:
+    """torch skips that where the stream's capture was invalid, and keeps asking the graph which streams it has."""
+    device, cuda.broken_end = CudaDevice(0), RuntimeError("operation failed due to a previous error during capture")
+    with pytest.raises(RuntimeError, match="a previous error"):
+        device.captured(lambda: computing(cuda))
+    assert cuda.told[-2:] == [("end", "stream 2"), ("end allocations on 0", "stream 2")]
+    assert len(device._broken) == 1
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ class CudaDevice:
         self.turn = Turn()
         self._pool = torch.cuda.graph_pool_handle()
         """Shared by all graphs: they run one after the other, and what one leaves in it no other reads."""
+        self._broken: list[torch.cuda.CUDAGraph] = []
 
     @property
     def is_exact(self) -> bool:
@@ -139,7 +140,7 @@ class CudaDevice:
     @contextmanager
     def _on(self, stream: torch.cuda.Stream) -> Iterator[None]:
         # The device first. On a thread of ours the current one is 0, whatever the trainer's is, and leaving a stream of
-        # another device sets the one before with `cudaSetDevice`: a context on 0, half a GB, for each process of a host.
+        # another device sets the one before by `cudaSetDevice`: a context on 0, half a GB, for each process of a host.
         with torch.inference_mode(), uncast(), torch.cuda.device(self.place), torch.cuda.stream(stream):
             yield
 
@@ -161,10 +162,24 @@ class CudaDevice:
                 result = compute()
             except BaseException:  # whatever stops it: a stream left in capture refuses all later work
                 with suppress(RuntimeError):  # that the capture is broken says less than what broke it
-                    graph.capture_end()
+                    self._end(graph)
                 raise
-            graph.capture_end()
+            self._end(graph)
         return graph.replay, result
+
+    def _end(self, graph: torch.cuda.CUDAGraph) -> None:
+        """End a capture, for torch's allocators too, which torch itself leaves out where the capture was broken.
+
+        They would take it to be under way for ever: of what a trainer used on two streams nothing was freed any more,
+        and no cache was emptied when its memory ran out.
+        """
+        try:
+            graph.capture_end()
+        except RuntimeError:
+            self._broken.append(graph)  # the allocator of pinned memory still asks it which streams were its own
+            with suppress(RuntimeError):  # it had come that far
+                torch._C._cuda_endAllocateToPool(self.place.index, self._pool)  # noqa: SLF001  nothing else says so
+            raise
 
 
 def _place(index: int | None) -> torch.device:
