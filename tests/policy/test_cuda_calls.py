@@ -1,5 +1,6 @@
 """What is asked of CUDA, in which order, on which stream: `torch.cuda` replaced by one that writes it down."""
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from tamiyo.bench.chance import random_network
 from tamiyo.policy.engine import build
-from tamiyo.policy.engine.device import WARM_UP_RUNS, CudaDevice, device_of
+from tamiyo.policy.engine.device import WARM_UP_RUNS, cuda_device, device_of
 
 DEFAULT = "default"
 
@@ -90,6 +91,7 @@ class Graph:
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     made = Cuda()
+    monkeypatch.setattr("tamiyo.policy.engine.device._devices", {})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
@@ -109,7 +111,7 @@ def computing(cuda: Cuda) -> Tensor:
 
 def test_captures_have_a_stream_that_nothing_else_is_ever_queued_on(cuda: Cuda) -> None:
     """cuBLAS keeps scratch memory for each stream: that of a graph has to be the graph's own."""
-    device = CudaDevice(0)
+    device = cuda_device(0)
     for _ in range(2):
         with device.calls():
             cuda.tell("kernel by kernel")
@@ -131,7 +133,7 @@ def test_captures_have_a_stream_that_nothing_else_is_ever_queued_on(cuda: Cuda) 
 
 @pytest.mark.parametrize("broken_end", [None, RuntimeError("operation failed due to a previous error during capture")])
 def test_a_capture_that_breaks_ends_and_says_what_broke_it(cuda: Cuda, broken_end: Exception | None) -> None:
-    device, cuda.broken_end = CudaDevice(0), broken_end
+    device, cuda.broken_end = cuda_device(0), broken_end
 
     def compute() -> Tensor:
         found = computing(cuda)
@@ -148,7 +150,7 @@ def test_a_capture_that_breaks_ends_and_says_what_broke_it(cuda: Cuda, broken_en
 
 def test_a_capture_that_breaks_at_its_end_is_over_for_the_allocator_too(cuda: Cuda) -> None:
     """torch skips that where the stream's capture was invalid, and keeps asking the graph which streams it has."""
-    device, cuda.broken_end = CudaDevice(0), RuntimeError("operation failed due to a previous error during capture")
+    device, cuda.broken_end = cuda_device(0), RuntimeError("operation failed due to a previous error during capture")
     with pytest.raises(RuntimeError, match="a previous error"):
         device.captured(lambda: computing(cuda))
     assert cuda.told[-2:] == [("end", "stream 2"), ("end allocations on 0", "stream 2")]
@@ -180,7 +182,7 @@ def test_a_cuda_that_cannot_begin_is_a_fallback_whatever_it_raises(
 
 
 def test_what_a_trainer_casts_is_not_cast_on_the_device(cuda: Cuda) -> None:
-    device = CudaDevice(0)
+    device = cuda_device(0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         with device.calls():
             assert not torch.is_autocast_enabled("cpu")
@@ -189,9 +191,28 @@ def test_what_a_trainer_casts_is_not_cast_on_the_device(cuda: Cuda) -> None:
 
 def test_a_thread_whose_current_device_is_another_does_not_wake_that_one(cuda: Cuda) -> None:
     """A context is half a GB of somebody else's device."""
-    device = CudaDevice(1)
+    device = cuda_device(1)
     again, _ = device.captured(lambda: computing(cuda))
     with device.calls():
         assert cuda.device == 1
         again()
     assert (cuda.device, cuda.woken) == (0, {1})
+
+
+def test_policies_that_are_loaded_one_after_another_share_streams_and_pool(cuda: Cuda) -> None:
+    """torch has 32 streams, and keeps the scratch memory of each that was multiplied on."""
+    for _ in range(20):
+        for name, index in (("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)):
+            make = device_of(name)
+            assert make is not None
+            assert make().place.index == index
+    assert len(cuda.streams) == 4
+
+
+def test_the_pool_lives_on_when_the_policy_is_gone_that_captured_first(cuda: Cuda) -> None:
+    device = cuda_device(0)
+    first, _ = device.captured(lambda: computing(cuda))
+    graph = weakref.ref(first.__self__)  # type: ignore[attr-defined]
+    device.captured(lambda: computing(cuda))
+    del first
+    assert graph() is not None

@@ -25,7 +25,7 @@ from tamiyo.policy.checkpoint import Checkpoint, load_policy
 from tamiyo.policy.engine import Engine, build
 from tamiyo.policy.engine.dense import Dense
 from tamiyo.policy.engine.dense_device import KEPT_MAX, DeviceForm
-from tamiyo.policy.engine.device import CudaDevice, Device, device_of
+from tamiyo.policy.engine.device import Device, cuda_device, device_of
 from tamiyo.policy.engine.eager import EagerForm
 from tamiyo.policy.engine.engine import OnDevice
 from tamiyo.policy.engine.fold import Folded, fold
@@ -259,7 +259,7 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(RuntimeError, match="there is no CUDA device 2, only 2"):
-        CudaDevice(2)
+        cuda_device(2)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda:-1", "", "CPU", "cuda0", "cuda:1:2"])

@@ -13,6 +13,9 @@ It shares the process, and often the device, with a trainer, so:
                     a graph that had been captured with it would write where a trainer's tensors are by then. So a
                     stream of its own is used for captures and nothing else: its scratch is taken in the first of them,
                     from the graphs' pool
+    once            all that is loaded in a process shares both streams and the pool. torch has 32 streams that it hands
+                    out in turns, and the scratch memory of each, 32 MB on a Hopper, is there until the process ends: a
+                    policy for each update would take a GB, and at last a stream that others use
 """
 
 import threading
@@ -26,7 +29,7 @@ from torch import Tensor
 
 from tamiyo.policy.ambient import uncast
 
-__all__ = ["TURN_S", "CudaDevice", "Device", "Turn", "device_of"]
+__all__ = ["TURN_S", "CudaDevice", "Device", "Turn", "cuda_device", "device_of"]
 
 WARM_UP_RUNS = 3
 """Before a capture: what a library allocates at its first call must not happen in it."""
@@ -97,22 +100,18 @@ class CudaDevice:
     """One CUDA device.
 
     Args:
-        index: which; the process's current one when None.
-
-    Raises:
-        RuntimeError: there is none, no driver, or not that many.
+        place: which.
     """
 
-    def __init__(self, index: int | None = None) -> None:
-        try:
-            self.place = _place(index)
-            self._stream = torch.cuda.Stream(self.place, priority=-1)  # type: ignore[no-untyped-call]
-            self._captures = torch.cuda.Stream(self.place, priority=-1)  # type: ignore[no-untyped-call]
-        except (AssertionError, torch.cuda.DeferredCudaCallError) as error:  # what torch raises where CUDA cannot begin
-            raise RuntimeError(f"CUDA cannot begin in this process: {error!s:.200}") from error
+    def __init__(self, place: torch.device) -> None:
+        self.place = place
+        self._stream = torch.cuda.Stream(place, priority=-1)  # type: ignore[no-untyped-call]
+        self._captures = torch.cuda.Stream(place, priority=-1)  # type: ignore[no-untyped-call]
         self.turn = Turn()
         self._pool = torch.cuda.graph_pool_handle()
         """Shared by all graphs: they run one after the other, and what one leaves in it no other reads."""
+        self._first: torch.cuda.CUDAGraph | None = None
+        """Kept when its policy goes: torch lets no graph into a pool that has none any more."""
         self._broken: list[torch.cuda.CUDAGraph] = []
 
     @property
@@ -165,6 +164,7 @@ class CudaDevice:
                     self._end(graph)
                 raise
             self._end(graph)
+        self._first = self._first or graph
         return graph.replay, result
 
     def _end(self, graph: torch.cuda.CUDAGraph) -> None:
@@ -180,6 +180,26 @@ class CudaDevice:
             with suppress(RuntimeError):  # it had come that far
                 torch._C._cuda_endAllocateToPool(self.place.index, self._pool)  # noqa: SLF001  nothing else says so
             raise
+
+
+_devices: dict[torch.device, CudaDevice] = {}
+_finding = threading.Lock()
+
+
+def cuda_device(index: int | None = None) -> CudaDevice:
+    """The one of that index; the thread's current one when None.
+
+    Raises:
+        RuntimeError: there is none, no driver, or not that many.
+    """
+    try:
+        place = _place(index)
+        with _finding:
+            if place not in _devices:
+                _devices[place] = CudaDevice(place)
+            return _devices[place]
+    except (AssertionError, torch.cuda.DeferredCudaCallError) as error:  # what torch raises where CUDA cannot begin
+        raise RuntimeError(f"CUDA cannot begin in this process: {error!s:.200}") from error
 
 
 def _place(index: int | None) -> torch.device:
@@ -205,4 +225,4 @@ def device_of(name: str) -> Callable[[], Device] | None:
     kind, colon, index = name.partition(":")
     if kind != "cuda" or (colon and not index.isdecimal()):
         raise ValueError(f"a policy cannot run on {name!r}: choose auto, cpu, cuda or cuda:N")
-    return lambda: CudaDevice(int(index) if index else None)
+    return lambda: cuda_device(int(index) if index else None)
