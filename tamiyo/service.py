@@ -49,7 +49,7 @@ from tamiyo.requests import Request
 from tamiyo.retention import Order, Preview, Report
 from tamiyo.retention.beside import Retainer
 from tamiyo.retention.preview import preview_of, untrimmed
-from tamiyo.speakers import Load, Speakers, load_checkpoint, opening_speaker
+from tamiyo.speakers import Load, Speakers, as_this_thread_has, load_checkpoint, opening_speaker
 from tamiyo.stages import Stages, Step, StepTimings, Watch
 from tamiyo.upkeep import Upkeep
 
@@ -138,6 +138,7 @@ class TamiyoService:
         """
         key = signing.read_secret(secret)
         settings = given_or_loaded(settings)
+        device = as_this_thread_has(settings.policy_device)
         clock = clock or SystemClock()
         if policy is not None:
             require_policy(policy)
@@ -149,7 +150,7 @@ class TamiyoService:
         try:
             log_id = journal.log.head().log_id.hex()
             speaker, unusable = opening_speaker(
-                policy, journal.state, files.policies, load or partial(load_checkpoint, device=settings.policy_device)
+                policy, journal.state, files.policies, load or partial(load_checkpoint, device=device)
             )
             identity = speaker.identity
             warn_of_a_log_ahead(journal.state.event_time_ns, clock.wall_ns())
@@ -172,7 +173,7 @@ class TamiyoService:
                 journal,
                 files.policies,
                 speakers,
-                load=load or partial(load_checkpoint, device=settings.policy_device, may_capture=False),
+                load=load or partial(load_checkpoint, device=device, may_capture=False),
                 key=key,
                 clock=clock,
                 freshness_s=settings.update_freshness_sec,

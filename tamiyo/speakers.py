@@ -1,6 +1,7 @@
 """The policies that are loaded, by version, and who speaks when a service opens."""
 
 import logging
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from operator import methodcaller
@@ -17,7 +18,15 @@ from tamiyo.policy.store import PolicyStore
 from tamiyo.words import printable
 from tamiyo.workers import in_words
 
-__all__ = ["Load", "Speaker", "Speakers", "baseline_speaker", "load_checkpoint", "opening_speaker"]
+__all__ = [
+    "Load",
+    "Speaker",
+    "Speakers",
+    "as_this_thread_has",
+    "baseline_speaker",
+    "load_checkpoint",
+    "opening_speaker",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +116,14 @@ def load_checkpoint(
     from tamiyo.policy.checkpoint import parse_checkpoint, policy_of  # noqa: PLC0415  torch: slow to import
 
     return policy_of(parse_checkpoint(data, Path(name)), registries, device=device, may_capture=may_capture)
+
+
+def as_this_thread_has(device: str) -> str:
+    """A device's name for other threads too, on which torch's current device is the first, whatever the host chose."""
+    torch = sys.modules.get("torch")  # a host that trains has imported it
+    if device != "cuda" or torch is None or not torch.cuda.is_initialized():
+        return device
+    return f"cuda:{torch.cuda.current_device()}"
 
 
 def opening_speaker(

@@ -3,14 +3,17 @@
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
 from tamiyo.bench.chance import random_network
+from tamiyo.integrations.kasmina import GraftPoint, SeedManager
 from tamiyo.policy.engine import build
 from tamiyo.policy.engine.device import WARM_UP_RUNS, cuda_device, device_of
+from tamiyo.speakers import as_this_thread_has
 
 DEFAULT = "default"
 
@@ -216,3 +219,28 @@ def test_the_pool_lives_on_when_the_policy_is_gone_that_captured_first(cuda: Cud
     device.captured(lambda: computing(cuda))
     del first
     assert graph() is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "begun", "expected"),
+    [
+        ("cuda", True, "cuda:1"),
+        ("cuda", False, "cuda"),
+        ("cuda:0", True, "cuda:0"),
+        ("auto", True, "auto"),
+        ("cpu", True, "cpu"),
+    ],
+)
+def test_the_device_of_the_host_s_thread_is_that_of_the_threads_that_load_for_it(
+    cuda: Cuda, monkeypatch: pytest.MonkeyPatch, name: str, begun: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: begun)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert as_this_thread_has(name) == expected
+
+
+def test_seeds_are_built_where_the_thread_was_that_made_their_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the thread of `InTime` the current device is the first, whatever the trainer's is."""
+    monkeypatch.setattr(torch, "empty", lambda *_, device: SimpleNamespace(device=torch.device(device, 1)))
+    manager = SeedManager({"a": GraftPoint(4, 1)}, verifier=None, device="cuda")  # type: ignore[arg-type]
+    assert manager.slots["a"].device == torch.device("cuda", 1)

@@ -88,7 +88,8 @@ class SeedManager:
         self.settings = settings or SeedSettings()
         self.blueprints = blueprints
         self.optimizer = optimizer
-        self.slots = {key: SeedSlot(key, point, torch.device(device)) for key, point in host_points.items()}
+        here = torch.empty(0, device=device).device  # "cuda" is this thread's; modules are built on others as well
+        self.slots = {key: SeedSlot(key, point, here) for key, point in host_points.items()}
         self.fossils: list[str] = []
         self.breaker_open = False
         self.lr_scale = 1.0
