@@ -179,6 +179,7 @@ class Trainer:
             "step": self.step,
             "validated": None if self.validated is None else [self.validated.loss, self.validated.accuracy],
             "random_state": torch.get_rng_state(),
+            "device_random_states": _device_random_states(),
             "seeds": self.seeds.state_dict(),
             "model": self._model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -236,5 +237,14 @@ class Trainer:
         self._optimizer.load_state_dict(stored["optimizer"])
         self._monitor.load_state_dict(stored["monitor"])
         torch.set_rng_state(stored["random_state"])
+        devices = stored.get("device_random_states", ())  # of this version, and where there were any
+        for index, state in enumerate(devices[: torch.cuda.device_count()] if devices else ()):
+            torch.cuda.set_rng_state(state, index)
         self.step = stored["step"]
         self.validated = Validation(*stored["validated"]) if stored["validated"] else None
+
+
+def _device_random_states() -> list[Tensor]:
+    """What a host's dropout draws from on its devices; asking wakes none."""
+    has_begun = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+    return torch.cuda.get_rng_state_all() if has_begun else []

@@ -53,6 +53,24 @@ def test_a_killed_run_continues_to_bit_for_bit_the_same_model(tmp_path, killed_a
     assert second.validated == whole.validated
 
 
+def test_a_run_goes_on_from_the_random_streams_of_its_devices(tmp_path, monkeypatch):
+    """A host's dropout draws there."""
+    states = {0: torch.tensor([1, 2], dtype=torch.uint8), 1: torch.tensor([3, 4], dtype=torch.uint8)}
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(states))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device])
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [state.clone() for state in states.values()])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({device: state}))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: None)
+    new_trainer(tmp_path / "run.pt").save()
+    states.update(dict.fromkeys(states, torch.zeros(2, dtype=torch.uint8)))
+    new_trainer(tmp_path / "run.pt").resume()
+    assert [state.tolist() for state in states.values()] == [[1, 2], [3, 4]]
+    del states[1]  # a machine with fewer
+    new_trainer(tmp_path / "run.pt").resume()
+    assert [state.tolist() for state in states.values()] == [[1, 2]]
+
+
 def test_the_scripted_run_visits_a_whole_life_and_a_cull(tmp_path):
     controller = Scripted()
     trainer = new_trainer(controller=controller)
