@@ -16,6 +16,7 @@ from tamiyo.bench.chance import large_graph, random_graph, random_network
 from tamiyo.core.proposal import PolicyIdentity
 from tamiyo.graph import Graph
 from tamiyo.graph.schema import NODE_TYPES
+from tamiyo.integrations.tolaria.statistics import ConflictRate
 from tamiyo.policy.checkpoint import Checkpoint, load_policy
 from tamiyo.policy.engine import Engine, build
 from tamiyo.policy.engine.device import device_of
@@ -224,3 +225,13 @@ def test_a_checkpoint_loads_onto_the_device_and_says_so(checkpoint: Checkpoint) 
     assert "cuda:0" in policy.identity.engine
     assert policy.identity.is_compiled
     assert policy.identity.compile_fallbacks == 0
+
+
+def test_gradients_on_two_devices_are_compared() -> None:
+    parameters = [torch.nn.Parameter(torch.ones(3, device=place)) for place in ("cuda", "cpu")]
+    rate = ConflictRate()
+    for sign in (1.0, -1.0):
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, sign)
+        rate.update(parameters)
+    assert rate.value == 1.0

@@ -72,7 +72,8 @@ class ConflictRate:
         now = {id(parameter): parameter.grad for parameter in parameters if parameter.grad is not None}
         shared = [key for key in now if key in self._before and now[key].shape == self._before[key].shape]
         if shared:
-            products = torch.stack([torch.sum(now[key] * self._before[key]) for key in shared])
+            place = now[shared[0]].device  # a model may lie on several, as `get_total_norm` allows
+            products = torch.stack([torch.sum(now[key] * self._before[key]).to(place) for key in shared])
             self._shares.update(float((products < 0).float().mean()))
         self._before = {key: gradient.detach().clone() for key, gradient in now.items()}
 
