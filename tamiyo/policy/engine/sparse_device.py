@@ -1,23 +1,26 @@
 """The folded network on edge lists, on a device: large graphs, kernel by kernel.
 
-As `tamiyo.policy.engine.sparse`, and laid out for many small processors: one copy there, nothing back to the host
-before the answer, and every sum over edges is a sum over bags, whose order is fixed, so that the same graph gets the
-same bits. Attention and outputs are fp32 in bf16 too.
+To queue a kernel takes as long as most of them run, so it is the dense form's few products over all types at once, with
+sums over bags where that has matrices: some 150 kernels, whatever the graph. One copy there, nothing back to the host
+before the answer, and every sum has a fixed order, so that the same graph gets the same bits. What nodes keep from one
+layer to the next, the attention and the outputs are fp32 in bf16 too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag, gelu, layer_norm, leaky_relu
+from torch.nn.functional import gelu, layer_norm, leaky_relu
 
-from tamiyo.graph.graph import Graph, IndexArray
-from tamiyo.graph.schema import NODE_TYPES, EdgeType
+from tamiyo.graph.graph import FloatArray, Graph
+from tamiyo.graph.schema import NODE_TYPES, RELATIONS
 from tamiyo.policy.engine.dense import node_inputs
 from tamiyo.policy.engine.device import Device
-from tamiyo.policy.engine.fold import INTO, SINGLE, Attention, Encoder, Folded, Product
+from tamiyo.policy.engine.device_plan import Attended, DevicePlan, device_plan_of
+from tamiyo.policy.engine.fold import Attention, Encoder, Folded, Product, vectors
 from tamiyo.policy.engine.kept import Kept
 from tamiyo.policy.engine.packed import Packed
 from tamiyo.policy.engine.raw import Raw
@@ -26,68 +29,41 @@ __all__ = ["DeviceSparse"]
 
 _PLANS_MAX = 4
 
-
-@dataclass(frozen=True, slots=True)
-class _Hop:
-    """One relation that has edges, sorted by target, on the device.
-
-    Shapes: order (E,), on the host; sources and targets (E,) nodes; bags (N,), where each target's edges begin; shares
-    (E,), 1 over the edges of its target; own (E,), the edges' numbers.
-    """
-
-    edge_type: EdgeType
-    source: str
-    row: int
-    order: IndexArray
-    sources: Tensor
-    targets: Tensor
-    bags: Tensor
-    shares: Tensor
-    own: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class _Product:
-    weight: Tensor
-    bias: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class _Attention:
-    """By relation: `blocks`, (heads * in, out); the vectors of the logits, (in, heads), None where heads are one."""
-
-    bias: Tensor
-    blocks: tuple[Tensor, ...]
-    source: tuple[Tensor | None, ...]
-    target: tuple[Tensor | None, ...]
-    edge: tuple[Tensor | None, ...]
+_Weights: TypeAlias = tuple[Tensor, Tensor]
+"""Of a product, and its bias."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Encoder:
-    project: _Product
+    project: _Weights
     scale: Tensor
     shift: Tensor
     epsilon: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """By target type the relations; and where a step's numbers go: nodes by type, attributes by relation, sorted."""
+class _Layer:
+    """Attention. Shapes: nodes (in, 2q), what the logits read of sources, then of targets; edges (columns, q)."""
 
-    hops: Mapping[str, tuple[_Hop, ...]]
+    products: Mapping[str, _Weights]
+    nodes: Tensor
+    edges: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Where a topology's numbers go: nodes by type, then all edges' attributes; and how many rows are whose."""
+
+    topology: DevicePlan
     inputs: Packed
-    orders: Mapping[EdgeType, IndexArray]
-    nodes: Mapping[str, Tensor]
-    attributes: Mapping[EdgeType, Tensor]
+    nodes: list[int]
 
     def send(self, graph: Graph, folded: Folded) -> None:
         """Queue a step's numbers for the device."""
-        here = iter(self.inputs.here)
-        for kind in self.nodes:
-            np.copyto(next(here), node_inputs(graph, kind, folded))
-        for edge_type in self.attributes:
-            np.take(graph.edge_attr[edge_type], self.orders[edge_type], axis=0, out=next(here), mode="clip")
+        *nodes, attributes = self.inputs.here
+        for kind, here in zip(NODE_TYPES, nodes, strict=True):
+            np.copyto(here, node_inputs(graph, kind, folded))
+        np.concatenate([graph.edge_attr[relation.edge_type] for relation in RELATIONS], out=attributes)
         self.inputs.send()
 
 
@@ -125,151 +101,95 @@ class DeviceSparse:
         return Raw(found[:width], found[width : width + seeds], found[width + seeds :])
 
     def _computed(self, plan: _Plan) -> Tensor:
-        encoded = {kind: self._encoded(plan.nodes[kind], kind) for kind in NODE_TYPES}
-        states: Mapping[str, Tensor] = encoded
-        for sage in self._sage:
-            states = {
-                kind: _passed_on(states[kind], self._averaged(plan.hops[kind], part, states, states[kind]))
-                for kind, part in sage.items()
-            }
-        for gat in self._gat:
-            states = {
-                kind: _passed_on(states[kind], self._attended(plan, kind, part, states, states[kind]))
-                for kind, part in gat.items()
-            }
-        seeds, blueprints = (
-            torch.cat([states[kind].float(), encoded[kind].float()], dim=1) for kind in ("seed", "blueprint")
-        )
-        return torch.cat([
-            _times(states["global"].float(), self._heads).flatten(),
-            _times(seeds, self._seeds).flatten(),
-            _times(blueprints, self._blueprints).flatten(),
+        *nodes, attributes = plan.inputs.there
+        encoded = states = torch.cat([
+            self._encoded(each, self._encoders[kind]) for kind, each in zip(NODE_TYPES, nodes, strict=True)
         ])  # fmt: skip
+        means = plan.topology.averaged
+        shares = means.shares.to(self._dtype)
+        for sage in self._sage:
+            received = means.bags.summed(means.nodes, states.to(self._dtype), shares)
+            states = self._passed_on(states, received, sage, plan)
+        for layer, attended in zip(self._gat, plan.topology.attended, strict=True):
+            chosen = self._chosen(states, attributes, layer, attended).to(self._dtype)
+            received = attended.bags.summed(attended.nodes, states.to(self._dtype), chosen)
+            states = self._passed_on(states, received, layer.products, plan)
+        return self._read(torch.split(states, plan.nodes), torch.split(encoded, plan.nodes))
 
-    def _encoded(self, nodes: Tensor, kind: str) -> Tensor:
-        encoder = self._encoders[kind]
-        projected = gelu(_times(nodes, encoder.project))
-        return layer_norm(projected, encoder.scale.shape, encoder.scale, encoder.shift, encoder.epsilon).to(self._dtype)
+    def _encoded(self, nodes: Tensor, encoder: _Encoder) -> Tensor:
+        projected = gelu(_product(encoder.project, nodes))
+        return layer_norm(projected, encoder.scale.shape, encoder.scale, encoder.shift, encoder.epsilon)
 
-    def _averaged(self, hops: tuple[_Hop, ...], part: _Product, states: Mapping[str, Tensor], own: Tensor) -> Tensor:
-        weights = torch.split(part.weight, self._folded.hidden)
-        total = torch.addmm(part.bias, own, weights[-1])
-        for hop in hops:
-            total += _bagged(hop.sources, states[hop.source], hop.bags, hop.shares.to(self._dtype)) @ weights[hop.row]
-        return total
+    def _passed_on(self, states: Tensor, rows: Tensor, weights: Mapping[str, _Weights], plan: _Plan) -> Tensor:
+        """What targets make of their rows; zeros for those that no output reads any more."""
+        widths = {kind: len(weight) // rows.shape[1] for kind, (weight, _) in weights.items()}
+        counts = dict(zip(NODE_TYPES, plan.nodes, strict=True))
+        parts = iter(torch.split(rows, [counts[kind] * width for kind, width in widths.items()]))
+        width = next(iter(weights.values()))[1].shape[0]
+        after = [
+            gelu(_product(weights[kind], next(parts).reshape(-1, len(weights[kind][0]))))
+            if kind in weights
+            else rows.new_zeros(count, width)
+            for kind, count in counts.items()
+        ]
+        passed = torch.cat(after).float()
+        return passed.add_(states) if passed.shape == states.shape else passed
 
-    def _attended(self, plan: _Plan, kind: str, part: _Attention, states: Mapping[str, Tensor], own: Tensor) -> Tensor:
-        total = part.bias.repeat(len(own), 1)
-        for hop in plan.hops[kind]:
-            sources = states[hop.source]
-            shares = self._shares(plan, hop, part, sources, own).to(self._dtype)
-            by_head = [_bagged(hop.sources, sources, hop.bags, column.contiguous()) for column in shares.unbind(1)]
-            total += torch.cat(by_head, dim=1) @ part.blocks[hop.row]
-        return total
+    def _chosen(self, states: Tensor, attributes: Tensor, layer: _Layer, attended: Attended) -> Tensor:
+        """The attention on each entry: a softmax over those of its row, in float32."""
+        by_node, by_edge = (states @ layer.nodes).flatten(), (attributes @ layer.edges).flatten()
+        logits = by_edge.index_select(0, attended.edges)
+        logits += by_node.index_select(0, attended.sources)
+        logits += by_node.index_select(0, attended.targets)
+        logits = leaky_relu(logits, self._folded.slope).mul_(attended.chooses)
+        most = logits.new_full((attended.bags.rows,), -torch.inf).scatter_reduce_(0, attended.rows, logits, "amax")
+        raised = torch.exp(logits.sub_(most.index_select(0, attended.rows)))
+        sums = attended.bags.summed(attended.own, raised[:, None]).flatten()
+        return raised.div_(sums.index_select(0, attended.rows))
 
-    def _shares(self, plan: _Plan, hop: _Hop, part: _Attention, sources: Tensor, targets: Tensor) -> Tensor:
-        """The attention, (E, heads): a softmax over the edges of each target, in float32."""
-        by_source, by_target, by_edge = part.source[hop.row], part.target[hop.row], part.edge[hop.row]
-        if by_source is None or by_target is None or by_edge is None:  # one source: all there is
-            return hop.shares[:, None]
-        logits = plan.attributes[hop.edge_type] @ by_edge
-        logits = logits + (sources.float() @ by_source).index_select(0, hop.sources)
-        logits = leaky_relu(logits + (targets.float() @ by_target).index_select(0, hop.targets), self._folded.slope)
-        places = hop.targets[:, None].expand_as(logits)
-        most = logits.new_full((len(targets), logits.shape[1]), -torch.inf).scatter_reduce(0, places, logits, "amax")
-        raised = torch.exp(logits - most.index_select(0, hop.targets))
-        sums = embedding_bag(hop.own, raised, hop.bags, mode="sum")
-        return raised / sums.index_select(0, hop.targets)
+    def _read(self, states: Sequence[Tensor], encoded: Sequence[Tensor]) -> Tensor:
+        ends, begins = (dict(zip(NODE_TYPES, parts, strict=True)) for parts in (states, encoded))
+        seeds, blueprints = (torch.cat([ends[kind], begins[kind]], dim=1) for kind in ("seed", "blueprint"))
+        return torch.cat([
+            _product(self._heads, ends["global"]).flatten(),
+            _product(self._seeds, seeds).flatten(),
+            _product(self._blueprints, blueprints).flatten(),
+        ])  # fmt: skip
 
     def _plan(self, graph: Graph) -> _Plan:
         with self._device.calls():
-            hops = {
-                kind: tuple(
-                    self._hop(graph, relation.edge_type, relation.source, row, len(graph.features[kind]))
-                    for row, relation in enumerate(INTO[kind])
-                    if graph.edge_index[relation.edge_type].shape[1]
-                )
-                for kind in NODE_TYPES
-            }
-            orders = {hop.edge_type: hop.order for into in hops.values() for hop in into if hop.source != SINGLE}
-            nodes = {kind: node_inputs(graph, kind, self._folded).shape for kind in NODE_TYPES}
-            edges = {edge_type: graph.edge_attr[edge_type].shape for edge_type in orders}
-            inputs = Packed([*nodes.values(), *edges.values()], self._device)
+            topology = device_plan_of(graph, self._folded.gat, self._device.place)
+            nodes = [node_inputs(graph, kind, self._folded).shape for kind in NODE_TYPES]
+            edges = sum(graph.edge_index[relation.edge_type].shape[1] for relation in RELATIONS)
+            inputs = Packed([*nodes, (edges, self._edge_columns)], self._device)
         self._device.finish()
-        there = iter(inputs.there)
-        return _Plan(
-            hops=hops,
-            inputs=inputs,
-            orders=orders,
-            nodes=dict(zip(nodes, there, strict=False)),
-            attributes=dict(zip(edges, there, strict=False)),
-        )
-
-    def _hop(self, graph: Graph, edge_type: EdgeType, source: str, row: int, targets: int) -> _Hop:
-        edges = graph.edge_index[edge_type]
-        order = np.argsort(edges[1], kind="stable")
-        sources, ends = edges[:, order]
-        counts = np.bincount(ends, minlength=targets)
-        return _Hop(
-            edge_type=edge_type,
-            source=source,
-            row=row,
-            order=order,
-            sources=self._there(sources),
-            targets=self._there(ends),
-            bags=self._there(np.cumsum(counts) - counts),
-            shares=self._there((1 / counts[ends]).astype(np.float32)),
-            own=self._there(np.arange(len(ends))),
-        )
+        return _Plan(topology, inputs, [count for count, _ in nodes])
 
     def _load(self, folded: Folded) -> None:
         self._encoders = {kind: self._encoder(encoder) for kind, encoder in folded.encoders.items()}
-        self._sage = [{kind: self._product(part, self._dtype) for kind, part in layer.items()} for layer in folded.sage]
-        self._gat = [{kind: self._attention(part) for kind, part in layer.items()} for layer in folded.gat]
+        self._sage = [{kind: self._weights(part, self._dtype) for kind, part in layer.items()} for layer in folded.sage]
+        self._gat = [self._layer(layer) for layer in folded.gat]
         self._heads, self._seeds, self._blueprints = (
-            self._product(part, torch.float32) for part in (folded.heads, folded.seed_score, folded.blueprint_score)
+            self._weights(part, torch.float32) for part in (folded.heads, folded.seed_score, folded.blueprint_score)
         )
+        self._edge_columns = len(self._gat[0].edges)
 
     def _encoder(self, encoder: Encoder) -> _Encoder:
-        project = self._product(encoder.project, torch.float32)
+        project = self._weights(encoder.project, torch.float32)
         return _Encoder(project, self._there(encoder.scale), self._there(encoder.shift), encoder.epsilon)
 
-    def _product(self, part: Product, dtype: torch.dtype) -> _Product:
-        return _Product(self._there(part.weight).to(dtype), self._there(part.bias).to(dtype))
+    def _layer(self, layer: Mapping[str, Attention]) -> _Layer:
+        edges = np.concatenate([part.edge for part in layer.values()], axis=1)
+        products = {kind: self._weights(part.product, self._dtype) for kind, part in layer.items()}
+        return _Layer(products, self._there(vectors(layer)), self._there(edges))
 
-    def _attention(self, part: Attention) -> _Attention:
-        whole, inputs = self._product(part.product, self._dtype), len(part.source)
-        return _Attention(
-            bias=whole.bias,
-            blocks=torch.split(whole.weight, [heads * inputs for heads in part.heads]),
-            source=self._columns(part.source, part.heads),
-            target=self._columns(part.target, part.heads),
-            edge=self._columns(part.edge, part.heads),
-        )
+    def _weights(self, part: Product, dtype: torch.dtype) -> _Weights:
+        return self._there(part.weight).to(dtype), self._there(part.bias).to(dtype)
 
-    def _columns(self, vectors: np.ndarray, heads: tuple[int, ...]) -> tuple[Tensor | None, ...]:
-        """By relation its heads' columns; None where there is one head, which has none."""
-        found: list[Tensor | None] = []
-        end = 0
-        for each in heads:
-            begin, end = end, end + (each if each > 1 else 0)
-            found.append(self._there(vectors[:, begin:end].copy()) if each > 1 else None)
-        return tuple(found)
-
-    def _there(self, array: np.ndarray) -> Tensor:
+    def _there(self, array: FloatArray) -> Tensor:
         """A copy on the device."""
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device.place)
 
 
-def _bagged(places: Tensor, table: Tensor, bags: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums of rows of a table, one for each target; of none, zeros."""
-    return embedding_bag(places, table, bags, mode="sum", per_sample_weights=weights)
-
-
-def _times(inputs: Tensor, part: _Product) -> Tensor:
-    return torch.addmm(part.bias, inputs, part.weight)
-
-
-def _passed_on(before: Tensor, received: Tensor) -> Tensor:
-    state = gelu(received)
-    return state + before if state.shape == before.shape else state
+def _product(part: _Weights, inputs: Tensor) -> Tensor:
+    return torch.addmm(part[1], inputs, part[0])
