@@ -24,6 +24,7 @@ class Cuda:
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
         self.streams: list[int] = []
+        self.pools = 0
         self.current = DEFAULT
         self.device = 0
         self.woken = {1}
@@ -33,8 +34,12 @@ class Cuda:
     def tell(self, what: str) -> None:
         self.told.append((what, self.current))
 
+    def new_pool(self) -> str:
+        self.pools += 1
+        return f"pool {self.pools}"
+
     def end_allocations(self, index: int, pool: object) -> None:
-        assert pool == "pool"
+        assert pool == f"pool {self.pools}"
         self.tell(f"end allocations on {index}")
         if self.broken_end is None:
             raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
@@ -79,7 +84,7 @@ class Graph:
         self.cuda = cuda
 
     def capture_begin(self, pool: object, capture_error_mode: str) -> None:
-        assert (pool, capture_error_mode) == ("pool", "thread_local")
+        assert (pool, capture_error_mode) == (f"pool {self.cuda.pools}", "thread_local")
         self.cuda.tell("begin")
 
     def capture_end(self) -> None:
@@ -101,7 +106,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     monkeypatch.setattr(torch.cuda, "Stream", made.new_stream)
     monkeypatch.setattr(torch.cuda, "stream", made.on)
     monkeypatch.setattr(torch.cuda, "device", made.at)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", made.new_pool)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Graph(made))
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", made.end_allocations, raising=False)
     return made
@@ -158,6 +163,9 @@ def test_a_capture_that_breaks_at_its_end_is_over_for_the_allocator_too(cuda: Cu
         device.captured(lambda: computing(cuda))
     assert cuda.told[-2:] == [("end", "stream 2"), ("end allocations on 0", "stream 2")]
     assert len(device._broken) == 1
+    cuda.broken_end = None
+    device.captured(lambda: computing(cuda))
+    assert cuda.pools == 2, "the allocator of pinned memory still takes the first for one that is captured into"
 
 
 @pytest.mark.parametrize(

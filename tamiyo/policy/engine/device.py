@@ -179,6 +179,8 @@ class CudaDevice:
             self._broken.append(graph)  # the allocator of pinned memory still asks it which streams were its own
             with suppress(RuntimeError):  # it had come that far
                 torch._C._cuda_endAllocateToPool(self.place.index, self._pool)  # noqa: SLF001  nothing else says so
+            # that allocator lets nobody into the same pool again, and the pool stays, with all that is in it
+            self._pool, self._first = torch.cuda.graph_pool_handle(), None
             raise
 
 
