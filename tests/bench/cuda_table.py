@@ -1,5 +1,7 @@
 """What the engine takes on a CUDA device, beside the processor, in turns: p50, p95 and p99 in milliseconds, as JSON.
 
+Where `fallbacks` is not 0, the processor was measured in that one's place.
+
 python tests/bench/cuda_table.py [device]
 """
 
@@ -31,10 +33,7 @@ def figures(name: str, rounds: int) -> dict[str, Any]:
     small, large = small_graph(), large_graph(1)
     captured, plain = policy_on(name), policy_on(name, may_capture=False)
     half, processor = policy_on(name, bf16=True), policy_on("cpu")
-    return {
-        "torch": torch.__version__,
-        "engine": captured.identity.engine,
-        "fallbacks": captured.identity.compile_fallbacks,
+    measured = {
         "small": in_turns(
             {
                 "captured": Turn(lambda: captured.propose(small), 20),
@@ -51,6 +50,13 @@ def figures(name: str, rounds: int) -> dict[str, Any]:
             },
             rounds,
         ),
+    }
+    on_device = {"captured": captured, "kernel by kernel": plain, "bf16": half}
+    return {
+        "torch": torch.__version__,
+        "engines": {name: policy.identity.engine for name, policy in on_device.items()},
+        "fallbacks": {name: policy.identity.compile_fallbacks for name, policy in on_device.items()},
+        **measured,
     }
 
 

@@ -3,6 +3,9 @@
 What needs no device is in `test_device.py`. Figures: `python tests/bench/cuda_table.py`.
 """
 
+import gc
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +22,7 @@ from tamiyo.graph.schema import NODE_TYPES
 from tamiyo.integrations.tolaria.statistics import ConflictRate
 from tamiyo.policy.checkpoint import Checkpoint, load_policy
 from tamiyo.policy.engine import Engine, build
-from tamiyo.policy.engine.device import device_of
+from tamiyo.policy.engine.device import cuda_device, device_of
 from tamiyo.policy.engine.sizes import USUAL
 from tamiyo.policy.gnn import GnnPolicy
 from tamiyo.policy.network import NetworkOutput, TamiyoNetwork
@@ -179,6 +182,48 @@ def test_a_captured_graph_needs_no_scratch_memory_that_others_clear(engine: Engi
     assert all(bool(one.isnan().all()) for one in filled), "a graph wrote where a trainer's tensors are"
 
 
+def test_nobody_gets_the_memory_that_a_captured_graph_reads(engine: Engine) -> None:
+    graph, device = random_graph(SIZES["usual"], 4), cuda_device()
+    expected = outputs(engine, graph)
+    with device.calls():  # whatever is free on the stream that the graph's inputs were made on
+        filled = [
+            torch.full((count,), -1, dtype=torch.int32, device=device.place)
+            for count in (8, 128, 512, 4096, 2**20)
+            for _ in range(64)
+        ]
+    device.finish()
+    assert all(map(torch.equal, outputs(engine, graph), expected))
+    assert all(bool((one == -1).all()) for one in filled)
+
+
+def test_a_capture_that_breaks_leaves_the_allocators_whole_and_later_policies_capture(network: TamiyoNetwork) -> None:
+    device = cuda_device()
+    with pytest.raises(RuntimeError):
+        device.captured(lambda: torch.ones(1, device=device.place).cpu())  # it waits, as nothing in a capture may
+    torch.cuda.empty_cache()
+    assert engine_of(network).is_compiled
+
+
+ANOTHER_DEVICE = """
+import threading, torch
+from tamiyo.bench.chance import random_graph, random_network
+from tamiyo.policy.engine import build
+from tamiyo.policy.engine.device import device_of
+from tamiyo.policy.engine.sizes import USUAL
+engine = build(random_network(1), device=device_of("cuda:1")).engine
+thread = threading.Thread(target=lambda: engine.outputs(random_graph(USUAL, 1)))
+thread.start()
+thread.join()
+assert engine.is_on_device, "see the log: it fell back"
+assert [torch._C._cuda_hasPrimaryContext(index) for index in (0, 1)] == [False, True]
+"""
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is no second device here")
+def test_no_other_device_is_woken() -> None:
+    subprocess.run([sys.executable, "-c", ANOTHER_DEVICE], check=True, timeout=300)
+
+
 def test_what_a_trainer_sets_for_its_thread_changes_nothing(checkpoint: Checkpoint, graph: Graph) -> None:
     expected = load_policy(Path(checkpoint.path), device="cuda").propose(graph)
     with torch.device("cuda"), torch.autocast("cuda", dtype=torch.bfloat16):
@@ -206,6 +251,7 @@ def test_calls_at_the_same_time_do_not_disturb_each_other(engine: Engine) -> Non
 
 
 def test_without_room_on_the_device_the_processor_computes(network: TamiyoNetwork) -> None:
+    gc.collect()  # what is left of other policies, on the stream that all share, would be room enough
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(1e-6)
     try:
