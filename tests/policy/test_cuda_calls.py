@@ -99,7 +99,7 @@ class Graph:
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     made = Cuda()
-    monkeypatch.setattr("tamiyo.policy.engine.device._devices", {})
+    monkeypatch.setattr("tamiyo.policy.engine.device._known", {})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
@@ -153,6 +153,7 @@ def test_a_capture_that_breaks_ends_and_says_what_broke_it(cuda: Cuda, broken_en
         device.captured(compute)
     ends = [("end", "stream 2")] + [("end allocations on 0", "stream 2")] * (broken_end is not None)
     assert cuda.told[-len(ends) :] == ends
+    assert (device._shared.first is None) == (broken_end is not None), "a pool whose graphs are all gone takes no other"
     assert cuda.current == DEFAULT
 
 
@@ -162,7 +163,7 @@ def test_a_capture_that_breaks_at_its_end_is_over_for_the_allocator_too(cuda: Cu
     with pytest.raises(RuntimeError, match="a previous error"):
         device.captured(lambda: computing(cuda))
     assert cuda.told[-2:] == [("end", "stream 2"), ("end allocations on 0", "stream 2")]
-    assert len(device._broken) == 1
+    assert len(device._shared.broken) == 1
     cuda.broken_end = None
     device.captured(lambda: computing(cuda))
     assert cuda.pools == 2, "the allocator of pinned memory still takes the first for one that is captured into"
@@ -218,6 +219,11 @@ def test_policies_that_are_loaded_one_after_another_share_streams_and_pool(cuda:
             assert make is not None
             assert make().place.index == index
     assert len(cuda.streams) == 4
+
+
+def test_a_step_does_not_wait_for_its_turn_while_another_policy_is_loaded(cuda: Cuda) -> None:
+    with cuda_device(0).turn, cuda_device(0).turn:
+        assert len(cuda.streams) == 2
 
 
 def test_the_pool_lives_on_when_the_policy_is_gone_that_captured_first(cuda: Cuda) -> None:

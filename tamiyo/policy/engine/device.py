@@ -96,23 +96,35 @@ class Device(Protocol):
         """How to queue the work of a computation again, as one; and where its result then is."""
 
 
-class CudaDevice:
-    """One CUDA device.
+class _Shared:
+    """What all policies of a process have of one CUDA device, made once and there until the process ends.
 
     Args:
         place: which.
     """
 
     def __init__(self, place: torch.device) -> None:
-        self.place = place
-        self._stream = torch.cuda.Stream(place, priority=-1)  # type: ignore[no-untyped-call]
-        self._captures = torch.cuda.Stream(place, priority=-1)  # type: ignore[no-untyped-call]
+        self.stream = torch.cuda.Stream(place, priority=-1)  # type: ignore[no-untyped-call]
+        self.captures = torch.cuda.Stream(place, priority=-1)  # type: ignore[no-untyped-call]
+        self.capturing = threading.Lock()
+        self.pool = torch.cuda.graph_pool_handle()
+        """Of all graphs: they run one after the other on one stream, and what one leaves in it no other reads."""
+        self.first: torch.cuda.CUDAGraph | None = None
+        """Kept when its policy goes, or failed: torch lets no graph into a pool that has none any more."""
+        self.broken: list[torch.cuda.CUDAGraph] = []
+
+
+class CudaDevice:
+    """One CUDA device, for one policy: while another is loaded, nobody waits for its turn.
+
+    Args:
+        place: which.
+        shared: what there is of it already.
+    """
+
+    def __init__(self, place: torch.device, shared: _Shared) -> None:
+        self.place, self._shared = place, shared
         self.turn = Turn()
-        self._pool = torch.cuda.graph_pool_handle()
-        """Shared by all graphs: they run one after the other, and what one leaves in it no other reads."""
-        self._first: torch.cuda.CUDAGraph | None = None
-        """Kept when its policy goes: torch lets no graph into a pool that has none any more."""
-        self._broken: list[torch.cuda.CUDAGraph] = []
 
     @property
     def is_exact(self) -> bool:
@@ -133,7 +145,7 @@ class CudaDevice:
     @contextmanager
     def calls(self) -> Iterator[None]:
         """On our stream, without gradients."""
-        with self._on(self._stream):
+        with self._on(self._shared.stream):
             yield
 
     @contextmanager
@@ -145,7 +157,7 @@ class CudaDevice:
 
     def finish(self) -> None:
         """Wait for our stream alone, with the interpreter lock released."""
-        self._stream.synchronize()
+        self._shared.stream.synchronize()
 
     def captured(self, compute: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
         """As a CUDA graph."""
@@ -153,10 +165,10 @@ class CudaDevice:
             for _ in range(WARM_UP_RUNS):
                 compute()
         self.finish()
-        graph = torch.cuda.CUDAGraph()
-        with self._on(self._captures):
+        shared, graph = self._shared, torch.cuda.CUDAGraph()
+        with shared.capturing, self._on(shared.captures):
             # "thread_local": what other threads allocate meanwhile is no error of theirs or ours
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            graph.capture_begin(pool=shared.pool, capture_error_mode="thread_local")
             try:
                 result = compute()
             except BaseException:  # whatever stops it: a stream left in capture refuses all later work
@@ -164,7 +176,6 @@ class CudaDevice:
                     self._end(graph)
                 raise
             self._end(graph)
-        self._first = self._first or graph
         return graph.replay, result
 
     def _end(self, graph: torch.cuda.CUDAGraph) -> None:
@@ -173,18 +184,20 @@ class CudaDevice:
         They would take it to be under way for ever: of what a trainer used on two streams nothing was freed any more,
         and no cache was emptied when its memory ran out.
         """
+        shared = self._shared
         try:
             graph.capture_end()
         except RuntimeError:
-            self._broken.append(graph)  # the allocator of pinned memory still asks it which streams were its own
+            shared.broken.append(graph)  # the allocator of pinned memory still asks it which streams were its own
             with suppress(RuntimeError):  # it had come that far
-                torch._C._cuda_endAllocateToPool(self.place.index, self._pool)  # noqa: SLF001  nothing else says so
+                torch._C._cuda_endAllocateToPool(self.place.index, shared.pool)  # noqa: SLF001  nothing else says so
             # that allocator lets nobody into the same pool again, and the pool stays, with all that is in it
-            self._pool, self._first = torch.cuda.graph_pool_handle(), None
+            shared.pool, shared.first = torch.cuda.graph_pool_handle(), None
             raise
+        shared.first = shared.first or graph
 
 
-_devices: dict[torch.device, CudaDevice] = {}
+_known: dict[torch.device, _Shared] = {}
 _finding = threading.Lock()
 
 
@@ -197,9 +210,9 @@ def cuda_device(index: int | None = None) -> CudaDevice:
     try:
         place = _place(index)
         with _finding:
-            if place not in _devices:
-                _devices[place] = CudaDevice(place)
-            return _devices[place]
+            if place not in _known:
+                _known[place] = _Shared(place)
+            return CudaDevice(place, _known[place])
     except (AssertionError, torch.cuda.DeferredCudaCallError) as error:  # what torch raises where CUDA cannot begin
         raise RuntimeError(f"CUDA cannot begin in this process: {error!s:.200}") from error
 
