@@ -198,8 +198,8 @@ def test_nobody_gets_the_memory_that_a_captured_graph_reads(engine: Engine) -> N
 
 def test_a_capture_that_breaks_leaves_the_allocators_whole_and_later_policies_capture(network: TamiyoNetwork) -> None:
     device = cuda_device()
-    with pytest.raises(RuntimeError):
-        device.captured(lambda: torch.ones(1, device=device.place).cpu())  # it waits, as nothing in a capture may
+    with pytest.raises(RuntimeError):  # it waits for the device, as nothing in a capture may
+        device.captured(lambda: torch.ones(1, device=device.place).cpu(), device.buffer(1))
     torch.cuda.empty_cache()
     assert engine_of(network).is_compiled
 

@@ -1,9 +1,11 @@
 """What is asked of CUDA, in which order, on which stream: `torch.cuda` replaced by one that writes it down."""
 
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Self
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ class Cuda:
         self.told: list[tuple[str, str]] = []
         self.streams: list[int] = []
         self.pools = 0
+        self.graphs: list[Graph] = []
         self.current = DEFAULT
         self.device = 0
         self.woken = {1}
@@ -82,6 +85,7 @@ class Stream:
 class Graph:
     def __init__(self, cuda: Cuda) -> None:
         self.cuda = cuda
+        cuda.graphs.append(self)
 
     def capture_begin(self, pool: object, capture_error_mode: str) -> None:
         assert (pool, capture_error_mode) == (f"pool {self.cuda.pools}", "thread_local")
@@ -112,6 +116,22 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     return made
 
 
+class Answer(Tensor):
+    """Memory of the host; a copy to it is told."""
+
+    cuda: Cuda
+
+    def __new__(cls, cuda: Cuda) -> Self:
+        made = torch.zeros(1).as_subclass(cls)
+        made.cuda = cuda
+        return made
+
+    def copy_(self, src: Tensor, non_blocking: bool = False) -> Self:
+        assert non_blocking
+        self.cuda.tell("copy")
+        return self
+
+
 def computing(cuda: Cuda) -> Tensor:
     cuda.tell("compute")
     return torch.zeros(1)
@@ -123,7 +143,7 @@ def test_captures_have_a_stream_that_nothing_else_is_ever_queued_on(cuda: Cuda) 
     for _ in range(2):
         with device.calls():
             cuda.tell("kernel by kernel")
-        again, _ = device.captured(lambda: computing(cuda))
+        again = device.captured(lambda: computing(cuda), Answer(cuda))
         with device.calls():
             again()
     once = [
@@ -133,6 +153,7 @@ def test_captures_have_a_stream_that_nothing_else_is_ever_queued_on(cuda: Cuda) 
         ("compute", "stream 2"),
         ("end", "stream 2"),
         ("replay", "stream 1"),
+        ("copy", "stream 1"),
     ]
     assert cuda.told == [("kernel by kernel", "stream 1"), *once] * 2
     assert cuda.streams == [-1, -1], "a graph's kernels have the priority of the stream that they were captured on"
@@ -150,7 +171,7 @@ def test_a_capture_that_breaks_ends_and_says_what_broke_it(cuda: Cuda, broken_en
         return found
 
     with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
-        device.captured(compute)
+        device.captured(compute, Answer(cuda))
     ends = [("end", "stream 2")] + [("end allocations on 0", "stream 2")] * (broken_end is not None)
     assert cuda.told[-len(ends) :] == ends
     assert (device._shared.first is None) == (broken_end is not None), "a pool whose graphs are all gone takes no other"
@@ -161,11 +182,11 @@ def test_a_capture_that_breaks_at_its_end_is_over_for_the_allocator_too(cuda: Cu
     """torch skips that where the stream's capture was invalid, and keeps asking the graph which streams it has."""
     device, cuda.broken_end = cuda_device(0), RuntimeError("operation failed due to a previous error during capture")
     with pytest.raises(RuntimeError, match="a previous error"):
-        device.captured(lambda: computing(cuda))
+        device.captured(lambda: computing(cuda), Answer(cuda))
     assert cuda.told[-2:] == [("end", "stream 2"), ("end allocations on 0", "stream 2")]
     assert len(device._shared.broken) == 1
     cuda.broken_end = None
-    device.captured(lambda: computing(cuda))
+    device.captured(lambda: computing(cuda), Answer(cuda))
     assert cuda.pools == 2, "the allocator of pinned memory still takes the first for one that is captured into"
 
 
@@ -204,7 +225,7 @@ def test_what_a_trainer_casts_is_not_cast_on_the_device(cuda: Cuda) -> None:
 def test_a_thread_whose_current_device_is_another_does_not_wake_that_one(cuda: Cuda) -> None:
     """A context is half a GB of somebody else's device."""
     device = cuda_device(1)
-    again, _ = device.captured(lambda: computing(cuda))
+    again = device.captured(lambda: computing(cuda), Answer(cuda))
     with device.calls():
         assert cuda.device == 1
         again()
@@ -228,9 +249,10 @@ def test_a_step_does_not_wait_for_its_turn_while_another_policy_is_loaded(cuda: 
 
 def test_the_pool_lives_on_when_the_policy_is_gone_that_captured_first(cuda: Cuda) -> None:
     device = cuda_device(0)
-    first, _ = device.captured(lambda: computing(cuda))
-    graph = weakref.ref(first.__self__)  # type: ignore[attr-defined]
-    device.captured(lambda: computing(cuda))
+    first = device.captured(lambda: computing(cuda), Answer(cuda))
+    graph = weakref.ref(cuda.graphs[0])
+    cuda.graphs.clear()
+    device.captured(lambda: computing(cuda), Answer(cuda))
     del first
     assert graph() is not None
 
@@ -258,3 +280,23 @@ def test_seeds_are_built_where_the_thread_was_that_made_their_manager(monkeypatc
     monkeypatch.setattr(torch, "empty", lambda *_, device: SimpleNamespace(device=torch.device(device, 1)))
     manager = SeedManager({"a": GraftPoint(4, 1)}, verifier=None, device="cuda")  # type: ignore[arg-type]
     assert manager.slots["a"].device == torch.device("cuda", 1)
+
+
+def test_between_a_graph_and_the_copy_of_its_result_no_other_policy_s_graph_comes(cuda: Cuda) -> None:
+    """They share memory, and one may lie where the other's result is."""
+    one, other = cuda_device(0), cuda_device(0)
+
+    class Interrupted(Answer):
+        def copy_(self, src: Tensor, non_blocking: bool = False) -> Self:
+            threads.append(threading.Thread(target=others))
+            threads[0].start()
+            threads[0].join(0.05)
+            return super().copy_(src, non_blocking)
+
+    threads: list[threading.Thread] = []
+    others = other.captured(lambda: computing(cuda), Answer(cuda))
+    again = one.captured(lambda: computing(cuda), Interrupted(cuda))
+    cuda.told.clear()
+    again()
+    threads[0].join()
+    assert [what for what, _ in cuda.told] == ["replay", "copy"] * 2

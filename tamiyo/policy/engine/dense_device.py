@@ -102,31 +102,26 @@ class _Work:
                 self._write(dense)
         device.finish()  # nothing of this may be under way on another stream
         rows, parts = self._rows, self._inputs.there  # so that what is captured does not lead back here
-        self._captured = device.captured(lambda: program.computed(rows, parts)) if capture else None
         self._answer = device.buffer(program.width + sum(self._scores))
+        self._again = device.captured(lambda: program.computed(rows, parts), self._answer) if capture else None
 
     @property
     def is_captured(self) -> bool:
         """It runs as one."""
-        return self._captured is not None
+        return self._again is not None
 
     def run(self, dense: Dense) -> Raw:
         """One graph of this size."""
         with self._device.calls():
             self._write(dense)
-            self._answer.copy_(self._queued(), non_blocking=True)
+            if self._again is None:
+                self._answer.copy_(self._program.computed(self._rows, self._inputs.there), non_blocking=True)
+            else:
+                self._again()
         self._device.finish()
         found = self._answer.numpy().copy()
         heads, seeds, blueprints = np.split(found, [len(found) - sum(self._scores), len(found) - self._scores[1]])
         return Raw(heads, seeds, blueprints)
-
-    def _queued(self) -> Tensor:
-        """Where the result will be."""
-        if self._captured is None:
-            return self._program.computed(self._rows, self._inputs.there)
-        again, result = self._captured
-        again()
-        return result
 
     def _write(self, dense: Dense) -> None:
         for part, array in zip(self._inputs.here, _arrays(dense), strict=True):

@@ -92,8 +92,8 @@ class Device(Protocol):
     def finish(self) -> None:
         """Wait for all that was queued."""
 
-    def captured(self, compute: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        """How to queue the work of a computation again, as one; and where its result then is."""
+    def captured(self, compute: Callable[[], Tensor], answer: Tensor) -> Callable[[], None]:
+        """How to queue the work of a computation again, as one, and the copy of its result to `answer`."""
 
 
 class _Shared:
@@ -107,6 +107,8 @@ class _Shared:
         self.stream = torch.cuda.Stream(place, priority=-1)  # type: ignore[no-untyped-call]
         self.captures = torch.cuda.Stream(place, priority=-1)  # type: ignore[no-untyped-call]
         self.capturing = threading.Lock()
+        self.replaying = threading.Lock()
+        """From the beginning of a graph until its result is copied: another may write to where that is."""
         self.pool = torch.cuda.graph_pool_handle()
         """Of all graphs: they run one after the other on one stream, and what one leaves in it no other reads."""
         self.first: torch.cuda.CUDAGraph | None = None
@@ -159,7 +161,7 @@ class CudaDevice:
         """Wait for our stream alone, with the interpreter lock released."""
         self._shared.stream.synchronize()
 
-    def captured(self, compute: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    def captured(self, compute: Callable[[], Tensor], answer: Tensor) -> Callable[[], None]:
         """As a CUDA graph."""
         with self.calls():
             for _ in range(WARM_UP_RUNS):
@@ -176,7 +178,13 @@ class CudaDevice:
                     self._end(graph)
                 raise
             self._end(graph)
-        return graph.replay, result
+
+        def again() -> None:
+            with shared.replaying:
+                graph.replay()
+                answer.copy_(result, non_blocking=True)
+
+        return again
 
     def _end(self, graph: torch.cuda.CUDAGraph) -> None:
         """End a capture, for torch's allocators too, which torch itself leaves out where the capture was broken.
