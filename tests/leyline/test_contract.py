@@ -1,9 +1,11 @@
 """The wire contract: the bindings are what the .proto generates, and the bytes are what others write."""
 
+import gc
 import struct
 import subprocess
 import sys
 import textwrap
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,3 +124,11 @@ def test_a_host_s_own_bindings_live_beside_ours(order: str) -> None:
         """
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_the_classes_of_protobuf_s_own_types_stay() -> None:
+    """Each that is made anew is a cycle for the collector."""
+    kinds = [weakref.ref(type(pb.AdaptationCommand().issued_at)), weakref.ref(type(pb.EventEnvelope().ttl)),
+             weakref.ref(type(pb.AdaptationCommand().rollback_payload))]  # fmt: skip
+    gc.collect()
+    assert all(kind() is not None for kind in kinds)
