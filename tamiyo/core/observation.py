@@ -8,7 +8,7 @@ are: the risk table has to see them, and the graph masks them.
 What is made for every packet is a named tuple, by position: a frozen dataclass takes five times as long to make.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -85,8 +85,9 @@ def read_packet(data: bytes, limits: Limits) -> Observation:
             f"{len(data)} bytes do not parse as esper.leyline.v1.SystemStatePacket: {error}; "
             "send the packet's SerializeToString()"
         ) from error
+    seeds = packet.seed_states[:]  # a slice: half the time of going through the field
     if limits is not UNLIMITED:
-        _check_counts(packet, limits)
+        _check_counts(packet, seeds, limits)
     return Observation(
         packet.packet_id,
         packet.training_run_id,
@@ -100,29 +101,21 @@ def read_packet(data: bytes, limits: Limits) -> Observation:
         packet.validation_accuracy or None,
         _hardware(packet.hardware_context) if packet.HasField("hardware_context") else None,
         _metrics(packet.training_metrics),
-        tuple([_seed(seed) for seed in packet.seed_states[:]]),  # a slice: half the time of going through the field
+        tuple([_seed(seed) for seed in seeds]),
     )
 
 
-def _check_counts(packet: pb.SystemStatePacket, limits: Limits) -> None:
+def _check_counts(packet: pb.SystemStatePacket, seeds: Sequence[pb.SeedState], limits: Limits) -> None:
+    ids = [len(packet.packet_id), len(packet.training_run_id), *[len(seed.seed_id) for seed in seeds]]
     counts = (
-        ("seeds", len(packet.seed_states), limits.seeds_max),
+        ("seeds", len(seeds), limits.seeds_max),
         ("training metrics", len(packet.training_metrics), limits.metrics_max),
-        (
-            "metrics of one seed",
-            max((len(s.metrics) for s in packet.seed_states), default=0),
-            limits.metrics_max,
-        ),
-        ("characters of an id", _longest_id(packet), limits.id_chars_max),
+        ("metrics of one seed", max([len(seed.metrics) for seed in seeds], default=0), limits.metrics_max),
+        ("characters of an id", max(ids), limits.id_chars_max),
     )
     for what, count, most in counts:
         if count > most:
             raise PacketRejected(f"a packet with {count} {what} is over the limit of {most}")
-
-
-def _longest_id(packet: pb.SystemStatePacket) -> int:
-    ids = (packet.packet_id, packet.training_run_id, *(seed.seed_id for seed in packet.seed_states))
-    return max(map(len, ids))
 
 
 def _hardware(context: pb.HardwareContext) -> Hardware:
@@ -151,4 +144,4 @@ def _seed(seed: pb.SeedState) -> Seed:
 
 
 def _metrics(entries: Mapping[str, float]) -> Mapping[str, float]:
-    return MappingProxyType(dict(entries)) if entries else _NO_METRICS
+    return MappingProxyType({name: entries[name] for name in entries}) if entries else _NO_METRICS  # faster than `dict`
