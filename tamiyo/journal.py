@@ -229,9 +229,9 @@ class Journal:
         self._log.close()
 
     def stage(self, make: Callable[[State, int], Event]) -> Arrival:
-        """Queue one event ahead of the batch that it belongs to: written at once, durable with that batch."""
+        """Queue one event ahead of its batch: written at once, durable with that. Raises as `record` and `require`."""
         with self._lock:
-            self._adopt_pending()
+            self.require()  # what was owed may have opened the log's breaker, whichever thread has told it
             event = make(self._state, self.now_ns())
             after = evolve(self._state, self._state.last_lsn + 1, event)
             record = encode(event)

@@ -106,8 +106,7 @@ class Stages:
         """Stage the packet, so that a crash from here on keeps it."""
         with timed(step, "receive_ns"):
             self._journal.require()
-            if self._journal.settle().events:
-                self._journal.require()  # what was owed may have opened the log's breaker
+            self._journal.settle()
             arrival = self._journal.stage(lambda state, now_ns: step_received(step, state, now_ns))
             assert isinstance(arrival.event, journal.StepReceived)  # noqa: S101  it was just made
             step.received, step.lsn, step.state, step.log = (

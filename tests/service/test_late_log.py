@@ -74,6 +74,29 @@ def test_the_next_batch_begins_with_the_late_commit_whoever_writes_it() -> None:
     live.close()
 
 
+def test_a_step_is_refused_where_another_thread_told_what_opens_the_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the step has looked, and before it comes to tell that itself."""
+    live = Live(clock=LateClock())
+    for _ in range(3):
+        late(live)
+        on_time(live)
+    journal_, last = live.service.journal, live.service.state.last_lsn
+    settle = journal_.settle
+
+    def beside_another() -> object:
+        monkeypatch.undo()
+        journal_.flush()
+        return settle()
+
+    monkeypatch.setattr(journal_, "settle", beside_another)
+    assert reason(live.step(packet())) == "log_failed"
+    assert live.service.state.breakers["log"].state == OPEN
+    live.durable()
+    assert not [event for event in after(live, last) if isinstance(event, journal.StepReceived)]
+    live.check()
+    live.close()
+
+
 def test_a_late_commit_supersedes_command_and_report_and_counts_for_the_breaker() -> None:
     live = Live(clock=LateClock())
     paused = late(live)
