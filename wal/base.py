@@ -146,16 +146,16 @@ def beside_prunes(path: Path, disk: Disk, look: Callable[[], T]) -> T:
     What `look` raises stands when none came in between.
     """
     looks = 1
-    while True:
-        before = read_base(path, disk)
-        try:
-            with of_log(path):
+    with of_log(path):
+        while True:
+            before = read_base(path, disk)
+            try:
                 return look()
-        except Replaced as replaced:
-            looks = replaced.count(looks)
-        except (FileNotFoundError, LogCorrupt):
-            if read_base(path, disk) == before:
-                raise
+            except Replaced as replaced:
+                looks = replaced.count(looks)
+            except (FileNotFoundError, LogCorrupt):
+                if read_base(path, disk) == before:
+                    raise
 
 
 def reserved_bytes(base: Base) -> int:

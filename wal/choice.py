@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from wal.disk import Disk, opened
 from wal.entries import Entry
-from wal.errors import LogCorrupt
+from wal.errors import LogCorrupt, of_log
 from wal.frames import Frame, entries
 from wal.pieces import PatientWindow, piece_at
 from wal.runs import Run
@@ -78,11 +78,12 @@ def records(part: Range, disk: Disk) -> Iterator[Entry]:
 
 def frames(run: Run, disk: Disk) -> Iterator[tuple[Frame, list[Entry]]]:
     """Yield a run's frames with their records, read again. Raises LogCorrupt when one is no longer there."""
-    try:
-        yield from _frames(run, disk)
-    except FileNotFoundError as error:
-        problem = "the file is gone: the log changed since it was looked at, by a prune perhaps"
-        raise LogCorrupt(problem, segment=run.segment, offset_bytes=run.start) from error
+    with of_log(run.place.parent):
+        try:
+            yield from _frames(run, disk)
+        except FileNotFoundError as error:
+            problem = "the file is gone: the log changed since it was looked at, by a prune perhaps"
+            raise LogCorrupt(problem, segment=run.segment, offset_bytes=run.start) from error
 
 
 def _frames(run: Run, disk: Disk) -> Iterator[tuple[Frame, list[Entry]]]:

@@ -48,15 +48,21 @@ class LogCorrupt(LogError):
         self.path: Path | None = None
 
 
+def named(damage: LogCorrupt, path: Path) -> LogCorrupt:
+    """Say of damage which log it is in; who said so first has the word."""
+    if damage.path is None:
+        damage.path = path
+        damage.add_note(f"The log is {path}.")
+    return damage
+
+
 @contextmanager
 def of_log(path: Path) -> Iterator[None]:
-    """Say of damage that is found inside which log it is in; who said so first has the word."""
+    """Say of damage that is raised inside which log it is in."""
     try:
         yield
     except LogCorrupt as error:
-        if error.path is None:
-            error.path = path
-            error.add_note(f"The log is {path}.")
+        named(error, path)
         raise
 
 

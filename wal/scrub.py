@@ -14,7 +14,7 @@ from typing import NamedTuple
 from wal.base import read_base
 from wal.checked import check_end, checked_frames, judge_end, opened_segment
 from wal.disk import Disk, OsDisk, opened
-from wal.errors import LogCorrupt
+from wal.errors import LogCorrupt, named
 from wal.frames import SEAL
 from wal.progress import STEP_BYTES, Meter, Progress
 from wal.scan import Cursor, Window, start_of
@@ -66,7 +66,7 @@ def scrub(
     try:
         places = segment_paths(directory, disk)
     except LogCorrupt as error:
-        return Scrubbed(0, 0, 0, 0, 0, first_segment, went_round=False, problems=(error,))
+        return Scrubbed(0, 0, 0, 0, 0, first_segment, went_round=False, problems=(named(error, directory),))
     round_of = [_Due(*three) for three in zip([None, *places], places, places[1:], strict=False)]
     due = [one for one in round_of if number_of(one.place) >= first_segment] or round_of
     work = _Scrub(directory, disk, _Pace(bytes_per_s, pause, clock), progress)
@@ -169,7 +169,7 @@ class _Scrub:
     def _report(self, number: int, problem: LogCorrupt) -> None:
         base = read_base(self._path, self._disk)
         if base is None or number >= base.segment:  # else it was pruned meanwhile
-            self._problems.append(problem)
+            self._problems.append(named(problem, self._path))
 
     def _tree_before(self, one: _Due, header: Header) -> Tree | None:
         """Return the tree at the segment's beginning; None when the one before is damaged, which is its own problem."""

@@ -570,8 +570,9 @@ def test_a_file_that_changes_between_finding_and_saving_is_refused() -> None:
     disk = several()
     found = salvage(PATH, disk=disk)
     overwrite(disk, segment(), 1024 + 130, b"\xff")
-    with pytest.raises(wal.LogCorrupt, match="no longer sound"):
+    with pytest.raises(wal.LogCorrupt, match="no longer sound") as caught:
         list(found)
+    assert caught.value.path == PATH
 
 
 def test_a_writer_that_goes_on_behind_damage_does_not_keep_salvage_from_ending() -> None:

@@ -69,7 +69,7 @@ def test_a_problem_has_its_place() -> None:
     disk = several()
     overwrite(disk, segments(disk)[1], 512 + 130, b"\xff")
     (problem,) = scrubbed(disk).problems
-    assert (problem.segment, problem.offset_bytes) == (2, 512)
+    assert (problem.path, problem.segment, problem.offset_bytes) == (PATH, 2, 512)
     assert "damaged" in problem.problem
     assert scrubbed(disk, first_segment=3).problems == ()
 
@@ -78,7 +78,7 @@ def test_a_missing_segment_is_a_problem_and_stops_the_scrub() -> None:
     disk = several()
     disk.unlink(segments(disk)[1])
     found = scrubbed(disk, first_segment=1)
-    assert [problem.segment for problem in found.problems] == [2]
+    assert [(problem.path, problem.segment) for problem in found.problems] == [(PATH, 2)]
     assert (found.segments, found.next_segment, found.went_round) == (0, 1, False)
 
 
