@@ -69,9 +69,14 @@ def require_policy(policy: object) -> None:
     Raises:
         TypeError: it is none.
     """
-    is_policy = isinstance(getattr(policy, "identity", None), PolicyIdentity) and hasattr(policy, "propose")
-    if isinstance(policy, type) or not is_policy:
+    identity, why = None, None
+    try:
+        identity = policy.identity  # type: ignore[attr-defined]  # to see whether it has one
+    except AttributeError as error:  # perhaps from within its own property, and then that is what is wrong
+        why = error
+    if isinstance(policy, type) or not isinstance(identity, PolicyIdentity) or not hasattr(policy, "propose"):
         raise TypeError(
             f"policy={policy!r:.80} is a {type(policy).__name__}, and no policy: give what "
-            "`tamiyo.policy.checkpoint.load_policy` makes of a checkpoint, or an object with `identity` and `propose`"
-        )
+            "`tamiyo.policy.checkpoint.load_policy` makes of a checkpoint, or an object with `propose` and `identity`, "
+            "a `tamiyo.core.proposal.PolicyIdentity`"
+        ) from why

@@ -177,6 +177,20 @@ def test_what_is_given_in_the_wrong_form_is_named_and_nothing_is_opened(
     assert not (tmp_path / "run").exists()
 
 
+class Mistyped:
+    propose = print
+
+    @property
+    def identity(self) -> object:
+        return self.identiy  # type: ignore[attr-defined]
+
+
+def test_what_a_policy_s_own_identity_stumbles_over_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"no policy: .*`propose` and `identity`, a .*PolicyIdentity") as caught:
+        TamiyoService.open(tmp_path / "run", secret=SECRET, policy=Mistyped())
+    assert "identiy" in str(caught.value.__cause__)
+
+
 def test_without_a_secret_nothing_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ESPER_LEYLINE_SECRET", raising=False)
     with pytest.raises(SecretMissing):
