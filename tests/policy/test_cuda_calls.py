@@ -32,6 +32,7 @@ class Cuda:
         self.device = 0
         self.woken = {1}
         """Devices that have a context: the trainer's."""
+        self.broken_begin: BaseException | None = None
         self.broken_end: Exception | None = None
 
     def tell(self, what: str) -> None:
@@ -90,6 +91,8 @@ class Graph:
     def capture_begin(self, pool: object, capture_error_mode: str) -> None:
         assert (pool, capture_error_mode) == (f"pool {self.cuda.pools}", "thread_local")
         self.cuda.tell("begin")
+        if self.cuda.broken_begin is not None:
+            raise self.cuda.broken_begin
 
     def capture_end(self) -> None:
         self.cuda.tell("end")
@@ -188,6 +191,25 @@ def test_a_capture_that_breaks_at_its_end_is_over_for_the_allocator_too(cuda: Cu
     cuda.broken_end = None
     device.captured(lambda: computing(cuda), Answer(cuda))
     assert cuda.pools == 2, "the allocator of pinned memory still takes the first for one that is captured into"
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (KeyboardInterrupt(), None),  # it comes as soon as the call returns
+        (RuntimeError("CUDA error: out of memory"), RuntimeError("Capture must end on the same stream it began on.")),
+    ],
+    ids=["an interrupt", "an error"],
+)
+def test_a_capture_that_breaks_as_it_begins_ends_as_well(
+    cuda: Cuda, error: BaseException, end: Exception | None
+) -> None:
+    """torch tells its allocators of a capture before it asks CUDA for one."""
+    device, cuda.broken_begin, cuda.broken_end = cuda_device(0), error, end
+    with pytest.raises(type(error)):
+        device.captured(lambda: computing(cuda), Answer(cuda))
+    ends = [("end", "stream 2")] + [("end allocations on 0", "stream 2")] * (end is not None)
+    assert cuda.told[-len(ends) - 1 :] == [("begin", "stream 2"), *ends]
 
 
 @pytest.mark.parametrize(

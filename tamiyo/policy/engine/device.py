@@ -169,9 +169,9 @@ class CudaDevice:
         self.finish()
         shared, graph = self._shared, torch.cuda.CUDAGraph()
         with shared.capturing, self._on(shared.captures):
-            # "thread_local": what other threads allocate meanwhile is no error of theirs or ours
-            graph.capture_begin(pool=shared.pool, capture_error_mode="thread_local")
             try:
+                # "thread_local": what other threads allocate meanwhile is no error of theirs or ours
+                graph.capture_begin(pool=shared.pool, capture_error_mode="thread_local")
                 result = compute()
             except BaseException:  # whatever stops it: a stream left in capture refuses all later work
                 with suppress(RuntimeError):  # that the capture is broken says less than what broke it
