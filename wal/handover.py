@@ -108,7 +108,7 @@ class Handover:
 
     @property
     def quiet(self) -> bool:
-        """Whether the thread has done all that there was to do, and waits for more."""
+        """Whether the thread has done all that could not wait, and waits for more."""
         return self._idle and not self._rung
 
     @property
@@ -192,7 +192,7 @@ class Handover:
         return self._more or self.closing or self._bell.acquire(timeout=timeout_s)
 
     def idle(self, timeout_s: float, bells: list[threading.Lock]) -> None:
-        """Rest, with nothing left to do."""
+        """Rest, with nothing left to do that cannot wait for the batch of a staged record."""
         self._idle = True
         self.rest(timeout_s, bells)
         self._idle = False

@@ -8,7 +8,7 @@ from pathlib import Path
 import wal
 from tamiyo.beginning import beginning, folded
 from tamiyo.clock import Clock, SystemClock
-from tamiyo.config import Settings, load_settings
+from tamiyo.config import Settings, given_or_loaded
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import base_of
 from tamiyo.core.events import KINDS, Event
@@ -46,7 +46,7 @@ def preview(
         JournalUnreadable: the log cannot be read by this version.
         wal.LogError, OSError: the log is damaged, or cannot be read.
     """
-    windows = (settings or load_settings()).windows()
+    windows = given_or_loaded(settings).windows()
     return untrimmed(lambda: _previewed(directory, windows, clock or SystemClock(), pace))
 
 
@@ -76,7 +76,7 @@ def retain_directory(
         wal.LogLocked: a live service has it; `TamiyoService.retain` is its own call for this.
         TamiyoError, wal.LogError, OSError: as `Retention.run`, and what opening a log raises.
     """
-    windows = (settings or load_settings()).windows()
+    windows = given_or_loaded(settings).windows()
     with opened(directory, clock, disk) as journal_:
         retention = Retention(journal_, windows)
         report = retention.run(order, pace=pace, tell=tell)
@@ -111,7 +111,7 @@ def prune_unrecorded(
     drafted = found.plan
     if drafted.base is not None and drafted.segments:
         state = state_of_log(files, pace)
-        windows = (settings or load_settings()).windows()
+        windows = given_or_loaded(settings).windows()
         held = survey(files, state.outbox, windows, drafted.now_ns, pace).holdings
         base, before = base_at(files, drafted.base.lsn, pace), state_before(files, drafted, held, pace)
         if before is not None:
