@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
@@ -106,7 +107,7 @@ def lay_out_seeds(topology: Topology, host: int, traits: tuple[seed_part.Trait, 
         host=host,
         traits=traits,
         ties=ties,
-        edges={relation.edge_type: edges[relation.edge_type] for relation in RELATIONS},
+        edges=MappingProxyType({relation.edge_type: edges[relation.edge_type] for relation in RELATIONS}),
         weights=monitors.weights,
         shares=allowed.shares,
         columns=Columns.of({"global": 1, "seed": count}),

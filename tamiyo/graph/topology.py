@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from types import MappingProxyType
 
 import numpy as np
 
@@ -90,7 +91,9 @@ def lay_out(blueprints: Sequence[Blueprint], plans: Sequence[Plan]) -> Topology:
         moving=moving,
         moved=tuple(dict.fromkeys((*(kind for kind, *_ in moving.columns), "layer", "activation"))),
         names=names,
-        ids={kind: tuple(chain.from_iterable(plan.ids[kind] for plan in fitting)) for kind in _NODES_OF_PLANS},
+        ids=MappingProxyType(
+            {kind: tuple(chain.from_iterable(plan.ids[kind] for plan in fitting)) for kind in _NODES_OF_PLANS}
+        ),
         edges=edges,
         attributes={kind: rows for kind, rows in attributes.items() if not _is_moved(_BY_TYPE[kind])},
         counts={kind: edge_counts(_BY_TYPE[kind], rows) for kind, rows in attributes.items()},

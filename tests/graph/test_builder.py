@@ -95,6 +95,14 @@ def test_the_arrays_of_a_graph_cannot_be_written() -> None:
             assert not [kind for kind, array in arrays.items() if array.flags.writeable]
 
 
+def test_what_graphs_share_cannot_be_exchanged() -> None:
+    """A policy that did would do it to every later step's graph."""
+    graph = small_graph()
+    for shared in (graph.edge_index, graph.node_ids):
+        with pytest.raises(TypeError):
+            shared[next(iter(shared))] = ()  # type: ignore[index]  # that is what is refused
+
+
 def test_fields_of_the_packet_and_of_the_hardware_have_their_columns() -> None:
     hardware = pb.HardwareContext(
         device_type="cuda",
