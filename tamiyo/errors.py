@@ -116,7 +116,11 @@ class RecordRedacted(JournalUnreadable):
             f"the payload of LSN {lsn}, a {name}, was taken out by a retention run: begin with a StateBase that stands "
             "after it"
         )
-        self.lsn = lsn
+        self.lsn, self._name = lsn, name
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Come back from another process as it was."""
+        return type(self), (self.lsn, self._name)
 
 
 class RetentionUnproven(JournalError):

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 class LogError(Exception):
     """The base of every error the log raises on purpose."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Come back from another process as it was: left to itself it would be made anew, of its message alone."""
+        return _made_again, (type(self), self.args, self.__dict__.copy())
+
+
+def _made_again(kind: type[LogError], said: tuple[object, ...], known: dict[str, object]) -> LogError:
+    error = kind.__new__(kind, *said)
+    error.__dict__.update(known)
+    return error
+
 
 # Raised when a log is opened, read or verified.
 
