@@ -61,6 +61,12 @@ def test_connections_carry_their_strength_and_the_gap_in_depth() -> None:
     ]
 
 
+def test_a_connection_to_a_place_past_any_number_is_ignored() -> None:
+    graph = built(observed(), host(layers=3, adjacency={"layer": [[0, 2**70], [1, 2]]}))
+    assert edges(graph, "layer", "connects", "layer") == [(1, 2)]
+    assert graph.ignored_inputs == 1
+
+
 def test_a_gap_needs_both_ends() -> None:
     graph = built(observed(), BlueprintInput(blueprint(), {"layers": [{"depth": 1}, {}]}))
     assert not graph.edge_attr["layer", "connects", "layer"].any()

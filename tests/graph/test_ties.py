@@ -76,6 +76,7 @@ BAD_MONITORS = [
     {"monitors": {"by_seed_id": {"seed-0": 3}}},
     {"monitors": {"by_seed_id": {"seed-0": [9]}}},
     {"monitors": {"by_seed_id": {"seed-0": [[]]}}},
+    {"monitors": {"by_seed_id": {"seed-0": [[1, 0.5, 0.5]]}}},
     {"monitors": {"by_seed_id": {"": [1]}}},
     {"monitors": {"by_seed_index": {"x": [1]}}},
     {"monitors": {"by_seed_index": {"-1": [1]}}},
@@ -192,6 +193,14 @@ def test_the_first_that_speaks_of_a_seed_says_what_it_may_set(
     assert graph.ignored_inputs == 0
     known = graph.value("seed", 0, "allowed_parameters")
     assert known == (pytest.approx(len(expected) / 3) if expected else None)
+
+
+def test_whether_a_seed_may_set_a_parameter_is_known_by_its_name() -> None:
+    graph = allowing({"allowed_parameters_by_seed_id": {"seed-0": ["parameter-1"], "seed-1": []}}, *[seed()] * 3)
+    assert [graph.may_set(0, f"parameter-{place}") for place in range(3)] == [False, True, False]
+    assert [graph.may_set(1, f"parameter-{place}") for place in range(3)] == [False] * 3
+    assert graph.may_set(2, "parameter-1") is None, "nothing is said of this seed"
+    assert graph.may_set(0, "parameter-9") is None
 
 
 def test_coverage_shows_whether_allowances_are_known() -> None:
