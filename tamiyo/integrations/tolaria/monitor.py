@@ -112,6 +112,7 @@ class StepMonitor:
         self._norm = Drift()
         self._conflicts = ConflictRate()
         self._control: dict[str, float] = {}
+        self._has_timed_out = False
 
     def begin(self) -> None:
         """A step begins; input that was waited for just before it is part of it."""
@@ -156,15 +157,16 @@ class StepMonitor:
     ) -> None:
         """What the control of the step just past cost: `evaluate_step`, the manager's apply and finalize.
 
-        `timed_out` says that the manager missed its budget: `tolaria.kasmina_timeout` of the next packet.
+        `timed_out` says that the manager missed its budget: `tolaria.kasmina_timeout` of the next packet, detailed
+        or not, because it is a fault and no measurement.
         """
         told = {
-            "tolaria.kasmina_timeout": 1.0 if timed_out else None,
             "tamiyo_latency_ms": tamiyo_ms,
             "kasmina.apply_ms": apply_ms,
             "kasmina.finalize_ms": finalize_ms,
         }
         self._control = {name: value for name, value in told.items() if value is not None}
+        self._has_timed_out = timed_out
 
     def packet(
         self,
@@ -221,6 +223,8 @@ class StepMonitor:
         metrics = self._basic_metrics()
         if self._detailed:
             metrics |= self._detailed_metrics() | self._control
+        if self._has_timed_out:
+            metrics["tolaria.kasmina_timeout"] = 1.0
         return {name: value for name, value in metrics.items() if value is not None}
 
     def _basic_metrics(self) -> dict[str, float | None]:

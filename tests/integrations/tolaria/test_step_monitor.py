@@ -79,6 +79,15 @@ def test_without_the_details_only_the_basic_metrics_are_there():
     assert set(loop.step().training_metrics) == BASIC
 
 
+@pytest.mark.parametrize("detailed", [True, False])
+def test_a_manager_that_missed_its_budget_is_told_with_the_details_and_without(detailed):
+    loop = Loop(detailed=detailed)
+    loop.monitor.controlled(timed_out=True)
+    assert loop.step().training_metrics["tolaria.kasmina_timeout"] == 1.0
+    loop.monitor.controlled()
+    assert "tolaria.kasmina_timeout" not in loop.step().training_metrics
+
+
 def test_hardware_metrics_are_absent():
     packet = Loop().step()
     assert not LATER & set(packet.training_metrics)
