@@ -188,7 +188,7 @@ class StepMonitor:
             packet.training_metrics[name] = value
         hooks_ns = self._step.hooks_ns + self._clock_ns() - started_ns
         packet.training_metrics["hook_latency_ms"] = hooks_ns / _NS_PER_MS
-        self._step = _Step()
+        self._step, self._control, self._has_timed_out = _Step(), {}, False
         return packet
 
     def state_dict(self) -> dict[str, object]:

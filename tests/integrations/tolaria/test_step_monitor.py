@@ -88,6 +88,13 @@ def test_a_manager_that_missed_its_budget_is_told_with_the_details_and_without(d
     assert "tolaria.kasmina_timeout" not in loop.step().training_metrics
 
 
+def test_what_the_control_of_a_step_cost_is_told_once():
+    loop = Loop()
+    loop.monitor.controlled(tamiyo_ms=1.5, apply_ms=40.0, finalize_ms=0.5, timed_out=True)
+    assert {"tolaria.kasmina_timeout", *CONTROL} <= set(loop.step().training_metrics)
+    assert not {"tolaria.kasmina_timeout", *CONTROL} & set(loop.step().training_metrics)
+
+
 def test_hardware_metrics_are_absent():
     packet = Loop().step()
     assert not LATER & set(packet.training_metrics)
