@@ -1,8 +1,8 @@
 """Carrying out a command in time: the trainer waits for the seed manager (Kasmina) within a budget, then goes on.
 
-A call that does not return keeps its thread; at most four are out, and with four out nothing is attempted. What
-comes back late has changed nothing: a call asks for leave once, before its first change, and gets none after the
-deadline. One that has leave is waited for, because what is left of it are assignments.
+A call that does not return keeps its thread; at most four are out, and with four out, or no thread to be had, nothing
+is attempted. What comes back late has changed nothing: a call asks for leave once, before its first change, and gets
+none after the deadline. One that has leave is waited for, because what is left of it are assignments.
 """
 
 import threading
@@ -79,7 +79,10 @@ class InTime:
             return Applied(NOT_ATTEMPTED, REASON, f"{len(self._out)} earlier commands have not come back")
         started_ns = time.perf_counter_ns()
         call = _Call(self._executor, command)
-        threading.Thread(target=call.run, name="tolaria-apply", daemon=True).start()
+        try:
+            threading.Thread(target=call.run, name="tolaria-apply", daemon=True).start()
+        except RuntimeError as error:  # no thread to be had: training goes on, as with four out
+            return Applied(NOT_ATTEMPTED, REASON, str(error))
         call.done.wait(budget_ms / 1e3)
         if not call.done.is_set() and call.give_up():
             self._out.append(call)

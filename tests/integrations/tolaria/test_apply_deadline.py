@@ -87,6 +87,21 @@ def test_four_commands_are_out_at_most_and_the_next_is_not_attempted_until_one_i
     assert in_time.apply(germinate(), LONG_MS).outcome == "applied"
 
 
+def test_without_a_thread_to_be_had_a_command_is_not_attempted_and_training_goes_on() -> None:
+    trainer = new_trainer()
+    object.__setattr__(trainer._settings, "apply_budget_ms", LONG_MS)
+
+    def none_left(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        applied = trainer.advance().applied
+    assert (applied.outcome, applied.reason) == ("not_attempted", "kasmina_timeout")
+    assert applied.detail == "can't start new thread"
+    assert trainer.advance().applied.outcome != "not_attempted"
+
+
 def test_one_that_may_change_already_is_waited_for() -> None:
     """Past its leave a call only assigns; to go on beside it would be a race."""
     allowed, done = threading.Event(), threading.Event()
