@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from google.protobuf.message import Message
+from google.protobuf.message import EncodeError, Message
 
 import wal
 from tamiyo import signing
@@ -264,10 +264,15 @@ class Stages:
 
 
 def _packet_bytes(packet: object) -> bytes:
-    if isinstance(packet, Message) and packet.DESCRIPTOR.name == "SystemStatePacket":  # of whosever bindings
-        return packet.SerializeToString()
-    if isinstance(packet, bytes | bytearray | memoryview):
-        return bytes(packet)
+    try:
+        if isinstance(packet, Message) and packet.DESCRIPTOR.name == "SystemStatePacket":  # of whosever bindings
+            return packet.SerializeToString()
+        if isinstance(packet, bytes | bytearray | memoryview):
+            return bytes(packet)
+    except (EncodeError, ValueError) as error:  # over 2 GiB, a required field of other bindings, memory let go of
+        raise PacketRejected(
+            f"a {type(packet).__name__} gives no bytes: {error}; give a SystemStatePacket or its bytes"
+        ) from error
     raise PacketRejected(f"a {type(packet).__name__} is no packet; give a SystemStatePacket or its bytes")
 
 

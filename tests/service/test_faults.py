@@ -5,10 +5,13 @@ import itertools
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import Message
 from live import PATIENT_MS, Live, library, reason, recover, step_until
 from rig import packet
 
@@ -434,6 +437,32 @@ def test_what_is_no_packet_is_rejected(given: object) -> None:
         live.step(given)
     assert live.events(journal.StepReceived) == []
     assert live.step(bytearray(packet().SerializeToString())).command_id
+    live.close()
+
+
+def let_go_of() -> memoryview:
+    """Memory of a packet that its owner took back."""
+    view = memoryview(packet().SerializeToString())
+    view.release()
+    return view
+
+
+def without_a_required_field() -> Message:
+    """A packet of bindings that have one, which is not set."""
+    described = descriptor_pb2.FileDescriptorProto(name="host.proto", package="host", syntax="proto2")
+    described.message_type.add(name="SystemStatePacket").field.add(name="version", number=1, type=13, label=2)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(described)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("host.SystemStatePacket"))()
+
+
+@pytest.mark.parametrize("given", [let_go_of, without_a_required_field])
+def test_a_packet_that_gives_no_bytes_is_rejected_and_the_service_goes_on(given: Callable[[], object]) -> None:
+    live = Live()
+    with pytest.raises(PacketRejected, match="gives no bytes"):
+        live.step(given())
+    assert live.service.packets_rejected == 1
+    assert live.step(packet()).command_id
     live.close()
 
 
