@@ -34,7 +34,7 @@ def service_opened(
         event_time_ns=event_time_ns,
         opened_unix_ns=unix_ns,
         code_fingerprint=code_fingerprint(),
-        thresholds=settings.thresholds.as_map(),
+        thresholds=settings.thresholds.of_the_wire().as_map(),
         environment=_environment(),
         policy_version=identity.version,
         step_budget_ms=settings.step_timeout_ms,

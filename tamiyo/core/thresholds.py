@@ -4,8 +4,9 @@ A change of a threshold is a change of one line here, or of one setting. What is
 `ServiceOpened`, so a replay uses the thresholds of its time. Units are in the names.
 """
 
+import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 
 __all__ = ["Thresholds"]
@@ -19,6 +20,22 @@ LEAST: Mapping[str, float] = {
     "conservative_clean_steps": 0.0,
 }
 """Lower bounds, where one makes sense; a threshold that is never or always met is a way to switch a row."""
+
+OF_SINGLES = (
+    "max_loss_spike",
+    "blueprint_quarantine_risk",
+    "blueprint_risk",
+    "hook_latency_max_ms",
+    "step_latency_max_ms",
+    "gpu_util_max_percent",
+    "gpu_mem_free_min_gb",
+    "cpu_util_max_percent",
+    "kasmina_apply_max_ms",
+    "kasmina_finalize_max_ms",
+    "grad_variance_max",
+    "grad_conflict_rate_max",
+)
+"""Those compared with what travels in Leyline's `float` fields."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +91,27 @@ class Thresholds:
         """By field name, as `ServiceOpened` stores it."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def of_the_wire(self) -> "Thresholds":
+        """These, with those that are compared with single-precision numbers in single precision themselves.
+
+        0.2 comes over the wire as 0.20000000298: only so is it at most 0.2, and 0.15 not over 0.15.
+        """
+        return replace(self, **{name: _single(getattr(self, name)) for name in OF_SINGLES})
+
     @classmethod
     def from_map(cls, stored: Mapping[str, float]) -> "Thresholds":
         """Back from `ServiceOpened`; a name that an older version did not store keeps its default."""
         names = {field.name for field in fields(cls)}
         return _interned(tuple(sorted((name, value) for name, value in stored.items() if name in names)))
+
+
+def _single(value: float) -> float:
+    """The nearest single-precision number; a value that has none but 0 or infinity stays as it is."""
+    try:
+        nearest: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return value
+    return nearest or value
 
 
 @lru_cache(maxsize=8)

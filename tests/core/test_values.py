@@ -17,6 +17,8 @@ from tamiyo.core.limits import ALLOWED_PARAMETERS_MAX, TEXT_CHARS_MAX, Limits
 from tamiyo.core.norms import EPSILON, NORM_INPUTS, Norm, scaled, updated
 from tamiyo.core.observation import read_packet
 from tamiyo.core.proposal import _WIDTHS, argmax, malformation
+from tamiyo.core.risk import RISK_ROWS
+from tamiyo.core.signals import METRIC_SIGNALS
 from tamiyo.core.thresholds import Thresholds
 from tamiyo.errors import JournalUnreadable, PacketRejected
 from tamiyo.leyline import leyline_pb2 as pb
@@ -205,6 +207,20 @@ def test_coverage_is_present_over_total() -> None:
 def test_thresholds_survive_their_map_and_ignore_what_they_do_not_know() -> None:
     changed = Thresholds(max_loss_spike=0.5)
     assert Thresholds.from_map({**changed.as_map(), "of_tomorrow": 1.0}) == changed
+
+
+def test_every_threshold_of_what_travels_in_single_precision_is_in_single_precision() -> None:
+    travels = {*METRIC_SIGNALS.values(), "loss_delta", "blueprint_risk"}
+    tests = [test for row in RISK_ROWS for group in row.when for test in group if test.signal in travels]
+    named = {test.threshold for test in tests if isinstance(test.threshold, str)}
+    rounded = Thresholds(**dict.fromkeys(Thresholds().as_map(), 1.7)).of_the_wire().as_map()
+    assert {name for name, value in rounded.items() if value != 1.7} == named
+    assert {rounded[name] for name in named} == {1.7000000476837158}
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 1e-60, 1e300, 95.0])
+def test_a_threshold_that_single_precision_cannot_hold_stays_as_it_is(value: float) -> None:
+    assert Thresholds(grad_variance_max=value).of_the_wire().grad_variance_max == value
 
 
 @pytest.mark.parametrize("kind", MESSAGES)

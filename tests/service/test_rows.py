@@ -4,9 +4,10 @@ import errno
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
-from live import Live, library
+from live import COVERAGE_ASIDE, Live, library, step_until
 from rig import packet
 
 from tamiyo.core.risk import RISK_ROWS
@@ -190,6 +191,36 @@ def test_a_row_does_what_the_table_says(reason: str, level: int) -> None:
         rows = {(row.reason, row.level) for row in live.decisions()[-1].rows}
         assert (reason, level) in rows
         live.check()
+    live.close()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        ({"gpu_util_percent": 95.0, "gpu_mem_free_gb": 0.2}, "device_pressure_high"),
+        ({"loss_delta": 0.15}, "loss_warning"),
+        ({"loss_delta": 0.075}, "policy"),
+        ({"loss_volatility": 0.1125}, "policy"),
+        ({"hook_latency_ms": 50.0, "step_latency_ms": 120.0, "grad_var": 1.0, "grad_conflict_rate": 0.5}, "policy"),
+        ({"kasmina.apply_ms": 30.0, "kasmina.finalize_ms": 30.0}, "policy"),
+    ],
+)
+def test_a_metric_that_is_its_threshold_is_neither_over_it_nor_under_it(metrics: dict[str, float], reason: str) -> None:
+    """The wire is single precision: 0.2 arrives as a little more, and 0.1125 as a little less."""
+    live = Live()
+    assert live.step(packet(training_metrics=metrics)).annotations["risk_reason"] == reason
+    live.check()
+    live.close()
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "reason"), [({}, "bp_quarantine"), ({"blueprint_quarantine_risk": 0.7}, "bp_quarantine")]
+)
+def test_a_blueprint_s_risk_that_is_its_threshold_is_at_least_that(thresholds: dict[str, float], reason: str) -> None:
+    described = library(risk=thresholds.get("blueprint_quarantine_risk", 0.8))
+    live = Live(urza=described, thresholds=replace(COVERAGE_ASIDE, **thresholds))
+    step_until(live, lambda: "run-1" in live.service.state.blueprints, made=packet(DORMANT))
+    assert live.step(packet(DORMANT)).annotations["risk_reason"] == reason
     live.close()
 
 
