@@ -203,7 +203,7 @@ class Stages:
             decision_lsn = _decision_lsn(step.recorded) if step.recorded is not None else 0
             released = ReleasedPause(step.observation, step.received, step.lsn, decision_lsn, cause)
             self._journal.note_pause(released)
-        command = safe_pause(step.observation, step.decision_id, step.received_unix_ns, cause)
+        command = safe_pause(step.observation, step.decision_id, step.received_unix_ns, cause, budget_ms=step.budget_ms)
         return signing.sign_safe_pause(command, self._key)
 
     def close(self) -> None:

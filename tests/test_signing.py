@@ -71,7 +71,7 @@ def test_only_a_decision_is_released() -> None:
 
 def test_a_safe_pause_is_signed_and_nothing_else_is() -> None:
     observation = read_packet(packet().SerializeToString(), Limits())
-    pause = sign_safe_pause(safe_pause(observation, DECISION_ID, WALL_NS, "timeout_wal"), SECRET)
+    pause = sign_safe_pause(safe_pause(observation, DECISION_ID, WALL_NS, "timeout_wal", budget_ms=5), SECRET)
     assert Verifier(SECRET, wall_ns=Clock()).verify(pause).accepted
     with pytest.raises(InvariantViolation, match="bare PAUSE"):
         sign_safe_pause(signed(), SECRET)
@@ -79,9 +79,9 @@ def test_a_safe_pause_is_signed_and_nothing_else_is() -> None:
 
 def test_a_safe_pause_is_a_pure_function_of_packet_and_cause() -> None:
     observation = read_packet(packet(training_loss=1.0).SerializeToString(), Limits())
-    one = safe_pause(observation, DECISION_ID, WALL_NS, "timeout_wal")
-    assert one == safe_pause(observation, DECISION_ID, WALL_NS, "timeout_wal")
-    assert one.command_id != safe_pause(observation, DECISION_ID, WALL_NS, "log_full").command_id
+    one = safe_pause(observation, DECISION_ID, WALL_NS, "timeout_wal", budget_ms=5)
+    assert one == safe_pause(observation, DECISION_ID, WALL_NS, "timeout_wal", budget_ms=5)
+    assert one.command_id != safe_pause(observation, DECISION_ID, WALL_NS, "log_full", budget_ms=5).command_id
     assert one.annotations["policy_action"] == "timeout"
     assert "feature_coverage" in one.annotations
     assert "coverage_types" in one.annotations

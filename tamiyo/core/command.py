@@ -43,8 +43,7 @@ def unsigned_command(
     received, choice = inputs.received, inputs.choice
     command = pb.AdaptationCommand()
     command.CopyFrom(_begun(covered, named, inputs.policy_version, choice.method if choice is not None else -1))
-    _fill_shell(command, received.decision_id, received.received_unix_ns, final.command_type)
-    command.execution_deadline_ms = received.budget_ms
+    _fill_shell(command, received.decision_id, received.received_unix_ns, final.command_type, received.budget_ms)
     _fill(command, final, choice, reason)
     notes = command.annotations
     notes["risk_reason"] = reason
@@ -61,14 +60,16 @@ def unsigned_command(
     return command
 
 
-def safe_pause(observation: Observation, decision_id: str, received_unix_ns: int, cause: str) -> pb.AdaptationCommand:
+def safe_pause(
+    observation: Observation, decision_id: str, received_unix_ns: int, cause: str, *, budget_ms: int
+) -> pb.AdaptationCommand:
     """The PAUSE that may be released without a durable record: a pure function of the received packet and the cause.
 
     Its id is UUIDv5 of (the decision's id, cause), so that it can be recognised for what it is. The coverage it
     reports is that of the signals in the packet alone: no graph stands behind it.
     """
     command = pb.AdaptationCommand(version=VERSION, issued_by=ISSUED_BY)
-    _fill_shell(command, str(uuid5(UUID(decision_id), cause)), received_unix_ns, pb.COMMAND_PAUSE)
+    _fill_shell(command, str(uuid5(UUID(decision_id), cause)), received_unix_ns, pb.COMMAND_PAUSE, budget_ms)
     covered = Coverage.of(_packet_counts(observation))
     action = "timeout" if cause.startswith("timeout") else "none"
     command.annotations.update({"policy_version": "none", "risk_reason": cause, **covered.annotations})
@@ -89,11 +90,14 @@ def _packet_counts(observation: Observation) -> list[tuple[str, str, int, int]]:
     return [("packet", name, int(name in present), 1) for name in names]
 
 
-def _fill_shell(command: pb.AdaptationCommand, command_id: str, issued_unix_ns: int, command_type: int) -> None:
+def _fill_shell(
+    command: pb.AdaptationCommand, command_id: str, issued_unix_ns: int, command_type: int, budget_ms: int
+) -> None:
     command.command_id = command_id
     command.command_type = command_type  # type: ignore[assignment]  # from the tables, a Leyline value
     issued_at = command.issued_at
     issued_at.seconds, issued_at.nanos = divmod(issued_unix_ns, NS_PER_S)
+    command.execution_deadline_ms = budget_ms
 
 
 def _fill(command: pb.AdaptationCommand, final: Intent, choice: Choice | None, reason: str) -> None:

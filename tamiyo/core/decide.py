@@ -163,7 +163,9 @@ def pause_released(
     Where its decision was recorded (`decision_lsn`), the commit was late: the PAUSE supersedes the command, and its
     NEUTRAL report the step's own. Where it could not be (0), the PAUSE is all there is, and it gets its report.
     """
-    released = safe_pause(observation, received.decision_id, received.received_unix_ns, cause)
+    released = safe_pause(
+        observation, received.decision_id, received.received_unix_ns, cause, budget_ms=received.budget_ms
+    )
     report = pause_report(released, observation.training_run_id, state.policy_version, cause)
     fact = journal.CommitLate(decision_lsn=decision_lsn) if decision_lsn else journal.StepPaused()
     fact.step_lsn, fact.released_command_id, fact.cause = step_lsn, released.command_id, cause

@@ -53,6 +53,7 @@ def test_the_safe_pause_is_a_function_of_packet_and_cause() -> None:
     assert command.command_type == pb.COMMAND_PAUSE
     assert command.WhichOneof("payload") is None
     assert command.issued_at.ToNanoseconds() == received.received_unix_ns
+    assert command.execution_deadline_ms == received.budget_ms
     live.close()
 
 

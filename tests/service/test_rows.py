@@ -187,6 +187,7 @@ def test_a_row_does_what_the_table_says(reason: str, level: int) -> None:
     assert command.annotations["signature"]
     assert command.annotations["feature_coverage"]
     assert command.annotations["coverage_types"]
+    assert command.execution_deadline_ms == live.settings.step_timeout_ms
     if reason not in UNRECORDED:
         rows = {(row.reason, row.level) for row in live.decisions()[-1].rows}
         assert (reason, level) in rows
