@@ -6,7 +6,7 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rig import Bench, failed, packet, proposal, skipped, timed_out
+from rig import Bench, failed, packet, proposal, skipped, timed_out, with_thresholds
 
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.breakers import CLOSED, HALF_OPEN, OPEN
@@ -189,6 +189,22 @@ def test_conservative_mode_needs_three_clean_steps_even_after_its_cool_down() ->
         assert rig.state.conservative.active
     rig.step(packet())
     assert not rig.state.conservative.active
+
+
+@pytest.mark.parametrize(("short_ns", "ends"), [(1, False), (0, True)])
+def test_conservative_mode_has_cooled_down_when_its_second_is_over(short_ns: int, ends: bool) -> None:
+    rig = Bench(with_thresholds(conservative_clean_steps=1.0))
+    rig.step(packet(training_metrics={"loss": math.inf}))
+    inputs = rig.inputs(packet())
+    at_ns = rig.state.conservative.since_ns + 10**9 - short_ns
+    events = rig.decide(inputs._replace(event_time_ns=at_ns)).events
+    assert any(isinstance(event, journal.ConservativeModeChanged) for event in events) == ends
+
+
+def test_conservative_mode_names_the_first_row_of_the_table_that_brought_it_on() -> None:
+    rig = bench()
+    rig.step(packet(training_metrics={"loss": math.inf, "loss_delta": 9.0}))
+    assert rig.state.conservative.reason == "nonfinite_metric"
 
 
 def test_the_inference_breaker_opens_after_three_failures_and_closes_after_two_trials() -> None:

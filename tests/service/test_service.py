@@ -201,9 +201,13 @@ def test_without_a_secret_nothing_is_opened(tmp_path: Path, monkeypatch: pytest.
 def test_settings_come_from_the_environment_and_say_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAMIYO_STEP_TIMEOUT_MS", "17")
     assert load_settings().step_timeout_ms == 17
-    monkeypatch.setenv("TAMIYO_METADATA_TIMEOUT_MS", "99")
-    with pytest.raises(SettingsInvalid, match=r"metadata_timeout_ms.*TAMIYO_"):
-        load_settings()
+    for over in ("9", "21"):
+        monkeypatch.setenv("TAMIYO_METADATA_TIMEOUT_MS", over)
+        with pytest.raises(SettingsInvalid, match=r"metadata_timeout_ms.*TAMIYO_"):
+            load_settings()
+    for within in ("10", "20"):
+        monkeypatch.setenv("TAMIYO_METADATA_TIMEOUT_MS", within)
+        assert load_settings().metadata_timeout_ms == int(within)
 
 
 @pytest.mark.parametrize("make", [Settings, load_settings])
