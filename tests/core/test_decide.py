@@ -10,6 +10,7 @@ from rig import Bench, failed, packet, proposal, skipped, timed_out, with_thresh
 
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.breakers import CLOSED, HALF_OPEN, OPEN
+from tamiyo.core.decide import blueprint_observed
 from tamiyo.core.events import encode
 from tamiyo.core.signals import METRIC_SIGNALS
 from tamiyo.leyline import leyline_pb2 as pb
@@ -201,6 +202,17 @@ def test_conservative_mode_has_cooled_down_when_its_second_is_over(short_ns: int
     assert any(isinstance(event, journal.ConservativeModeChanged) for event in events) == ends
 
 
+def test_a_half_open_breaker_holds_conservative_mode() -> None:
+    rig = Bench(with_thresholds(breaker_trials=6.0))
+    for _ in range(3):
+        rig.step(packet(), failed())
+    for _ in range(5):
+        rig.step(packet(), elapsed_s=2.0)
+        assert (rig.state.breakers["inference"].state, rig.state.conservative.active) == (HALF_OPEN, True)
+    rig.step(packet())
+    assert (rig.state.breakers["inference"].state, rig.state.conservative.active) == (CLOSED, False)
+
+
 def test_conservative_mode_names_the_first_row_of_the_table_that_brought_it_on() -> None:
     rig = bench()
     rig.step(packet(training_metrics={"loss": math.inf, "loss_delta": 9.0}))
@@ -243,6 +255,20 @@ def test_metadata_faults_are_reported_and_never_pause() -> None:
         assert decision.reason == "timeout_urza"
     assert rig.state.breakers["metadata"].state == OPEN
     assert not rig.state.conservative.active
+
+
+def test_an_answer_of_the_library_in_time_is_a_success_and_a_late_one_is_none() -> None:
+    rig = bench()
+    for _ in range(3):
+        rig.step(packet(), faults=(journal.MetadataTimedOut(blueprint_id="bp-2", budget_ms=10),))
+    answer = journal.BlueprintObserved(blueprint_id="bp-2", event_time_ns=rig.state.event_time_ns + 2 * 10**9)
+    assert [type(event) for event in blueprint_observed(rig.state, answer)] == [
+        journal.BreakerMoved, journal.BlueprintObserved,
+    ]  # fmt: skip
+    answer.late = True
+    assert blueprint_observed(rig.state, answer) == (answer,)
+    rig.fold(answer)
+    assert (rig.state.breakers["metadata"].state, rig.state.breakers["metadata"].successes) == (OPEN, 0)
 
 
 def test_coverage_that_is_low_is_named_but_asks_for_nothing() -> None:

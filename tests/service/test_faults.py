@@ -375,6 +375,19 @@ def test_a_blueprint_that_its_library_withdraws_keeps_its_risk() -> None:
     live.close()
 
 
+def test_a_blueprint_that_its_library_withdraws_is_no_candidate() -> None:
+    known = library()
+    live = Live(urza=known)
+    step_until(live, lambda: "run-1" in live.service.state.blueprints)
+    assert live.step(packet(pb.SEED_STAGE_DORMANT)).command_type == pb.COMMAND_SEED
+    known.records.clear()
+    step_until(live, lambda: live.service.state.blueprints["run-1"].withdrawn, elapsed_s=400)
+    assert live.step(packet(pb.SEED_STAGE_DORMANT)).command_type == pb.COMMAND_PAUSE
+    assert not live.events(journal.GraphObserved)[-1].blueprints
+    live.check()
+    live.close()
+
+
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), RuntimeError("x")])
 def test_whatever_a_library_raises_it_is_asked_again(error: BaseException) -> None:
     known = library()

@@ -201,6 +201,34 @@ def test_a_trial_that_hangs_is_the_only_lookup_until_it_counts_as_failed() -> No
     live.close()
 
 
+class LateOnce(DictLibrary):
+    """Its first answer comes when the gate is opened, and is an error."""
+
+    def get(self, blueprint_id: str) -> Record | None:
+        gate, self.gate = self.gate, None
+        if gate is None:
+            return self.records.get(blueprint_id)
+        gate.wait()
+        raise OSError("gone")
+
+    def list(self) -> list[str]:
+        return []
+
+
+def test_a_lookup_that_was_late_has_had_its_outcome_and_fails_no_second_time() -> None:
+    gate = threading.Event()
+    known = LateOnce({"run-1": Record(pb.BlueprintDescriptor(blueprint_id="run-1"))}, gate=gate)
+    live = Live(urza=known, clock=LateClock())
+    live.clock.late.add("library")
+    step_until(live, lambda: "run-1" in {fault.blueprint_id for fault in live.events(journal.MetadataTimedOut)})
+    live.clock.late.clear()
+    gate.set()
+    step_until(live, lambda: "run-1" in live.service.state.blueprints)
+    assert live.events(journal.MetadataFailed) == []
+    live.check()
+    live.close()
+
+
 def test_two_lookups_in_time_close_the_metadata_breaker() -> None:
     known = shelf(8, failing=True)
     live = Live(urza=known)

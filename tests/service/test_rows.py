@@ -168,6 +168,12 @@ CASES: dict[tuple[str, int], tuple[Callable[[], tuple[Live, pb.AdaptationCommand
     ("bsds_present", I): (blueprint(sheet=SHEET(hazard_band=1)), SEED),
 }
 
+ON_EVERY_COMMAND = {
+    "policy_version", "policy_action", "policy_param_delta", "policy_value_estimate", "policy_risk_index",
+    "policy_risk_score", "risk_reason", "feature_coverage", "coverage_types", "coverage_map", "blending_method",
+    "blending_method_index", "signature",
+}  # fmt: skip
+
 UNRECORDED = {"log_failed", "timeout_wal", "log_full"}
 """Known only when the step's own record is late or impossible: answered with the safe PAUSE."""
 OVERRULED = {"optimizer_hint": "loss_warning", "bsds_present": "policy"}
@@ -184,9 +190,7 @@ def test_a_row_does_what_the_table_says(reason: str, level: int) -> None:
     live, command = run()
     assert command.command_type == command_type
     assert command.annotations["risk_reason"] == OVERRULED.get(reason, reason)
-    assert command.annotations["signature"]
-    assert command.annotations["feature_coverage"]
-    assert command.annotations["coverage_types"]
+    assert {name for name in ON_EVERY_COMMAND if not command.annotations.get(name)} == set()
     assert command.execution_deadline_ms == live.settings.step_timeout_ms
     if reason not in UNRECORDED:
         rows = {(row.reason, row.level) for row in live.decisions()[-1].rows}

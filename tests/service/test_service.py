@@ -387,6 +387,8 @@ def test_a_disk_that_cannot_meet_the_budget_is_named_at_open(
     caplog.clear()
     probe_module.warn_of_a_slow_disk(tmp_path, 8)
     assert caplog.text == ""
+    TamiyoService.open(tmp_path, secret=SECRET, settings=Settings(commit_timeout_ms=7)).close()
+    assert "the budget of a commit is 7 ms" in caplog.text
     monkeypatch.undo()
     assert 0.0 < sync_ms(tmp_path) < 60_000.0
 
