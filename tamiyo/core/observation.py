@@ -85,6 +85,9 @@ def read_packet(data: bytes, limits: Limits) -> Observation:
             f"{len(data)} bytes do not parse as esper.leyline.v1.SystemStatePacket: {error}; "
             "send the packet's SerializeToString()"
         ) from error
+    _require(
+        "seeds", len(packet.seed_states), limits.seeds_max
+    )  # before any of them is touched: each is an object then
     seeds = packet.seed_states[:]  # a slice: half the time of going through the field
     if limits is not UNLIMITED:
         _check_counts(packet, seeds, limits)
@@ -108,14 +111,17 @@ def read_packet(data: bytes, limits: Limits) -> Observation:
 def _check_counts(packet: pb.SystemStatePacket, seeds: Sequence[pb.SeedState], limits: Limits) -> None:
     ids = [len(packet.packet_id), len(packet.training_run_id), *[len(seed.seed_id) for seed in seeds]]
     counts = (
-        ("seeds", len(seeds), limits.seeds_max),
         ("training metrics", len(packet.training_metrics), limits.metrics_max),
         ("metrics of one seed", max([len(seed.metrics) for seed in seeds], default=0), limits.metrics_max),
         ("characters of an id", max(ids), limits.id_chars_max),
     )
     for what, count, most in counts:
-        if count > most:
-            raise PacketRejected(f"a packet with {count} {what} is over the limit of {most}")
+        _require(what, count, most)
+
+
+def _require(what: str, count: int, most: int) -> None:
+    if count > most:
+        raise PacketRejected(f"a packet with {count} {what} is over the limit of {most}")
 
 
 def _hardware(context: pb.HardwareContext) -> Hardware:

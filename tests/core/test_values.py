@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -74,6 +75,18 @@ def test_a_packet_over_a_limit_is_rejected_by_name(limits: Limits, what: str) ->
     made = packet(seeds=2, training_metrics={"a": 1.0, "b": 2.0})
     with pytest.raises(PacketRejected, match=what):
         read_packet(made.SerializeToString(), limits)
+
+
+def test_seeds_over_the_limit_are_counted_and_not_touched() -> None:
+    """Two million empty ones are 4 MiB on the wire; as objects they are a gigabyte, and seconds."""
+    data = b"\x42\x00" * (2**21 - 1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(PacketRejected, match="2097151 seeds"):
+            read_packet(data, Limits())
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_ties_go_to_the_lowest_index() -> None:
