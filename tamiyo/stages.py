@@ -18,7 +18,7 @@ from tamiyo.blueprints import Blueprints
 from tamiyo.clock import Clock
 from tamiyo.config import Settings
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.breakers import admits
+from tamiyo.core.breakers import OPEN, admits
 from tamiyo.core.command import safe_pause
 from tamiyo.core.decide import decide
 from tamiyo.core.events import Event
@@ -258,9 +258,11 @@ class Stages:
 
     def _skip_cause(self, step: Step, graph: Graph) -> str | None:
         breaker = step.state.breakers["inference"]
-        if not admits(breaker, step.received.event_time_ns, step.state.thresholds):
-            return "breaker_open"
-        return None if graph.candidates else "no_seed_candidates"
+        if graph.candidates:
+            admitted = admits(breaker, step.received.event_time_ns, step.state.thresholds)
+            return None if admitted else "breaker_open"
+        # Cooled down or not: without a candidate there is no trial, and an OPEN breaker stays so.
+        return "breaker_open" if breaker.state == OPEN else "no_seed_candidates"
 
 
 def _packet_bytes(packet: object) -> bytes:

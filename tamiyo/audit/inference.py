@@ -33,7 +33,7 @@ from tamiyo.audit.memory import observation_of
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import CHECKPOINT_STEPS, contents_of
 from tamiyo.core.blueprint import read_blueprint, unobserved
-from tamiyo.core.breakers import admits
+from tamiyo.core.breakers import OPEN, admits
 from tamiyo.core.draft import Standing
 from tamiyo.core.events import Event
 from tamiyo.core.inputs import Inference, inference_message
@@ -72,6 +72,7 @@ class _Step:
     norms: tuple[Norm, ...]
     registries: Registries
     may_ask: bool
+    is_open: bool
     graph_lsn: int = 0
     graph: journal.GraphObserved | None = None
     names: list[journal.RegistryAssigned] = field(default_factory=list)
@@ -180,8 +181,9 @@ class Inferences:
         if len(self._contents) > 2 * BLUEPRINTS_MAX:  # now: a step under way may use what is replaced meanwhile
             held = {seen.blueprint.digest for seen in standing.blueprints.values() if seen.blueprint is not None}
             self._contents = {digest: self._contents[digest] for digest in self._contents if digest in held}
-        may_ask = admits(standing.breakers["inference"], event.event_time_ns, standing.thresholds)
-        self._steps[lsn] = _Step(event, standing.norms, standing.registries, may_ask)
+        breaker = standing.breakers["inference"]
+        may_ask = admits(breaker, event.event_time_ns, standing.thresholds)
+        self._steps[lsn] = _Step(event, standing.norms, standing.registries, may_ask, breaker.state == OPEN)
 
     def _take_graph(self, lsn: int, event: journal.GraphObserved, _: Standing) -> None:
         step = self._last = self._steps.get(event.step_lsn)
@@ -284,7 +286,7 @@ class Inferences:
     def _consider(self, step: _Step, graph: Graph, observation: Observation, registries: Registries) -> None:
         """Run the inference again, now or with others."""
         recorded = cast("Inference", step.inference)
-        wrong = _fault_of_asking(recorded, graph, may_ask=step.may_ask)
+        wrong = _fault_of_asking(recorded, graph, may_ask=step.may_ask, is_open=step.is_open)
         if wrong:
             self._diverge(step.inference_lsn, step, wrong)
             return
@@ -369,12 +371,12 @@ def asking_alone(directory: Path, checkpoints: Iterable[Path], torch_threads: in
     return partial(Inferences, past_policies(directory, checkpoints, ()))
 
 
-def _fault_of_asking(recorded: Inference, graph: Graph, *, may_ask: bool) -> str:
+def _fault_of_asking(recorded: Inference, graph: Graph, *, may_ask: bool, is_open: bool) -> str:
     """What speaks against that the policy was asked, or was not; "" where nothing does."""
     cause = (recorded.cause or "no cause") if isinstance(recorded, journal.InferenceSkipped) else ""
     due = "breaker_open" if not may_ask else "" if graph.candidates else "no_seed_candidates"
-    if cause == due:
-        return ""
+    if cause == due or (due == "no_seed_candidates" and is_open and cause == "breaker_open"):
+        return ""  # of a breaker that had cooled down, and stayed OPEN, the first logs said what is due
     why = {
         "breaker_open": "the inference breaker was open",
         "no_seed_candidates": "no seed is a candidate",

@@ -15,7 +15,7 @@ from tamiyo.config import Settings
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import base_of
 from tamiyo.core.blueprint import content_digest
-from tamiyo.core.breakers import admits
+from tamiyo.core.breakers import OPEN, admits
 from tamiyo.core.decide import blueprint_observed, decide, log_trial, pause_released
 from tamiyo.core.directives import command_delivered, operator_directed
 from tamiyo.core.events import Event, encode
@@ -299,7 +299,9 @@ class History:
         speaker = replace(IDENTITY, version=self._in_force)
         identity = identity_message(speaker)
         places = candidates(observation)
-        if not admits(self.state.breakers["inference"], received.event_time_ns, self.state.thresholds):
+        breaker = self.state.breakers["inference"]
+        admitted = admits(breaker, received.event_time_ns, self.state.thresholds)
+        if not admitted or (breaker.state == OPEN and not places):
             return journal.InferenceSkipped(step_lsn=lsn, identity=identity, cause="breaker_open")
         if not places:
             return journal.InferenceSkipped(step_lsn=lsn, identity=identity, cause="no_seed_candidates")

@@ -13,6 +13,7 @@ from tamiyo.bench.samples import small_graph
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import KINDS
 from tamiyo.core.proposal import PolicyIdentity, Proposal
+from tamiyo.core.thresholds import Thresholds
 from tamiyo.graph import Graph
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.policy import Policy
@@ -151,6 +152,20 @@ def test_a_call_that_an_open_breaker_left_out_is_in_order(tmp_path: Path, monkey
     *verdicts, text = run(tmp_path / "asked-all-the-same")
     assert verdicts == ["PASS", "PASS", "FAIL"]
     assert "the inference breaker was open, and InferenceFailed is recorded" in text
+
+
+@pytest.mark.parametrize("cause", ["breaker_open", "no_seed_candidates"])
+def test_of_a_breaker_that_cooled_down_without_a_candidate_older_logs_say_the_other_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    thresholds = Thresholds(breaker_cool_down_s=0.0)
+    with opened(tmp_path, Moody(error=RuntimeError("not today")), thresholds=thresholds) as tamiyo:
+        for _ in range(3):
+            tamiyo.evaluate_step(training_packet(0))
+        monkeypatch.setattr(Stages, "_skip_cause", lambda *_: cause)
+        tamiyo.evaluate_step(training_packet(3))
+    report = audit(tmp_path, level=3)
+    assert [level.verdict for level in report.levels] == ["PASS"] * 3, report.text
 
 
 def test_what_was_found_counts_where_the_rest_of_the_log_cannot_be_read(tmp_path: Path) -> None:

@@ -100,6 +100,26 @@ def test_after_its_cool_down_one_trial_is_let_through_and_a_failure_opens_again(
     live.close()
 
 
+def test_without_a_candidate_there_is_no_trial_and_the_breaker_is_open_on() -> None:
+    policy = CountedPolicy(failing=True)
+    live = Live(policy=policy)
+    for _ in range(3):
+        live.step(packet())
+    policy.failing = False
+    live.clock.advance(5.0)
+    assert [reason(live.step(packet(seeds=0))) for _ in range(3)] == ["breaker_open"] * 3
+    assert (policy.asked, state_of(live, "inference")) == (3, OPEN)
+    told = [(edge.reason, edge.edge) for made in live.decisions() for edge in made.edges]
+    assert ("breaker_open", "started") in told
+    assert ("breaker_open", "ended") not in told
+    assert live.service.state.conservative.clean_steps == 0
+    assert reason(live.step(packet())) == "conservative_mode"
+    assert (policy.asked, state_of(live, "inference")) == (4, HALF_OPEN)
+    assert reason(live.step(packet(seeds=0))) == "conservative_mode", "no seed is a candidate, and it is not OPEN"
+    live.check()
+    live.close()
+
+
 def test_two_successes_close_the_inference_breaker_and_not_one() -> None:
     policy = CountedPolicy(failing=True)
     live = Live(policy=policy)
