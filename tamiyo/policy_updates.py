@@ -5,7 +5,7 @@ Each function asks one thing, and raises `Refused` with one of `tamiyo.core.poli
 
 import hmac
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError, EncodeError, Message
 
 from tamiyo import signing
 from tamiyo.core.blueprint import unobserved
@@ -55,11 +55,14 @@ class Refused(Exception):
 
 def update_bytes(update: object) -> bytes:
     """A `PolicyUpdate`'s bytes, of our bindings or others, or the bytes that were given."""
-    if isinstance(update, Message):
-        return update.SerializeToString(deterministic=True)
-    if not isinstance(update, bytes | bytearray | memoryview):
+    if not isinstance(update, Message | bytes | bytearray | memoryview):
         raise Refused("invalid_payload", f"a {type(update).__name__} is no PolicyUpdate, and not its bytes")
-    data = bytes(update)
+    try:
+        if isinstance(update, Message):
+            return update.SerializeToString(deterministic=True)
+        data = bytes(update)
+    except (EncodeError, ValueError) as error:
+        raise Refused("invalid_payload", f"a {type(update).__name__} gives no bytes: {error}") from error
     if len(data) > UPDATE_MAX_BYTES:
         raise Refused("invalid_payload", f"it has {len(data)} bytes, more than {UPDATE_MAX_BYTES}")
     return data

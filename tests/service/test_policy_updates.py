@@ -224,6 +224,9 @@ def test_what_is_no_update_is_refused(run: Run) -> None:
         refused(run, verdict, "invalid_payload", "are no PolicyUpdate")
     strange: Any = 3
     refused(run, run.service.ingest_policy_update(strange, ""), "invalid_payload", "a int is no PolicyUpdate")
+    let_go = memoryview(b"taken back")
+    let_go.release()
+    refused(run, run.service.ingest_policy_update(let_go, ""), "invalid_payload", "a memoryview gives no bytes")
     refused(run, run.service.ingest_policy_update(bytes(UPDATE_MAX_BYTES + 1), ""), "invalid_payload", "more than")
 
 
