@@ -85,9 +85,7 @@ def read_packet(data: bytes, limits: Limits) -> Observation:
             f"{len(data)} bytes do not parse as esper.leyline.v1.SystemStatePacket: {error}; "
             "send the packet's SerializeToString()"
         ) from error
-    _require(
-        "seeds", len(packet.seed_states), limits.seeds_max
-    )  # before any of them is touched: each is an object then
+    _require("seeds", len(packet.seed_states), limits.seeds_max)  # before they are touched: each is an object then
     seeds = packet.seed_states[:]  # a slice: half the time of going through the field
     if limits is not UNLIMITED:
         _check_counts(packet, seeds, limits)
