@@ -1,49 +1,29 @@
-"""Level 3: every graph built again from what the log holds, and every inference run again by its policy.
+"""Level 3: every graph built again from what the log holds (`tamiyo.audit.graphs`), every inference run again.
 
-The one module of the audit that knows the graph and the policies. It follows the same events as level 2:
-
-    StepReceived         what the step saw: norms and registries as they were when its packet arrived
-    BlueprintObserved    the content that its blueprints name by digest
-    GraphObserved        what the graph must come to, in numbers
-    RegistryAssigned     the names that it must have numbered
-    InferenceObserved    what the policy must say again
-    DecisionMade         the step is whole: build, compare, ask
-
-Rule 1: graphs are built in the order of the log, on the caller's thread. Small ones of one topology are then asked
-        together; what does not agree in a batch is asked again by itself before it counts. No threads of our own: a
-        network between Python's steps waits for the interpreter at each of its products, and took longer so.
+Rule 1: small graphs of one topology are asked together; what does not agree in a batch is asked again by itself before
+        it counts. No threads of our own: a network between Python's steps waits for the interpreter at each of its
+        products, and took longer so.
 Rule 2: nothing waits beyond a checkpoint, so that an audit in parts asks the same graphs together, to the last bit.
 Rule 3: what cannot be known is counted with its reason, and is neither right nor wrong.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Self, cast, get_args
-
-from google.protobuf.message import DecodeError
+from typing import Self, cast
 
 from tamiyo.audit.agreement import ANOTHER, Agreement, Reinference, agreement
 from tamiyo.audit.differences import Difference, differences
 from tamiyo.audit.found import Divergence
-from tamiyo.audit.memory import observation_of
+from tamiyo.audit.graphs import Built, Graphs
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.base import CHECKPOINT_STEPS, contents_of
-from tamiyo.core.blueprint import read_blueprint, unobserved
-from tamiyo.core.breakers import OPEN, admits
-from tamiyo.core.draft import Standing
-from tamiyo.core.events import Event
 from tamiyo.core.inputs import Inference, inference_message
-from tamiyo.core.norms import Norm
 from tamiyo.core.observation import Observation
 from tamiyo.core.proposal import PolicyIdentity, Proposal, malformation
-from tamiyo.core.registries import Registries, assignments, extended
-from tamiyo.core.state import BLUEPRINTS_MAX
 from tamiyo.errors import CheckpointRejected
-from tamiyo.graph import BlueprintInput, Graph, GraphBuilder, MetadataRules, graph_observed, parse_metadata
+from tamiyo.graph import Graph
 from tamiyo.policy import Policy, ProposesMany
 from tamiyo.policy.past import PastPolicies
 from tamiyo.policy.store import PolicyStore
@@ -57,27 +37,6 @@ BATCH = 256
 """Graphs in one pass: past this a graph's time hardly falls."""
 WAITING_MAX = 1_024
 """Graphs that wait for others of their topology; about 60 kB each."""
-ROUNDING_ULPS = 8
-"""How far two processors' logarithms may be apart in a norm's input."""
-
-SCHEMA = "their graphs were built to another schema: audit them with the version that wrote them"
-CONTENT = "the content of a blueprint was taken out of the log"
-
-
-@dataclass(slots=True)
-class _Step:
-    """A step that is under way."""
-
-    received: journal.StepReceived
-    norms: tuple[Norm, ...]
-    registries: Registries
-    may_ask: bool
-    is_open: bool
-    graph_lsn: int = 0
-    graph: journal.GraphObserved | None = None
-    names: list[journal.RegistryAssigned] = field(default_factory=list)
-    inference_lsn: int = 0
-    inference: Inference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,48 +82,19 @@ class _Answer:
     error: str = ""
 
 
-class Inferences:
+class Inferences(Graphs):
     """Follows a replay, and asks `policies`; `finish` says what was found."""
 
     def __init__(self, policies: PastPolicies) -> None:
         self._policies = policies
-        self._found = Reinference()
         self._waiting: dict[bytes, list[_Asked]] = {}  # by key, all for the policy of `_kin`
-        self.begin(None)
+        self._kin: _Kin | None = None
+        super().__init__()
 
     def begin(self, base: journal.StateBase | None) -> None:
-        """Begin with the log, or after a base, whose contents are taken over.
-
-        What was seen so far is counted no more, but a divergence stays: a record that was taken out mends nothing.
-        """
-        self._found = Reinference(divergence=self.finish().divergence)
-        self._contents: dict[str, bytes] = {} if base is None else contents_of(base)
-        self._inputs: dict[tuple[str, str, MetadataRules], BlueprintInput] = {}
-        self._builder = GraphBuilder()
-        self._steps: dict[int, _Step] = {}
-        self._last: _Step | None = None
-        self._kin: _Kin | None = None
-
-    def recall(self, lsn: int, event: Event, state: Standing) -> None:
-        """Take note of a record up to the base's own."""
-        if isinstance(event, journal.BlueprintObserved) or (
-            isinstance(event, journal.StepReceived) and lsn == state.last_lsn
-        ):
-            self.take(lsn, event, state)
-
-    def take(self, lsn: int, event: Event, standing: Standing) -> None:
-        """One event that is in order, with the state before it. After a divergence nothing more is looked at."""
-        take = self._TAKES.get(type(event))
-        if take is not None and self._found.divergence is None:
-            try:
-                take(self, lsn, event, standing)
-            except DecodeError as error:
-                self._found.diverge(Divergence(lsn, 0, f"the content of a blueprint does not parse: {error}"))
-
-    @property
-    def found(self) -> Reinference:
-        """What was found so far; some of it is not asked yet."""
-        return self._found
+        """Begin with the log, or after a base. As `Graphs.begin`."""
+        super().begin(base)
+        self._kin = None
 
     def finish(self) -> Reinference:
         """Ask what is left."""
@@ -172,123 +102,13 @@ class Inferences:
             self._ask(cast("_Kin", self._kin).policy, key)
         return self._found
 
-    def _take_opening(self, _: int, __: journal.ServiceOpened, ___: Standing) -> None:
-        self._steps.clear()  # what was not decided when the process ended never is
-
-    def _take_arrival(self, lsn: int, event: journal.StepReceived, standing: Standing) -> None:
-        if event.step_index % CHECKPOINT_STEPS == 0:
-            self.finish()
-        if len(self._contents) > 2 * BLUEPRINTS_MAX:  # now: a step under way may use what is replaced meanwhile
-            held = {seen.blueprint.digest for seen in standing.blueprints.values() if seen.blueprint is not None}
-            self._contents = {digest: self._contents[digest] for digest in self._contents if digest in held}
-        breaker = standing.breakers["inference"]
-        may_ask = admits(breaker, event.event_time_ns, standing.thresholds)
-        self._steps[lsn] = _Step(event, standing.norms, standing.registries, may_ask, breaker.state == OPEN)
-
-    def _take_graph(self, lsn: int, event: journal.GraphObserved, _: Standing) -> None:
-        step = self._last = self._steps.get(event.step_lsn)
-        if step is not None:
-            step.graph_lsn, step.graph = lsn, event
-
-    def _take_names(self, _: int, event: journal.RegistryAssigned, __: Standing) -> None:
-        if self._last is not None:  # they stand behind their graph
-            self._last.names.append(event)
-
-    def _take_inference(self, lsn: int, event: Inference, _: Standing) -> None:
-        step = self._steps.get(event.step_lsn)
-        if step is not None:
-            step.inference_lsn, step.inference = lsn, event
-
-    def _take_pause(self, _: int, event: journal.StepPaused, __: Standing) -> None:
-        self._steps.pop(event.step_lsn, None)
-
-    def _take_blueprint(self, _: int, event: journal.BlueprintObserved, __: Standing) -> None:
-        if event.content:
-            self._contents[event.digest] = event.content
-
-    def _take_decision(self, lsn: int, event: journal.DecisionMade, standing: Standing) -> None:
-        step = self._steps.pop(event.step_lsn, None)
-        self._last = None
-        if step is None or step.graph is None or step.inference is None:
-            what = f"a decision on step LSN {event.step_lsn}, whose process had ended"
-            self._found.diverge(Divergence(lsn, 0, what))
-            return
-        rules = MetadataRules.under(standing.behaviour_flags)
-        try:
-            blueprints = [self._input_of(use.blueprint_id, use.digest, rules) for use in step.graph.blueprints]
-        except KeyError:
-            self._found.count_unknown(CONTENT)
-            return
-        observation = observation_of(step.received.packet)
-        keys = self._builder.registry_keys(observation, blueprints)
-        added, overflow = assignments(step.registries, keys)
-        registries = extended(step.registries, added) if added else step.registries
-        graph = self._builder.build(observation, norms=step.norms, registries=registries, blueprints=blueprints)
-        if self._is_as_recorded(step, observation, graph, blueprints, (added, overflow), standing):
-            self._found.graphs += 1
-            self._consider(step, graph, observation, registries)
-
-    def _input_of(self, blueprint_id: str, digest: str, rules: MetadataRules) -> BlueprintInput:
-        """A blueprint as the step's graph took it. Raises KeyError where its content is not there any more."""
-        if not digest:
-            return BlueprintInput(unobserved(blueprint_id), {}, rules)
-        known = self._inputs.get((blueprint_id, digest, rules))
-        if known is None:
-            content = journal.BlueprintContent.FromString(self._contents[digest])
-            if len(self._inputs) >= BLUEPRINTS_MAX:
-                self._inputs.clear()
-            blueprint, metadata = read_blueprint(blueprint_id, digest, content), parse_metadata(content.graph_metadata)
-            known = self._inputs[blueprint_id, digest, rules] = BlueprintInput(blueprint, metadata, rules)
-        return known
-
-    def _is_as_recorded(
-        self,
-        step: _Step,
-        observation: Observation,
-        graph: Graph,
-        blueprints: Sequence[BlueprintInput],
-        numbered: tuple[Mapping[str, Sequence[str]], int],
-        standing: Standing,
-    ) -> bool:
-        recorded, (added, overflow) = cast("journal.GraphObserved", step.graph), numbered
-        layout, expected = graph_observed(
-            graph, blueprints, step_lsn=recorded.step_lsn, host_id=recorded.host_blueprint_id
-        )
-        if standing.layouts.get(recorded.layout_lsn) != layout:
-            self._found.count_unknown(SCHEMA)
-            return False
-        expected.layout_lsn, expected.registry_overflow = recorded.layout_lsn, overflow
-        if recorded.norm_inputs:  # of a log from before there was the shorter form
-            expected.norm_inputs.extend(journal.NormInput(index=row, value=value) for row, value in graph.norm_inputs)
-            expected.ClearField("norms_present")
-            expected.ClearField("norm_values")
-        names = [
-            journal.RegistryAssigned(kind=kind, keys=keys, first_index=len(step.registries[kind]) + 1)
-            for kind, keys in added.items()
-        ]
-        if names != step.names:
-            self._diverge(
-                step.graph_lsn, step, f"the step's graph numbers {_told(names)}, and {_told(step.names)} are recorded"
-            )
-            return False
-        if recorded.host_blueprint_id not in {observation.packet_id, observation.training_run_id}:
-            self._diverge(
-                step.graph_lsn, step, f"{recorded.host_blueprint_id!r} is not what the packet says is trained"
-            )
-            return False
-        if expected == recorded:  # no number in it is NaN
-            return True
-        found = [one for one in differences(expected, recorded) if not _is_rounding(one)]
-        if found:
-            self._diverge(step.graph_lsn, step, "the graph is not what its packet and blueprints come to", found)
-        return not found
-
-    def _consider(self, step: _Step, graph: Graph, observation: Observation, registries: Registries) -> None:
+    def built(self, lsn: int, decision: journal.DecisionMade, built: Built) -> None:  # noqa: ARG002  the step says it all
         """Run the inference again, now or with others."""
+        step, graph = built.step, built.graph
         recorded = cast("Inference", step.inference)
         wrong = _fault_of_asking(recorded, graph, may_ask=step.may_ask, is_open=step.is_open)
         if wrong:
-            self._diverge(step.inference_lsn, step, wrong)
+            self.diverge(step.inference_lsn, step, wrong)
             return
         if isinstance(recorded, journal.InferenceSkipped):
             self._found.skipped += 1
@@ -298,12 +118,12 @@ class Inferences:
             return
         identity = recorded.identity
         try:
-            policy = self._policies.find(identity.version, identity.checkpoint_digest, registries)
+            policy = self._policies.find(identity.version, identity.checkpoint_digest, built.registries)
         except CheckpointRejected as rejected:
             self._found.count_unknown(str(rejected))
             return
         asked = _Asked(
-            step.inference_lsn, step.received.step_index, recorded, graph, observation, len(graph.blueprint_ids)
+            step.inference_lsn, step.received.step_index, recorded, graph, built.observation, len(graph.blueprint_ids)
         )
         kin = self._kin
         if kin is not None and kin.policy is not policy:
@@ -336,22 +156,6 @@ class Inferences:
                 what = f"asked again, the policy says something else (largest difference {found.error:.3g})"
                 expected = _differences(asked, answer.proposal)
             self._found.diverge(Divergence(asked.lsn, asked.step_index, what, tuple(expected)))
-
-    def _diverge(self, lsn: int, step: _Step, what: str, found: Sequence[Difference] = ()) -> None:
-        self._found.diverge(Divergence(lsn, step.received.step_index, what, tuple(found)))
-
-    _TAKES: Mapping[type[Event], Callable[[Any, int, Any, Standing], None]] = MappingProxyType(
-        {
-            journal.ServiceOpened: _take_opening,
-            journal.StepReceived: _take_arrival,
-            journal.GraphObserved: _take_graph,
-            journal.RegistryAssigned: _take_names,
-            **dict.fromkeys(get_args(Inference), _take_inference),
-            journal.StepPaused: _take_pause,
-            journal.BlueprintObserved: _take_blueprint,
-            journal.DecisionMade: _take_decision,
-        }
-    )
 
 
 def past_policies(directory: Path, checkpoints: Iterable[Path], policies: Iterable[Policy]) -> PastPolicies:
@@ -426,11 +230,3 @@ def _differences(asked: _Asked, proposal: Proposal) -> list[Difference]:
     )
     expected.identity.CopyFrom(recorded.identity)
     return list(differences(expected, recorded))
-
-
-def _is_rounding(difference: Difference) -> bool:
-    return difference.ulps is not None and difference.ulps <= ROUNDING_ULPS
-
-
-def _told(names: Sequence[journal.RegistryAssigned]) -> str:
-    return "; ".join(f"{one.kind} {one.first_index}: {', '.join(one.keys)}" for one in names)[:200] or "no name"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import wal
 from tamiyo.audit.agreement import Reinference
-from tamiyo.audit.bases import base_past
 from tamiyo.audit.follower import Asked
 from tamiyo.audit.parts import in_parts
-from tamiyo.audit.replay import Divergence, Replay, replay
+from tamiyo.audit.reading import replayed
+from tamiyo.audit.replay import Divergence, Replay
 from tamiyo.audit.workers import Workers
-from tamiyo.errors import JournalUnreadable, RecordRedacted
+from tamiyo.errors import JournalUnreadable
 from tamiyo.words import counted
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _decisions(
 ) -> tuple[Replay | None, Level]:
     """Level 2 in this process; None for a log that could not be read to its end."""
     try:
-        found = _replayed(path, first_lsn, progress, asked)
+        found = replayed(path, first_lsn, progress, asked)
     except JournalUnreadable as error:
         return None, Level(2, UNVERIFIABLE, str(error))
     except wal.LogError as error:
@@ -200,27 +200,6 @@ def _prepared(directory: Path, checkpoints: Sequence[Path], workers: int) -> Cal
     from tamiyo.audit.inference import asking_alone  # noqa: PLC0415  levels 1 and 2 know no graph
 
     return partial(asking_alone, directory, checkpoints, max(1, (os.cpu_count() or 1) // workers))
-
-
-def _replayed(path: Path, first_lsn: int, progress: Callable[[int], None] | None, asked: Asked | None = None) -> Replay:
-    """Replay what can be: from the first record on, or from the first base past which nothing needed is missing.
-
-    Raises:
-        JournalUnreadable: no base is left to begin with, or a record cannot be read.
-        wal.LogError: the log is damaged.
-    """
-    missing_lsn = first_lsn - 1
-    while True:
-        base = base_past(path, missing_lsn)[1] if missing_lsn else None
-        if asked is not None:
-            asked.begin(base)
-        try:
-            entries = wal.read(path, 0 if base is None else base.needs_lsn - 1)
-            return replay(entries, progress, base=base, follower=asked)
-        except RecordRedacted as redacted:
-            missing_lsn = redacted.lsn
-        except wal.Trimmed as trimmed:  # pruned since it was verified, or under our eyes
-            missing_lsn = trimmed.first_lsn - 1
 
 
 INTEGRITY: Mapping[str, str] = MappingProxyType(

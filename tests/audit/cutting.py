@@ -10,7 +10,7 @@ from typing import Self
 import pytest
 
 import wal
-from tamiyo.audit import bases, inference, memory
+from tamiyo.audit import bases, graphs, memory
 from tamiyo.audit.follower import Asked
 from tamiyo.audit.parts import Outcome, Part, checked
 
@@ -51,7 +51,7 @@ class Here:
 
 def checkpoints_every(patch: pytest.MonkeyPatch, steps: int) -> None:
     """Of an audit in this process."""
-    for module in (bases, inference, memory):
+    for module in (bases, graphs, memory):
         patch.setattr(module, "CHECKPOINT_STEPS", steps)
 
 

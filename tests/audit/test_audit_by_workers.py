@@ -25,7 +25,7 @@ from rig import SECRET
 
 import wal
 from tamiyo import Settings, TamiyoService
-from tamiyo.audit import AuditReport, audit, report, workers
+from tamiyo.audit import AuditReport, audit, reading, report, workers
 from tamiyo.audit.bases import Cut
 from tamiyo.audit.inference import asking_alone
 from tamiyo.audit.parts import Missing, Part, Passed, in_parts
@@ -391,8 +391,8 @@ def test_all_that_is_loaded_is_rarely_looked_through(long: Run, monkeypatch: pyt
     with Workers(1) as hands:
         assert hands._pool.submit(gc.get_threshold).result() == ours
     seen = []
-    replay = report.replay
-    monkeypatch.setattr(report, "replay", lambda *a, **k: (seen.append(gc.get_threshold()), replay(*a, **k))[1])
+    replay = reading.replay
+    monkeypatch.setattr(reading, "replay", lambda *a, **k: (seen.append(gc.get_threshold()), replay(*a, **k))[1])
     before = gc.get_threshold()
     assert CliRunner().invoke(main, ["audit", str(long.directory)]).exit_code == 0
     assert (seen, gc.get_threshold()) == ([ours], before)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rig import packet, proposal
 
 import wal
-from tamiyo.audit import replay, report
+from tamiyo.audit import reading, replay
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.events import KINDS, decode, encode
 from tamiyo.errors import RecordRedacted
@@ -130,7 +130,7 @@ def test_however_many_bases_are_passed_over_the_log_is_read_about_twice(monkeypa
             yield entry
 
     monkeypatch.setattr(wal, "read", read)
-    found = report._replayed(Path("log"), 1, None)
+    found = reading.replayed(Path("log"), 1, None)
     assert found.divergence is None, str(found.divergence)
     assert found.state.digest() == history.state.digest()
     assert found.begun_lsn > len(gone), "it began with the first base past what is gone"

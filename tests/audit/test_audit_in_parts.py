@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rig import packet, proposal
 
 import wal
-from tamiyo.audit import Divergence, Replay, bases, report
+from tamiyo.audit import Divergence, Replay, bases, reading
 from tamiyo.audit.agreement import Reinference
 from tamiyo.audit.bases import Cut
 from tamiyo.audit.found import Counted
@@ -60,7 +60,7 @@ def busy() -> History:
 
 
 def serial(first_lsn: int = 1) -> Replay:
-    return report._replayed(LOG, first_lsn, None)
+    return reading.replayed(LOG, first_lsn, None)
 
 
 def same(one: Replay, other: Replay) -> None:

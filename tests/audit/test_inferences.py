@@ -17,7 +17,8 @@ from click.testing import CliRunner
 import wal
 from tamiyo.audit import audit, replay
 from tamiyo.audit.agreement import CLOSE, EQUAL, SAME_CHOICE, Reinference
-from tamiyo.audit.inference import CONTENT, SCHEMA, Inferences
+from tamiyo.audit.graphs import CONTENT, SCHEMA
+from tamiyo.audit.inference import Inferences
 from tamiyo.bench.samples import OneHost, host, small_graph
 from tamiyo.cli import main
 from tamiyo.core import journal_pb2 as journal
