@@ -23,7 +23,8 @@ TamiyoError
 └── InvariantViolation        our own fault: a rule of the core was broken; the service stops
 
 Integrations, exports and the demo add their own under HostError (`LibraryUnusable`, `ExtrasRejected`,
-`SeedStateRejected`, `RunCheckpointRejected`, `ExportUnavailable`, `DemoUnavailable`), beside what raises them.
+`SeedStateRejected`, `RunCheckpointRejected`, `NothingToLearn`, `ExportUnavailable`, `DemoUnavailable`), beside what
+raises them.
 
 Faults of disk, library, network and broker during a step are none of these: they are values that
 `decide` reads, and their answer is a command. The log's own errors are under `wal.LogError`.

@@ -32,6 +32,7 @@ COMMANDS = MappingProxyType(
         "conservative": "switch conservative mode on or off, beside a live service or without one",
         "retain": "take from a log what is older than its window, or say what would go",
         "policy": "make and inspect policy checkpoints, install one, go back to the last",
+        "learn": "learn a policy from what a log tells, as a checkpoint",
         "bench": "how fast it is on this machine: graphs, the network, whole steps",
         "registries": "take over the names that a learner numbered first",
     }

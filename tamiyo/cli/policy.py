@@ -61,9 +61,17 @@ def show(path: Path) -> None:
     print(f"architecture  {policy.identity.architecture}")
     print(f"label         {checkpoint.label or 'none'}")
     print(f"seed          {checkpoint.manifest.get('seed', 'none')}")
+    print(f"learned from  {_origin(checkpoint.manifest.get('learned_from'))}")
     print(f"weights       {weights:,} in {len(policy.network.state_dict())} tensors")
     print(f"registries    {_registries(policy.registry_stamps)}")
     print(f"sha256        {checkpoint.digest}")
+
+
+def _origin(said: object) -> str:
+    """Whatever the maker of a checkpoint wrote there, on one line."""
+    if not isinstance(said, dict):
+        return "nothing" if said is None else repr(said)[:80]
+    return ", ".join(f"{name} {value!r:.40}" for name, value in said.items() if not isinstance(value, dict))[:200]
 
 
 def _registries(stamps: Mapping[str, "RegistryStamp"]) -> str:

@@ -108,6 +108,7 @@ def checkpoint_bytes(
     registries: Registries | None = None,
     norms: Sequence[Norm] = PRIORS,
     seed: int | None = None,
+    origin: Mapping[str, object] | None = None,
 ) -> bytes:
     """A network as the bytes of a checkpoint; equal networks and manifests give equal bytes.
 
@@ -117,6 +118,7 @@ def checkpoint_bytes(
         registries: those that it was trained on; None for one that was not trained.
         norms: those that it was trained under.
         seed: what an untrained network was made from.
+        origin: what a trained one was learned from, as JSON has it.
 
     Raises:
         CheckpointRejected: the label or a norm cannot stand in a manifest.
@@ -129,7 +131,7 @@ def checkpoint_bytes(
         "norms": norms_entry(norms),
         "registries": registries_entry(registries),
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
-    } | ({} if seed is None else {"seed": seed})
+    } | {name: given for name, given in (("seed", seed), ("learned_from", origin)) if given is not None}
     require_manifest("the network", manifest)
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
     return save(tensors, metadata={MANIFEST_KEY: text})

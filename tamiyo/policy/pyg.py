@@ -9,7 +9,8 @@ import warnings
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
     from torch_geometric import __version__ as PYG_VERSION  # noqa: N812  a constant, whatever its module calls it
-    from torch_geometric.data import HeteroData
+    from torch_geometric.data import Batch, HeteroData
     from torch_geometric.nn import GATConv, HeteroConv, SAGEConv
+    from torch_geometric.utils import softmax
 
-__all__ = ["PYG_VERSION", "GATConv", "HeteroConv", "HeteroData", "SAGEConv"]
+__all__ = ["PYG_VERSION", "Batch", "GATConv", "HeteroConv", "HeteroData", "SAGEConv", "softmax"]

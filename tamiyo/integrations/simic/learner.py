@@ -1,0 +1,299 @@
+"""The learner: `tamiyo_gnn_v1` trained on what a journal tells, by advantage-weighted regression.
+
+    choice    imitate what was chosen, the more the better it turned out: weight exp(advantage / temperature), the
+              advantage being the return less what the value head expected of that state
+              (Peng et al., 2019, https://arxiv.org/abs/1910.00177)
+    value     the return
+    risk      the hazard that training showed soon after
+
+It learns which of the things that were tried went well. What nobody tried it cannot know, so a log of the baseline
+alone makes a network that does as the baseline did where that went well. Whether it is better only running it shows: it
+is installed on probation, and a service goes back by itself where it fails.
+
+The newest part of the log is held out, and the weights of the epoch that was best there are kept.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tamiyo.core.proposal import RISK_CLASSES
+from tamiyo.integrations.simic.dataset import Dataset, Example
+from tamiyo.integrations.simic.errors import NothingToLearn
+from tamiyo.integrations.simic.targets import Batched, Losses, batched, losses_of, run
+from tamiyo.policy import ambient
+from tamiyo.policy.checkpoint import checkpoint_bytes, load_policy
+from tamiyo.policy.network import TamiyoNetwork
+
+__all__ = ["Learned", "LearnerSettings", "Quality", "learn"]
+
+EXAMPLES_MIN = 64
+LABEL = "learned"
+_VALUE_SHARE = 0.5
+"""Of the value head's loss in the sum; its squares are larger than the cross-entropies."""
+_CLIP_NORM = 1.0
+_SEED_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerSettings:
+    """How to learn; the same settings, examples and threads give the same weights on one machine."""
+
+    epochs: int = 8
+    batch: int = 32  # graphs joined to one
+    learning_rate: float = 3e-4  # of AdamW
+    weight_decay: float = 1e-4
+    temperature: float = 1.0  # of the advantage: less of it trusts the returns more
+    weight_max: float = 20.0  # of one example
+    held_out: float = 0.2  # share of the examples, the newest
+    forget: float = 0.1  # share of registry indices that are read as unknown while learning
+    seed: int = 0  # of weights, dropout and order
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How a network does on examples that it has not seen.
+
+    `agreement` is the share of own choices whose action it would choose, beside `commonest`, that of whoever always
+    takes the commonest one of those it learned from. `value_r2` is the share of the returns' variance that the value
+    head explains: 0 for none of it, below 0 for worse than their mean. `risk_nats` is the cross-entropy of the risk
+    head, beside `risk_nats_of_frequencies`, that of whoever only knows how frequent each class was. NaN where there is
+    nothing to ask.
+    """
+
+    agreement: float
+    commonest: float
+    value_r2: float
+    risk_nats: float
+    risk_nats_of_frequencies: float
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A network, how well it does on what was held out, and what it was made of.
+
+    `losses` are those of the held-out part, one an epoch, the first before any; `best_epoch` is 0 for that one.
+    """
+
+    network: TamiyoNetwork
+    dataset: Dataset
+    settings: LearnerSettings
+    learned_from: int
+    held_out: int
+    losses: tuple[float, ...]
+    best_epoch: int
+    quality: Quality
+
+    def checkpoint(self, label: str = LABEL) -> bytes:
+        """The network as the bytes of a checkpoint, stamped with the registries and norms of the log.
+
+        Raises:
+            CheckpointRejected: the label cannot stand in a manifest.
+        """
+        return checkpoint_bytes(
+            self.network, label=label, registries=self.dataset.registries, norms=self.dataset.norms, origin=self.origin
+        )
+
+    @property
+    def origin(self) -> Mapping[str, object]:
+        """What it was learned from, for the manifest."""
+        return {
+            "log_id": self.dataset.log_id,
+            "last_lsn": self.dataset.last_lsn,
+            "examples": self.learned_from,
+            "horizon": self.dataset.horizon,
+            "settings": asdict(self.settings),
+        }
+
+
+@ambient.unswayed()
+def learn(
+    dataset: Dataset,
+    settings: LearnerSettings | None = None,
+    *,
+    begin_with: Path | None = None,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Learned:
+    """Learn from a dataset, on the processor.
+
+    Args:
+        dataset: of `read_dataset`.
+        settings: how.
+        begin_with: a checkpoint to go on from, of registries that the log's begin with; None for new weights.
+        threads: torch's, in the whole process until this returns, so not beside a trainer. More of them pay on idle
+            cores alone: where one is kept waiting, all wait, and it takes ten times as long and more.
+        progress: called with batches done and batches in all.
+
+    Raises:
+        ValueError: a setting is out of its range.
+        NothingToLearn: there are fewer than 64 examples.
+        CheckpointRejected: the checkpoint does not fit this log.
+    """
+    settings = settings or LearnerSettings()
+    _require_sound(settings)
+    examples = dataset.examples
+    if len(examples) < EXAMPLES_MIN:
+        raise NothingToLearn(_too_few(dataset))
+    kept = round(len(examples) * settings.held_out)
+    past = examples[: max(len(examples) - kept - dataset.horizon, 1)]  # no return reaches into what is held out
+    unseen = _batches(examples[len(examples) - kept :], settings.batch)
+    seen = _batches(past, settings.batch)
+    with ambient.threads(threads), _random_from(settings.seed):
+        network = _begun(begin_with, dataset)
+        found = _taught(network, seen, unseen, settings, progress)
+    return Learned(
+        network=network,
+        dataset=dataset,
+        settings=settings,
+        learned_from=len(past),
+        held_out=kept,
+        losses=found,
+        best_epoch=found.index(min(found)),
+        quality=_quality(network, past, unseen),
+    )
+
+
+def _taught(
+    network: TamiyoNetwork,
+    seen: Sequence[Batched],
+    unseen: Sequence[Batched],
+    settings: LearnerSettings,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[float, ...]:
+    """Teach, and leave the network with the weights of its best epoch. The held-out losses, one an epoch."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    found = [_loss(network, unseen, settings)]
+    best = _copied(network)
+    done = 0
+    for _ in range(settings.epochs):
+        network.train()
+        for place in torch.randperm(len(seen)).tolist():
+            optimizer.zero_grad()
+            losses = _asked(network, seen[place], forget=settings.forget)
+            torch.autograd.backward(_sum(*losses, seen[place], settings))
+            torch.nn.utils.clip_grad_norm_(network.parameters(), _CLIP_NORM)
+            optimizer.step()
+            done += 1
+            if progress is not None:
+                progress(done, settings.epochs * len(seen))
+        found.append(_loss(network, unseen, settings))
+        if found[-1] <= min(found):
+            best = _copied(network)
+    network.load_state_dict(best)
+    network.eval().requires_grad_(requires_grad=False)
+    return tuple(found)
+
+
+def _asked(network: TamiyoNetwork, batch: Batched, *, forget: float = 0.0) -> tuple[Losses, Tensor]:
+    """The heads' losses, and what the value head expects, (B,)."""
+    output = run(network, batch, forget=forget)
+    return losses_of(output, batch), output.value[:, 0]
+
+
+def _sum(losses: Losses, expected: Tensor, batch: Batched, settings: LearnerSettings) -> Tensor:
+    """One number: the mean over the batch."""
+    advantage = batch.value - expected.detach()
+    weight = (advantage / settings.temperature).exp().clamp_max(settings.weight_max)
+    return (weight * losses.choice + _VALUE_SHARE * losses.value + losses.risk).mean()
+
+
+def _loss(network: TamiyoNetwork, batches: Sequence[Batched], settings: LearnerSettings) -> float:
+    """The mean over all examples; every choice counts by its return alone, so that networks can be compared."""
+    network.eval()
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for batch in batches:
+            losses, _ = _asked(network, batch)
+            total += float(_sum(losses, torch.zeros(len(batch)), batch, settings)) * len(batch)
+            count += len(batch)
+    return total / count if count else math.nan
+
+
+def _quality(network: TamiyoNetwork, past: Sequence[Example], unseen: Sequence[Batched]) -> Quality:
+    """Look at the held-out part once more."""
+    own_past = torch.tensor([example.action for example in past if example.is_own], dtype=torch.int64)
+    hazards = torch.tensor([example.outcome.hazard for example in past])
+    frequencies = (torch.bincount(hazards, minlength=RISK_CLASSES) + 1) / (len(hazards) + RISK_CLASSES)
+    mean = sum(example.outcome.value for example in past) / len(past)
+    commonest = int(torch.bincount(own_past).argmax()) if len(own_past) else -1
+    count = own = agreed = common = 0
+    squares = spread = nats = blind = 0.0
+    with torch.no_grad():
+        for batch in unseen:
+            output = run(network, batch)
+            losses = losses_of(output, batch)
+            count, own = count + len(batch), own + int(batch.own.sum())
+            agreed += int((batch.own & (output.action.argmax(dim=1) == batch.action)).sum())
+            common += int((batch.own & (batch.action == commonest)).sum())
+            squares += float(losses.value.sum())
+            spread += float((batch.value - mean).square().sum())
+            nats += float(losses.risk.sum())
+            blind -= float(frequencies[batch.hazard].log().sum())
+    return Quality(
+        agreement=_share(agreed, own),
+        commonest=_share(common, own),
+        value_r2=1.0 - squares / spread if spread else math.nan,
+        risk_nats=_share(nats, count),
+        risk_nats_of_frequencies=_share(blind, count),
+    )
+
+
+def _share(part: float, whole: int) -> float:
+    return part / whole if whole else math.nan
+
+
+def _batches(examples: Sequence[Example], size: int) -> list[Batched]:
+    """Neighbours in the log lie in different batches, as far as that goes: they are nearly alike."""
+    count = math.ceil(len(examples) / size)
+    return [batched(examples[first::count]) for first in range(count)]
+
+
+def _begun(path: Path | None, dataset: Dataset) -> TamiyoNetwork:
+    if path is None:
+        return TamiyoNetwork()
+    network = load_policy(path, dataset.registries, reference=True).network
+    network.know_registries({})  # from now on it is to know those of this log
+    return network.requires_grad_(requires_grad=True)
+
+
+def _copied(network: TamiyoNetwork) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+@contextmanager
+def _random_from(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # not `torch.manual_seed`, which seeds every device as well
+        yield
+
+
+def _require_sound(settings: LearnerSettings) -> None:
+    sound = {
+        "epochs": settings.epochs >= 1,
+        "batch": settings.batch >= 1,
+        "learning_rate": 0.0 < settings.learning_rate < math.inf,
+        "weight_decay": 0.0 <= settings.weight_decay < math.inf,
+        "temperature": 0.0 < settings.temperature < math.inf,
+        "weight_max": 1.0 <= settings.weight_max < math.inf,
+        "held_out": 0.0 < settings.held_out <= 0.5,
+        "forget": 0.0 <= settings.forget < 1.0,
+        "seed": 0 <= settings.seed <= _SEED_MAX,
+    }
+    wrong = [f"{name}={getattr(settings, name)!r}" for name, holds in sound.items() if not holds]
+    if wrong:
+        raise ValueError(f"a learner cannot work with {', '.join(wrong)}: see LearnerSettings")
+
+
+def _too_few(dataset: Dataset) -> str:
+    skipped = "; ".join(f"{count} others: {reason}" for reason, count in dataset.skipped.items())
+    return (
+        f"the log holds {len(dataset.examples)} decisions of which it is known what came of them, and it takes "
+        f"{EXAMPLES_MIN} to learn from ({skipped or 'no others'}). Let the run go on, or ask for a horizon of less "
+        f"than {dataset.horizon} decisions"
+    )
