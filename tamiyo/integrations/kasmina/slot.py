@@ -9,6 +9,7 @@ from hashlib import sha256
 import torch
 from torch import nn
 
+from tamiyo.integrations.gradients import total_norm
 from tamiyo.integrations.kasmina.alpha import Blend
 from tamiyo.integrations.kasmina.blueprints import BlueprintFactory
 from tamiyo.integrations.kasmina.graft import GraftPoint
@@ -127,8 +128,7 @@ def _random_from(seed: int) -> Iterator[None]:
 
 def gradient_norm(parameters: Iterator[nn.Parameter]) -> float:
     """The L2 norm over all gradients there are; 0 when there are none."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+    return total_norm(parameters) or 0.0
 
 
 def _init_seed(entropy: int, seed_id: str, blueprint_id: str, germination: int) -> int:

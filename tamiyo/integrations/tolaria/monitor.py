@@ -36,13 +36,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from tamiyo.integrations.tolaria.statistics import (
-    ConflictRate,
-    Drift,
-    family_index,
-    gradients_norm,
-    momentum_of,
-)
+from tamiyo.integrations.gradients import total_norm
+from tamiyo.integrations.tolaria.statistics import ConflictRate, Drift, family_index, momentum_of
 from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = ["Run", "StepMonitor", "Validation"]
@@ -122,7 +117,7 @@ class StepMonitor:
         """Measure gradients: after `backward`, before anything clears or clips them. Returns their norm."""
         started_ns = self._clock_ns()
         parameters = self._parameters()
-        self._step.gradient_norm = gradients_norm(parameters)
+        self._step.gradient_norm = total_norm(parameters)
         if self._detailed:
             self._conflicts.update(parameters)
         self._norm.update(self._step.gradient_norm)

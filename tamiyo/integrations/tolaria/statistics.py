@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tamiyo.core import registries
+from tamiyo.integrations.gradients import inner_product
 
-__all__ = ["ConflictRate", "Drift", "family_index", "gradients_norm", "momentum_of"]
+__all__ = ["ConflictRate", "Drift", "family_index", "momentum_of"]
 
 SMOOTHING = 0.1
 """Weight of the newest value, as in Tamiyo's own norms."""
@@ -70,10 +71,10 @@ class ConflictRate:
     def update(self, parameters: Iterable[nn.Parameter]) -> None:
         """Compare the gradients there are with those of the last call."""
         now = {id(parameter): parameter.grad for parameter in parameters if parameter.grad is not None}
-        shared = [key for key in now if key in self._before and now[key].shape == self._before[key].shape]
+        shared = [key for key in now if key in self._before and _are_alike(now[key], self._before[key])]
         if shared:
             place = now[shared[0]].device  # a model may lie on several, as `get_total_norm` allows
-            products = torch.stack([torch.sum(now[key] * self._before[key]).to(place) for key in shared])
+            products = torch.stack([inner_product(now[key], self._before[key]).to(place) for key in shared])
             self._shares.update(float((products < 0).float().mean()))
         self._before = {key: gradient.detach().clone() for key, gradient in now.items()}
 
@@ -81,12 +82,6 @@ class ConflictRate:
     def value(self) -> float | None:
         """The rate in 0..1; None before two steps have been compared."""
         return self._shares.mean
-
-
-def gradients_norm(parameters: Iterable[nn.Parameter]) -> float | None:
-    """The L2 norm over all gradients there are; None when there are none."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else None
 
 
 def momentum_of(optimizer: torch.optim.Optimizer) -> float | None:
@@ -102,3 +97,7 @@ def family_index(optimizer: torch.optim.Optimizer) -> int:
     """The pre-seeded index of the optimizer's family in the registry `optimizer_family`; 0 for any other."""
     name = _FAMILIES.get(type(optimizer), "")
     return registries.lookup(registries.initial(), "optimizer_family", name)
+
+
+def _are_alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.layout == other.layout

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from kasmina_rig import Rig
+from torch import nn
 
 from tamiyo.core.lifecycle import OPERATION_BY_STAGE
 from tamiyo.core.limits import Limits
@@ -8,6 +9,7 @@ from tamiyo.core.observation import read_packet
 from tamiyo.core.proposal import BLENDING_METHODS
 from tamiyo.integrations.kasmina.graft import GraftPoint
 from tamiyo.integrations.kasmina.lifecycle import LIVE, name_of_stage
+from tamiyo.integrations.kasmina.slot import gradient_norm
 from tamiyo.leyline import leyline_pb2 as pb
 
 ALWAYS = {
@@ -135,6 +137,12 @@ def test_risk_and_activity_are_told_of_features_whose_norm_is_past_half_precisio
     point.stage, point.alpha = pb.SEED_STAGE_PROBATIONARY, 0.5
     point(torch.full((2, 2, 256, 256), 200.0, dtype=dtype))
     assert (point.disturbance, point.activity) == pytest.approx((1 / 3, 0.5))
+
+
+def test_a_gradient_whose_norm_is_past_half_precision_is_no_broken_one():
+    weight = nn.Parameter(torch.zeros(4, dtype=torch.float16))
+    weight.grad = torch.full_like(weight, 50_000.0)
+    assert gradient_norm(iter([weight])) == pytest.approx(100_000.0, rel=1e-3)
 
 
 def test_a_seed_without_a_say_has_no_risk(rig):

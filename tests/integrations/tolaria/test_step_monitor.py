@@ -154,6 +154,33 @@ def test_gradients_that_turn_round_are_in_conflict(gradients, rate):
     assert monitor.packet().training_metrics["grad_conflict_rate"] == pytest.approx(rate)
 
 
+def sparse_gradient(values: list[float]) -> torch.Tensor:
+    """As `nn.Embedding(sparse=True)` leaves it: one row twice, to be added up."""
+    return torch.sparse_coo_tensor(torch.tensor([[0, 0, 2]]), torch.tensor(values), (4,), check_invariants=True)
+
+
+KINDS = {
+    "sparse": (sparse_gradient([1.0, 2.0, 4.0]), sparse_gradient([-1.0, -2.0, -4.0])),
+    "complex": (torch.tensor([3j, 4.0]), torch.tensor([-3j, -4.0])),
+    "large halves": (torch.full((4,), 50_000.0).half(), torch.full((4,), -50_000.0).half()),
+    "small halves": (torch.full((4,), 1e-4).half(), torch.full((4,), -1e-4).half()),
+    "bfloat16": (torch.full((4,), 2.0).bfloat16(), torch.full((4,), -2.0).bfloat16()),
+}
+"""A gradient, and the one that points the other way; the norm of halves may be no half, nor their product."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_any_kind_are_measured(kind):
+    one, other = KINDS[kind]
+    weight = nn.Parameter(torch.zeros_like(one.to_dense()))
+    monitor = StepMonitor(RUN, torch.optim.SGD([weight], lr=0.1))
+    for gradient in (one, other):
+        weight.grad = gradient
+        norm = monitor.gradients()
+    assert norm == pytest.approx(float(one.to_dense().to(torch.complex128).abs().norm()))
+    assert monitor.packet().training_metrics["grad_conflict_rate"] == 1.0
+
+
 FAMILIES = {
     torch.optim.SGD: 1.0,
     torch.optim.Adam: 2.0,
