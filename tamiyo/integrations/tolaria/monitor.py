@@ -188,13 +188,14 @@ class StepMonitor:
 
     def state_dict(self) -> dict[str, object]:
         """The running statistics, for a checkpoint; the copy of the last gradients is not kept."""
-        drifts = {"loss": self._loss, "norm": self._norm}
+        drifts = {"loss": self._loss, "norm": self._norm, "conflicts": self._conflicts.shares}
         return {name: [drift.mean, drift.variance, drift.moved] for name, drift in drifts.items()}
 
     def load_state_dict(self, state: dict[str, list[float]]) -> None:
         """Take up running statistics."""
         self._loss = Drift(*state["loss"])
         self._norm = Drift(*state["norm"])
+        self._conflicts = ConflictRate(Drift(*state.get("conflicts", ())))  # the first checkpoints had none
 
     def _header(self, global_step: int) -> pb.SystemStatePacket:
         run = self._run

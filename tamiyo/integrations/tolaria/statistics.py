@@ -64,9 +64,10 @@ class ConflictRate:
     the rate is its exponentially weighted mean. Keeps one copy of the gradients.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shares: Drift | None = None) -> None:
+        """Go on from `shares`; the first step of a process has no step before it to be compared with."""
+        self.shares = shares or Drift()
         self._before: dict[int, Tensor] = {}
-        self._shares = Drift()
 
     def update(self, parameters: Iterable[nn.Parameter]) -> None:
         """Compare the gradients there are with those of the last call."""
@@ -75,13 +76,13 @@ class ConflictRate:
         if shared:
             place = now[shared[0]].device  # a model may lie on several, as `get_total_norm` allows
             products = torch.stack([inner_product(now[key], self._before[key]).to(place) for key in shared])
-            self._shares.update(float((products < 0).float().mean()))
+            self.shares.update(float((products < 0).float().mean()))
         self._before = {key: gradient.detach().clone() for key, gradient in now.items()}
 
     @property
     def value(self) -> float | None:
         """The rate in 0..1; None before two steps have been compared."""
-        return self._shares.mean
+        return self.shares.mean
 
 
 def momentum_of(optimizer: torch.optim.Optimizer) -> float | None:

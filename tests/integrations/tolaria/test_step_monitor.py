@@ -240,6 +240,27 @@ def test_no_order_of_calls_raises_and_every_packet_can_be_read(names, trained):
     assert read_packet(monitor.packet().SerializeToString(), Limits()).training_run_id == "run-1"
 
 
+def test_the_conflict_rate_goes_on_from_a_checkpoint():
+    weight = nn.Parameter(torch.zeros(2))
+    monitor, twin = (StepMonitor(RUN, torch.optim.SGD([weight], lr=0.1)) for _ in range(2))
+    for gradient in (1.0, -1.0, 1.0):
+        weight.grad = torch.full((2,), gradient)
+        monitor.gradients()
+    twin.load_state_dict(monitor.state_dict())
+    twin.gradients()  # nothing to compare it with
+    assert twin.packet().training_metrics["grad_conflict_rate"] == 1.0
+    twin.gradients()
+    assert twin.packet().training_metrics["grad_conflict_rate"] == pytest.approx(0.9)
+
+
+def test_a_checkpoint_from_before_the_conflict_rate_was_kept_is_taken_up():
+    monitor = StepMonitor(RUN)
+    state = monitor.state_dict()
+    del state["conflicts"]
+    monitor.load_state_dict(state)
+    assert "grad_conflict_rate" not in monitor.packet().training_metrics
+
+
 def test_statistics_survive_a_checkpoint():
     monitor, twin = StepMonitor(RUN), StepMonitor(RUN)
     for value in (1.0, 3.0):
