@@ -10,4 +10,7 @@ class LibraryUnusable(HostError):
 
 
 class ExtrasRejected(HostError, ValueError):
-    """A blueprint was handed in that cannot be stored: no id, or extras that JSON cannot hold. Nothing was written."""
+    """A blueprint cannot be stored: it has no id, its artifact is no bytes, or JSON cannot hold its extras.
+
+    Nothing was written.
+    """

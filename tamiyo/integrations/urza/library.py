@@ -77,7 +77,8 @@ class UrzaLibrary:
         """Store a blueprint, over an earlier one of the same id; durable on return.
 
         Raises:
-            ExtrasRejected: the descriptor has no id, or JSON cannot hold the extras; nothing was written.
+            ExtrasRejected: the descriptor has no id, the artifact is no bytes, or JSON cannot hold the extras; nothing
+                was written.
             LibraryUnusable: the database cannot be written; what was there before still is.
         """
         if not descriptor.blueprint_id:
@@ -87,7 +88,7 @@ class UrzaLibrary:
             tier=descriptor.tier,
             risk=None if math.isnan(descriptor.risk) else descriptor.risk,
             descriptor=descriptor.SerializeToString(deterministic=True),
-            artifact=bytes(artifact),
+            artifact=_artifact_bytes(descriptor.blueprint_id, artifact),
             extras=write_extras(descriptor.blueprint_id, extras),
         )
         with self._reaching(f"save {row.blueprint_id!r} in"), Session(self._engine) as session, session.begin():
@@ -178,6 +179,13 @@ def _engine(path_or_url: Path | str) -> Engine:
     if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
         raise LibraryUnusable("a library in memory cannot be shared by threads: give a file")
     return engine
+
+
+def _artifact_bytes(blueprint_id: str, artifact: object) -> bytes:
+    if not isinstance(artifact, bytes | bytearray | memoryview):  # of a number `bytes` makes so many zeros
+        kind = type(artifact).__name__
+        raise ExtrasRejected(f"the artifact of blueprint {blueprint_id!r} is a {kind}: give its bytes")
+    return bytes(artifact)
 
 
 def _is_text(blueprint_id: str) -> bool:

@@ -83,6 +83,20 @@ def test_a_descriptor_without_an_id_is_refused(library):
     assert library.list() == ()
 
 
+@pytest.mark.parametrize("artifact", [5, "weights", None, [1, 2]])
+def test_an_artifact_that_is_no_bytes_is_refused_and_nothing_is_written(library, artifact):
+    library.save(descriptor(), b"weights")
+    with pytest.raises(ExtrasRejected, match=f"'bp-1' is a {type(artifact).__name__}: give its bytes"):
+        library.save(descriptor(), artifact)
+    assert library.get("bp-1").artifact == b"weights"
+
+
+@pytest.mark.parametrize("artifact", [bytearray(b"weights"), memoryview(b"weights")])
+def test_an_artifact_in_a_buffer_is_stored(library, artifact):
+    library.save(descriptor(), artifact)
+    assert library.get("bp-1").artifact == b"weights"
+
+
 @pytest.mark.parametrize("extras", [{"x": object()}, {"x": {1: "key"}}, {"x": 2**70}, {"x": "\ud800"}, {"x": {b"b"}}])
 def test_extras_that_json_cannot_hold_are_refused_and_nothing_is_written(library, extras):
     library.save(descriptor(), b"before", {"kept": True})
