@@ -46,7 +46,7 @@ class Derived:
         self._registries: Registries | None = None
 
     def export(self, state: State) -> None:
-        """Rewrite the exported files where they have changed; one call at a time, another has nothing to do."""
+        """Rewrite the exported files where they have changed or are gone; one call at a time, another does nothing."""
         if self._directory is None or not self._writing.acquire(blocking=False):
             return
         try:
@@ -62,6 +62,7 @@ class Derived:
             return
         from tamiyo.projections import Projection  # noqa: PLC0415  slow to import, and no step needs it
 
+        self._norms = self._registries = None  # for the last time, whatever somebody made of them meanwhile
         self.export(state)
         try:
             with Projection.open(self._directory) as projection:
@@ -76,10 +77,12 @@ class Derived:
 
     def _export(self, directory: Path, state: State) -> None:
         from tamiyo.projections import export_norms, export_registries  # noqa: PLC0415  as above
+        from tamiyo.projections.exports import NORMS_NAME, registry_name  # noqa: PLC0415
 
-        if state.norms != self._norms:
+        if state.norms != self._norms or not (directory / NORMS_NAME).exists():
             export_norms(directory, state.norms)
             self._norms = state.norms
-        if state.registries is not self._registries:
+        stand = all((directory / registry_name(kind)).exists() for kind in state.registries)
+        if state.registries is not self._registries or not stand:
             export_registries(directory, state.registries)
             self._registries = state.registries

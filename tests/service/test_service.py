@@ -409,6 +409,21 @@ def test_a_flush_rewrites_the_exported_files(tmp_path: Path, caplog: pytest.LogC
         assert (tmp_path / "gnn_norms.json").read_bytes() != written, "made good as soon as it can be"
 
 
+def test_exported_files_that_are_gone_or_changed_are_back_after_the_next_flush_or_close(tmp_path: Path) -> None:
+    norms, seeds = tmp_path / "gnn_norms.json", tmp_path / "seed_id_registry.json"
+    with TamiyoService.open(tmp_path, secret=SECRET, settings=Settings(segment_bytes=2**16)) as tamiyo:
+        tamiyo.evaluate_step(packet(training_loss=0.5))
+        assert tamiyo.flush(60.0)
+        written = {path: path.read_bytes() for path in (norms, seeds)}
+        norms.unlink()
+        seeds.unlink()
+        assert tamiyo.flush(60.0)
+        assert {path: path.read_bytes() for path in written} == written
+        norms.write_text("{}")
+        seeds.write_text("{}")
+    assert {path: path.read_bytes() for path in written} == written
+
+
 @pytest.mark.parametrize("error", [OSError(28, "no space"), KeyboardInterrupt()])
 def test_what_goes_wrong_while_opening_leaves_no_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
