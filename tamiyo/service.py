@@ -102,7 +102,7 @@ class TamiyoService:
     @classmethod
     def open(
         cls,
-        directory: Path | str,
+        directory: Path | str = "var/tamiyo",
         *,
         policy: Policy | None = None,
         urza: Library | None = None,

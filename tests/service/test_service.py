@@ -370,6 +370,14 @@ def test_a_killed_process_loses_nothing_that_it_acknowledged(tmp_path: Path, aft
     assert report.passed, report.text
 
 
+def test_a_service_that_is_given_no_directory_has_the_documented_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    TamiyoService.open(secret=SECRET, settings=Settings(segment_bytes=2**16)).close()
+    assert (tmp_path / "var/tamiyo/gnn_norms.json").exists()
+
+
 def test_closing_exports_norms_and_registries(tmp_path: Path) -> None:
     with TamiyoService.open(tmp_path, secret=SECRET, settings=Settings(segment_bytes=2**16)) as tamiyo:
         tamiyo.evaluate_step(packet(training_loss=0.5))
