@@ -245,8 +245,9 @@ class StepMonitor:
         optimizer = self._optimizer
         if optimizer is None:
             return {}
+        rate = optimizer.param_groups[0].get("lr")  # torch asks no optimizer to have one
         return {
-            "optimizer_lr": float(optimizer.param_groups[0]["lr"]),
+            "optimizer_lr": None if rate is None else float(rate),
             "optimizer_momentum": momentum_of(optimizer),
             "optimizer_family_index": float(family_index(optimizer)),
         }

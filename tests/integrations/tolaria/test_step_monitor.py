@@ -203,6 +203,14 @@ def test_the_first_beta_of_adam_is_its_momentum():
     assert StepMonitor(RUN, optimizer).packet().training_metrics["optimizer_momentum"] == pytest.approx(0.8)
 
 
+def test_an_optimizer_without_a_rate_has_none():
+    class Stepless(torch.optim.Optimizer):
+        """Finds its own way."""
+
+    metrics = StepMonitor(RUN, Stepless(nn.Linear(2, 2).parameters(), {})).packet().training_metrics
+    assert not {"optimizer_lr", "optimizer_momentum"} & set(metrics)
+
+
 def test_a_loss_that_is_not_finite_is_reported_and_left_out_of_the_statistics():
     monitor = StepMonitor(RUN)
     monitor.end(loss=1.0)
