@@ -8,6 +8,8 @@ Rule 3: each lookup has one outcome. One that is over its budget is a fault even
         thread is left to it and replaced, 4 at most.
 Rule 4: nothing is asked while the metadata breaker is open. It moves with the journal, and faults are journaled with
         the next step; until then the breaker is read as it will be once they are.
+Rule 5: an answer that cannot be used is a fault once, and is asked for again when a good one would be: at every step
+        it would keep the breaker open, and with it every other blueprint out.
 """
 
 import logging
@@ -16,12 +18,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
 from tamiyo.clock import Clock
 from tamiyo.core import journal_pb2 as journal
-from tamiyo.core.blueprint import content_digest, read_blueprint, unobserved
+from tamiyo.core.blueprint import Blueprint, content_digest, read_blueprint, unobserved
 from tamiyo.core.breakers import FAILURE, REQUEST, Breaker, admits, after, heeds_success
 from tamiyo.core.decide import blueprint_observed
 from tamiyo.core.limits import BLUEPRINT_CANDIDATES_MAX
@@ -56,6 +59,13 @@ class Fault:
     elapsed_ns: int
     error: str = ""
     attempted: bool = True
+
+
+class _Answer(NamedTuple):
+    """A record once the library's own code has run."""
+
+    descriptor: Message
+    extras: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -273,7 +283,10 @@ class Blueprints:
                 self._take_catalogue(self._library.list())
                 self._tell_of_a_list(late=lookup.overdue)
             else:
-                self._observe(lookup, self._library.get(lookup.blueprint_id))
+                record = self._library.get(lookup.blueprint_id)
+                found = None if record is None else _Answer(record.descriptor, record.extras)
+                unusable = self._observe(lookup, found)
+                return unusable, True
         except JournalUnavailable:
             return "", False  # the log's fault, not the library's: it is asked again once the log is back
         except BaseException as error:  # noqa: BLE001  whatever a library raises is the outcome of its lookup
@@ -353,25 +366,36 @@ class Blueprints:
             self._metadata[digest] = parsed
         return parsed
 
-    def _observe(self, lookup: _Lookup, record: LibraryRecord | None) -> None:
-        blueprint_id = lookup.blueprint_id
-        content = content_of(record) if record is not None else None
-        digest = content_digest(content) if content is not None else ""
-        if content is not None:
-            blueprint = read_blueprint(blueprint_id, digest, content)  # what cannot be read back is the library's error
+    def _observe(self, lookup: _Lookup, record: LibraryRecord | None) -> str:
+        """Journal an answer; what is wrong with one that cannot be used, "" else."""
+        try:
+            content, blueprint = _read(lookup.blueprint_id, record)
+        except Exception as error:  # noqa: BLE001  somebody else's content
+            return in_words(error)
+        digest = "" if blueprint is None else blueprint.digest
+        if content is not None and blueprint is not None:
             is_new = digest not in self._metadata
             coming = BlueprintInput(blueprint, self._keep_metadata(digest, content), self._rules)
             if is_new and not coming.metadata and content.graph_metadata not in NO_METADATA:
                 logger.warning(
                     "the graph metadata of blueprint %r is left out, and with it all of its layers: "
                     "its %d bytes are no JSON object, or more than %d",
-                    blueprint_id, len(content.graph_metadata), METADATA_BYTES_MAX,
+                    lookup.blueprint_id, len(content.graph_metadata), METADATA_BYTES_MAX,
                 )  # fmt: skip
             self._prepare(coming)
             self._look_ahead(coming)
         self._journal.record_aside(
             lambda state, now_ns: _observation(state, lookup.blueprint_id, digest, content, now_ns, late=lookup.overdue)
         )
+        return ""
+
+
+def _read(blueprint_id: str, record: LibraryRecord | None) -> tuple[journal.BlueprintContent | None, Blueprint | None]:
+    """What is journaled of a record, and read back; raises where either cannot be."""
+    if record is None:
+        return None, None
+    content = content_of(record)
+    return content, read_blueprint(blueprint_id, content_digest(content), content)
 
 
 def _observation(

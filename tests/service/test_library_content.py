@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live import DictLibrary, Live, Record, step_until
+from live import DictLibrary, Live, Record, library, step_until
+from rig import packet
 
 from tamiyo.blueprints import REFRESH_S
 from tamiyo.core import journal_pb2 as journal
+from tamiyo.core.breakers import CLOSED
 from tamiyo.graph import parse_metadata
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.library import content_of
@@ -81,6 +83,31 @@ def test_a_library_in_the_process_writes_its_metadata_as_python_does() -> None:
         "capabilities": {"allowed_parameters_by_seed_index": {"0": [1], "12": ["momentum"]}},
         "layers": [{"layer_id": "first", "latency_ms": 1.5, "shape": [0, 1]}],
     }
+
+
+def hosted(run_id: str) -> pb.SystemStatePacket:
+    made = packet()
+    made.training_run_id = run_id
+    return made
+
+
+def test_a_blueprint_that_cannot_be_used_keeps_no_other_out_and_is_asked_for_again_in_time() -> None:
+    known = library()
+    bad = Record(pb.BlueprintDescriptor(blueprint_id="bad"), {"bsds": [1]})
+    known.records["bad"] = bad
+    live = Live(urza=known)
+    step_until(live, lambda: bool(live.events(journal.MetadataFailed)), elapsed_s=1.5)
+    for turn in range(8):
+        new = f"run-{turn}"
+        known.records[new] = Record(pb.BlueprintDescriptor(blueprint_id=new))
+        step_until(live, lambda new=new: new in live.service.state.blueprints, made=hosted(new))
+    assert [failed.blueprint_id for failed in live.events(journal.MetadataFailed)] == ["bad"]
+    assert live.service.state.breakers["metadata"].state == CLOSED
+    object.__setattr__(bad, "extras", {})
+    live.clock.advance(REFRESH_S + 1)
+    step_until(live, lambda: "bad" in live.service.state.blueprints)
+    live.check()
+    live.close()
 
 
 class OneHost:
