@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     enable_blend_mode_ann: bool = False
     """Whether SEED commands carry the `blend_mode` annotations."""
     blend_mode_default: Literal["CONVEX", "RESIDUAL", "CHANNEL", "CONFIDENCE"] = "CONVEX"
-    """The blend mode of a command whose seed names none."""
+    """The blend mode that those annotations name."""
     field_report_retention_hours: Hours = 24.0
     """Field reports older than that lose their payload in a retention run; `never`: they stay."""
     packet_retention_hours: Hours = None
