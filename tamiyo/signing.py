@@ -59,7 +59,10 @@ def read_secret(secret: str | bytes | None) -> bytes:
     found = secret if secret is not None else os.environ.get(SECRET_VARIABLE, "")
     if not isinstance(found, str | bytes):
         raise SecretMissing(f"a {type(found).__name__} is no secret: give text or bytes; {_MAKE_ONE}")
-    key = found.encode() if isinstance(found, str) else found
+    try:
+        key = found.encode() if isinstance(found, str) else found
+    except UnicodeEncodeError:  # so Python reads a variable of other bytes; that error would carry the secret along
+        raise SecretMissing(f"the secret is no UTF-8 text; {_MAKE_ONE}") from None
     if not key:
         raise SecretMissing(f"commands cannot be signed without a secret; {_MAKE_ONE}")
     if len(key) < SECRET_BYTES_MIN:

@@ -150,6 +150,9 @@ def test_without_a_secret_the_error_says_how_to_make_one(monkeypatch: pytest.Mon
         read_secret("short")
     with pytest.raises(SecretMissing, match="a int is no secret"):
         read_secret(123)
+    monkeypatch.setenv("ESPER_LEYLINE_SECRET", b"\xff".decode("utf-8", "surrogateescape") * 32)
+    with pytest.raises(SecretMissing, match=r"no UTF-8 text; set .*token_hex"):
+        read_secret(None)
 
 
 def test_a_directory_keeps_a_secret_of_its_own(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
