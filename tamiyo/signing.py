@@ -90,7 +90,7 @@ def signature_of(command: pb.AdaptationCommand, key: bytes) -> str:
     """HMAC-SHA-256, base64, over the command without its `signature` annotation."""
     bare = command
     if SIGNATURE in command.annotations:
-        bare = pb.AdaptationCommand()
+        bare = type(command)()  # of a host's own bindings, it may be
         bare.CopyFrom(command)
         del bare.annotations[SIGNATURE]
     return _hmac(bare.SerializeToString(deterministic=True), key)

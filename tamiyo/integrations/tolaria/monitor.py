@@ -173,7 +173,8 @@ class StepMonitor:
         """The packet of the step just measured; the next one starts with nothing measured."""
         started_ns = self._clock_ns()
         packet = self._header(global_step)
-        packet.seed_states.extend(seeds)
+        for seed in seeds:  # as bytes: they may be of a host's own bindings
+            packet.seed_states.add().MergeFromString(seed.SerializeToString())
         if validation is not None:
             packet.validation_loss = validation.loss
             packet.validation_accuracy = validation.accuracy

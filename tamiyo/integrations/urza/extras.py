@@ -54,6 +54,8 @@ def safety_sheet(extras: Mapping[str, Any]) -> pb.BSDS | None:
         return None
     if isinstance(value, pb.BSDS):
         return value
+    if isinstance(value, Message) and value.DESCRIPTOR.name == pb.BSDS.DESCRIPTOR.name:  # of whosever bindings
+        return pb.BSDS.FromString(value.SerializeToString())
     if not isinstance(value, Mapping):
         logger.warning("extras['bsds'] is ignored: a %s is not an object", type(value).__name__)
         return None
