@@ -6,7 +6,6 @@ import pytest
 from rig import Bench, packet, proposal, timed_out
 
 from tamiyo.config import load_settings
-from tamiyo.core.blend import CHANNELS_MAX
 from tamiyo.core.options import BLEND_MODES, Options
 
 OURS = ("blend_mode", "gate_", "alpha_lo", "alpha_hi", "alpha_vec")
@@ -39,14 +38,14 @@ def test_a_gate_s_numbers_go_with_confidence() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("channels", [1.0, 8.0, float(CHANNELS_MAX)])
+@pytest.mark.parametrize("channels", [1.0, 8.0, 64.0])
 def test_one_alpha_a_channel_goes_with_channel(channels: float) -> None:
     notes = blended("CHANNEL", channels=channels)
     assert notes["alpha_vec_len"] == str(int(channels))
     assert json.loads(notes["alpha_vec"]) == pytest.approx([0.3] * int(channels))
 
 
-@pytest.mark.parametrize("channels", [None, 0.0, -1.0, 2.5, CHANNELS_MAX + 1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("channels", [None, 0.0, -1.0, 2.5, 65.0, float("nan"), float("inf")])
 def test_a_channel_count_that_is_unknown_or_too_large_is_left_out(channels: float | None) -> None:
     assert blended("CHANNEL", channels=channels) == {"blend_mode": "CHANNEL", "blend_mode_source": "default"}
 

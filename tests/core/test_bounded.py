@@ -51,6 +51,10 @@ BOUNDS = {
 """The most entries of each collection of the state. One that is not here fails the test below."""
 
 
+def test_what_is_promised_by_number_is_bounded_by_that_number() -> None:
+    assert (WINDOWS_MAX, UNDELIVERED_MAX) == (1_024, 1_024)
+
+
 def collections(value: object, path: str = "") -> Iterator[tuple[str, int]]:
     """Every collection of the state's own, with its size; what is inside entries is bounded by what made them."""
     names = [part.name for part in fields(value)] if is_dataclass(value) else getattr(value, "_fields", ())

@@ -1,5 +1,7 @@
 """Telemetry: every name as it is promised, the same packet however often it is made, told once and not for ever."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,6 +92,36 @@ def names(told: pb.TelemetryPacket) -> list[str]:
 )
 def test_a_step_s_metrics_are_exactly_the_promised_ones(answer: object, expected: set[str]) -> None:
     assert set(metrics(Teller().tell(packet(), answer))) == expected
+
+
+UNITS = {
+    "ms": r"(.*\.latency|.*_warm)_ms",
+    "loss": r"tamiyo\.(validation_loss|loss_delta)",
+    "bool": r"tamiyo\.(conservative_mode|gnn\.compile_enabled)",
+    "fraction": r"tamiyo\.(gnn\.feature_coverage.*|blending\.schedule_(start|end))",
+    "score": r"tamiyo\.(policy\.(value_estimate|risk_score)|selection\.seed_score|blueprint\.risk)",
+    "index": r"tamiyo\..*_index",
+    "state": r"tamiyo\.breaker\..*_state",
+    "count": r"tamiyo\.(.*_total|breaker\..*_failures|gnn\.bsds_missing)",
+}
+
+
+def test_every_metric_has_its_unit() -> None:
+    teller = Teller()
+    teller.observe(risk=0.25)
+    told = teller.tell(packet(pb.SEED_STAGE_DORMANT, validation_loss=0.5))
+    for metric in told.metrics:
+        assert [unit for unit, names_ in UNITS.items() if re.fullmatch(names_, metric.name)] == [metric.unit], metric
+
+
+def test_latencies_are_told_in_milliseconds() -> None:
+    teller = Teller()
+    inputs = teller.inputs(packet(), timed_out())
+    inputs.timings.inference_ns = 7_500_000
+    teller.say(teller.decide(inputs).events)
+    told = metrics(teller.packets[-1])
+    assert told["tamiyo.gnn.inference.latency_ms"] == 6.0
+    assert told["tamiyo.inference.latency_ms"] == 7.5
 
 
 def test_what_is_known_of_loss_and_blueprint_is_told() -> None:

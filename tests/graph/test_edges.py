@@ -149,7 +149,7 @@ def test_the_stages_that_have_a_say_are_the_blended_ones() -> None:
             pb.SEED_STAGE_FOSSILIZED} == BLENDED_STAGES  # fmt: skip
 
 
-@pytest.mark.parametrize(("allowed", "count"), [(1.0, 2), (0.0, 0), (math.nan, 0), (-1.0, 0)])
+@pytest.mark.parametrize(("allowed", "count"), [(1.0, 2), (0.25, 2), (0.0, 0), (math.nan, 0), (-1.0, 0)])
 def test_blend_allowed_allows_parameters(allowed: float, count: int) -> None:
     graph = built(observed(seed(metrics={"blend_allowed": allowed})), host(parameters=2))
     assert len(edges(graph, "seed", "allowed", "parameter")) == count

@@ -11,7 +11,7 @@ from rig import packet
 
 from tamiyo.audit import replay
 from tamiyo.backlog import PORTION_MAX
-from tamiyo.bus import EMERGENCY, NORMAL, TELEMETRY
+from tamiyo.bus import EMERGENCY, NORMAL, TELEMETRY, report_letter, telemetry_letter
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.breakers import CLOSED, HALF_OPEN, OPEN
 from tamiyo.core.events import KINDS, decode
@@ -62,6 +62,30 @@ def reports(live: Live) -> list[str]:
 
 def once(ids: list[str]) -> list[str]:
     return list(dict.fromkeys(ids))
+
+
+@pytest.mark.parametrize(
+    ("priority", "stream"),
+    [
+        (pb.MESSAGE_PRIORITY_LOW, "oona.telemetry"),
+        (pb.MESSAGE_PRIORITY_NORMAL, "oona.telemetry"),
+        (pb.MESSAGE_PRIORITY_HIGH, "oona.emergency"),
+        (pb.MESSAGE_PRIORITY_CRITICAL, "oona.emergency"),
+    ],
+    ids=["low", "normal", "high", "critical"],
+)
+def test_a_packet_goes_where_its_priority_says(priority: int, stream: str) -> None:
+    name = pb.MessagePriority.Name(priority)
+    made = pb.TelemetryPacket(packet_id="p", system_health=pb.SystemHealth(indicators={"priority": name}))
+    letter = telemetry_letter(made)
+    assert (letter.stream, letter.message_id) == (stream, "p")
+    assert letter.attributes == {"message_type": "BUS_MESSAGE_TYPE_TELEMETRY", "priority": name}
+
+
+def test_a_report_goes_to_the_normal_stream() -> None:
+    letter = report_letter("fr-1", b"report")
+    assert (letter.stream, letter.message_id, letter.payload) == ("oona.normal", "fr-1", b"report")
+    assert letter.attributes["message_type"] == "BUS_MESSAGE_TYPE_FIELD_REPORT"
 
 
 def test_everything_goes_in_order_and_once_and_then_there_is_nothing() -> None:

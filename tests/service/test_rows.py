@@ -10,6 +10,7 @@ import pytest
 from live import COVERAGE_ASIDE, Live, library, step_until
 from rig import packet
 
+from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.risk import RISK_ROWS
 from tamiyo.core.thresholds import Thresholds
 from tamiyo.leyline import leyline_pb2 as pb
@@ -176,6 +177,11 @@ ON_EVERY_COMMAND = {
 
 UNRECORDED = {"log_failed", "timeout_wal", "log_full"}
 """Known only when the step's own record is late or impossible: answered with the safe PAUSE."""
+WENT_WRONG = {
+    "nonfinite_metric", "log_failed", "rollback_deadline", "bp_quarantine", "bsds_handling_quarantine",
+    "bsds_hazard_critical", "policy_risk_critical", "loss_spike", "isolation_violation", "hook_budget",
+}  # fmt: skip
+"""Of a PAUSE for one of these a field report says REGRESSION, of any other NEUTRAL."""
 OVERRULED = {"optimizer_hint": "loss_warning", "bsds_present": "policy"}
 """Rows that trigger beside one that comes first, or that ask for nothing."""
 
@@ -195,6 +201,10 @@ def test_a_row_does_what_the_table_says(reason: str, level: int) -> None:
     if reason not in UNRECORDED:
         rows = {(row.reason, row.level) for row in live.decisions()[-1].rows}
         assert (reason, level) in rows
+        report = pb.FieldReport.FromString(live.events(journal.FieldReportIssued)[-1].report)
+        paused = "REGRESSION" if reason in WENT_WRONG else "NEUTRAL"
+        outcome = paused if command_type == PAUSE else "SUCCESS"
+        assert pb.FieldReportOutcome.Name(report.outcome) == f"FIELD_REPORT_OUTCOME_{outcome}"
         live.check()
     live.close()
 
