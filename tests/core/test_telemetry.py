@@ -11,6 +11,8 @@ from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.directives import CONSERVATIVE_ON, operator_directed
 from tamiyo.core.events import Event
 from tamiyo.core.evolve import evolve_all
+from tamiyo.core.notices import notices_of
+from tamiyo.core.options import Options
 from tamiyo.core.outbox import DueReport, publish_attempted
 from tamiyo.core.state import State
 from tamiyo.core.telemetry import TelemetryReader, priority_of
@@ -37,6 +39,12 @@ INDICATORS = {
     "reason", "priority", "step_index", "policy", "policy_arch", "policy_compile", "mode", "timeout_budget_ms",
     "metadata_timeout_budget_ms", "blending_method", "tier",
 }  # fmt: skip
+
+
+def condition(edge: str) -> journal.ConditionEdge:
+    return journal.ConditionEdge(
+        reason="nonfinite_metric", edge=edge, level=pb.TELEMETRY_LEVEL_CRITICAL, priority=pb.MESSAGE_PRIORITY_CRITICAL
+    )
 
 
 class Teller(Bench):
@@ -112,6 +120,77 @@ def test_every_metric_has_its_unit() -> None:
     told = teller.tell(packet(pb.SEED_STAGE_DORMANT, validation_loss=0.5))
     for metric in told.metrics:
         assert [unit for unit, names_ in UNITS.items() if re.fullmatch(names_, metric.name)] == [metric.unit], metric
+
+
+def test_every_metric_and_indicator_has_the_value_of_its_step() -> None:
+    teller = Teller()
+    teller.observe("bp-0")
+    teller.observe("bp-1", risk=0.25, tier=pb.BLUEPRINT_TIER_EXPERIMENTAL)
+    told = teller.tell(
+        packet(pb.SEED_STAGE_DORMANT, validation_loss=0.5),
+        proposal(risk=(0.0, 0.0, 0.5, 0.5, 0.0), blueprint_index=1)._replace(seed_score=0.75),
+        blueprints=("bp-0", "bp-1"), coverage=(2, 4), faults=(journal.MetadataFailed(blueprint_id="bp-2", error="no"),),
+    )  # fmt: skip
+    closed = float(pb.CIRCUIT_STATE_CLOSED)
+    assert metrics(told) == {
+        "tamiyo.validation_loss": 0.5, "tamiyo.loss_delta": 0.0, "tamiyo.conservative_mode": 0.0,
+        "tamiyo.inference.latency_ms": 0.0, "tamiyo.gnn.inference.latency_ms": 1e-6,
+        "tamiyo.gnn.compile_enabled": 0.0, "tamiyo.gnn.compile_fallback_total": 0.0, "tamiyo.gnn.compile_warm_ms": 0.0,
+        "tamiyo.gnn.bsds_missing": 1.0,
+        "tamiyo.gnn.feature_coverage": 0.5, "tamiyo.gnn.feature_coverage.node.global": 0.5,
+        "tamiyo.policy.value_estimate": 0.5, "tamiyo.policy.risk_index": 2.0, "tamiyo.policy.risk_score": 0.625,
+        "tamiyo.blending.method_index": 1.0, "tamiyo.blending.schedule_start": 0.25,
+        "tamiyo.blending.schedule_end": 0.75,
+        "tamiyo.selection.seed_index": 0.0, "tamiyo.selection.seed_score": 0.75,
+        "tamiyo.selection.blueprint_index": 1.0, "tamiyo.blueprint.risk": 0.25,
+        "tamiyo.breaker.inference_state": closed, "tamiyo.breaker.inference_failures": 0.0,
+        "tamiyo.breaker.log_state": closed, "tamiyo.breaker.log_failures": 0.0,
+        "tamiyo.breaker.metadata_state": closed, "tamiyo.breaker.metadata_failures": 1.0,
+        "tamiyo.breaker.publishing_state": closed, "tamiyo.breaker.publishing_failures": 0.0,
+        "tamiyo.field_reports.pending_total": 1.0, "tamiyo.field_reports.published_total": 0.0,
+        "tamiyo.field_reports.retries_total": 0.0, "tamiyo.field_reports.dropped_total": 0.0,
+        "tamiyo.telemetry.dropped_total": 0.0,
+    }  # fmt: skip
+    assert dict(told.system_health.indicators) == {
+        "reason": "metadata_failed", "priority": "MESSAGE_PRIORITY_HIGH", "step_index": "1", "policy": "test-v1",
+        "policy_arch": "fixed", "policy_compile": "0", "mode": "normal", "timeout_budget_ms": "5",
+        "metadata_timeout_budget_ms": str(teller.state.metadata_budget_ms), "blending_method": "cosine",
+        "tier": "BLUEPRINT_TIER_EXPERIMENTAL",
+    }  # fmt: skip
+
+
+def test_a_breaker_that_opens_and_conservative_mode_are_numbers_too() -> None:
+    teller = Teller()
+    for _ in range(3):
+        told = metrics(teller.tell(packet(), timed_out()))
+    assert told["tamiyo.breaker.inference_state"] == float(pb.CIRCUIT_STATE_OPEN)
+    assert told["tamiyo.breaker.inference_failures"] == 3.0
+    assert told["tamiyo.conservative_mode"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("event", "level", "priority"),
+    [
+        (journal.BreakerMoved(breaker="inference", to_state=pb.CIRCUIT_STATE_OPEN), "WARNING", "HIGH"),
+        (journal.BreakerMoved(breaker="log", to_state=pb.CIRCUIT_STATE_OPEN), "WARNING", "HIGH"),
+        (journal.BreakerMoved(breaker="metadata", to_state=pb.CIRCUIT_STATE_OPEN), "WARNING", "NORMAL"),
+        (journal.BreakerMoved(breaker="publishing", to_state=pb.CIRCUIT_STATE_OPEN), "WARNING", "NORMAL"),
+        (journal.BreakerMoved(breaker="log", to_state=pb.CIRCUIT_STATE_CLOSED), "INFO", "NORMAL"),
+        (journal.ConservativeModeChanged(active=True), "WARNING", "NORMAL"),
+        (journal.ConservativeModeChanged(active=False), "INFO", "NORMAL"),
+        (journal.PolicyRejected(reason="stale_update"), "WARNING", "NORMAL"),
+        (journal.PolicyInstalled(version="v2"), "INFO", "NORMAL"),
+        (journal.PolicyRolledBack(cause="malformed"), "WARNING", "HIGH"),
+        (journal.PolicyRolledBack(cause="operator"), "INFO", "NORMAL"),
+        (journal.DecisionMade(command_id="c", edges=[condition("started")]), "CRITICAL", "CRITICAL"),
+        (journal.DecisionMade(command_id="c", edges=[condition("ended")]), "INFO", "CRITICAL"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else value,
+)
+def test_an_event_has_the_level_and_priority_of_what_it_tells(event: Event, level: str, priority: str) -> None:
+    (notice,) = notices_of(event, Options())
+    assert pb.TelemetryLevel.Name(notice.level) == f"TELEMETRY_LEVEL_{level}"
+    assert pb.MessagePriority.Name(notice.priority) == f"MESSAGE_PRIORITY_{priority}"
 
 
 def test_latencies_are_told_in_milliseconds() -> None:
