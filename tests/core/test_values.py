@@ -15,7 +15,7 @@ from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.blueprint import Blueprint, SafetySheet, content_digest, read_blueprint
 from tamiyo.core.events import KINDS, MESSAGES, decode, encode
 from tamiyo.core.limits import ALLOWED_PARAMETERS_MAX, TEXT_CHARS_MAX, Limits
-from tamiyo.core.norms import EPSILON, NORM_INPUTS, Norm, scaled, updated
+from tamiyo.core.norms import EPSILON, NORM_INPUTS, PRIORS, Norm, scaled, updated
 from tamiyo.core.observation import read_packet
 from tamiyo.core.proposal import _WIDTHS, argmax, malformation
 from tamiyo.core.risk import RISK_ROWS
@@ -188,6 +188,20 @@ def test_a_full_registry_answers_zero(kind: str) -> None:
 def test_the_registry_digest_is_sha256_over_compact_sorted_pairs() -> None:
     by_hand = hashlib.sha256(b'[["a",2],["b",1]]').hexdigest()
     assert registries.digest({"b": 1, "a": 2}) == by_hand
+
+
+def test_the_priors_are_what_they_were_promised_to_be() -> None:
+    assert {row.name: (row.mean, row.sd, row.log1p) for row in NORM_INPUTS} == {
+        "loss": (0.8, 0.3, False),
+        "gradient_norm": (1.0, 0.5, False),
+        "samples_per_s": (4500.0, 500.0, False),
+        "hook_latency_ms": (12.0, 6.0, False),
+        "parameter_count": (1.0, 0.4, True),
+        "learning_rate": (0.01, 0.005, True),
+        "gradient_variance": (0.001, 0.0005, True),
+        "momentum": (0.9, 0.05, False),
+    }
+    assert [(norm.mean, norm.variance) for norm in PRIORS] == [(row.mean, row.sd**2) for row in NORM_INPUTS]
 
 
 @pytest.mark.parametrize("row", NORM_INPUTS, ids=lambda row: row.name)
