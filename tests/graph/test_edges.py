@@ -144,6 +144,12 @@ def test_a_stage_from_blending_to_fossilized_allows_parameters(stage: int) -> No
     assert edges(graph, "seed", "allowed", "parameter") == expected
 
 
+def test_a_seed_monitors_the_first_eight_layers_at_its_depth() -> None:
+    given = BlueprintInput(blueprint(), {"layers": [{"depth": 2}] * 9})
+    graph = built(observed(seed(layer_depth=2)), given)
+    assert edges(graph, "seed", "monitors", "layer") == [(0, layer) for layer in range(8)]
+
+
 def test_the_stages_that_have_a_say_are_the_blended_ones() -> None:
     assert {pb.SEED_STAGE_BLENDING, pb.SEED_STAGE_SHADOWING, pb.SEED_STAGE_PROBATIONARY,
             pb.SEED_STAGE_FOSSILIZED} == BLENDED_STAGES  # fmt: skip

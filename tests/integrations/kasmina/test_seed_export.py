@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from kasmina_rig import Rig
@@ -55,6 +57,13 @@ def test_exports_come_back_from_a_packet_as_they_were(rig):
     assert seeds[0].metrics["alpha_total_steps"] == rig.pace.blending_steps
     assert seeds[0].metrics["alpha_schedule_index"] == 3.0
     assert (seeds[1].stage, seeds[1].gradient_norm, seeds[1].learning_rate) == (pb.SEED_STAGE_DORMANT, None, None)
+
+
+def test_an_export_tells_the_manager_s_tolerance_and_the_blend_s_temperature(rig):
+    rig.manager.settings = replace(rig.manager.settings, risk_tolerance=0.75, alpha_temperature=0.5)
+    rig.bring(pb.SEED_STAGE_BLENDING)
+    metrics = exported(rig).metrics
+    assert (metrics["risk_tolerance"], metrics["alpha_temperature"]) == (0.75, 0.5)
 
 
 def test_age_counts_from_the_entry_into_a_stage(rig):
