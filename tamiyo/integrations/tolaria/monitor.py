@@ -19,7 +19,8 @@ by `detailed` (the default):
                            of the step before, as `controlled` was told: this step's are not known yet
     loss_ewma, loss_volatility, grad_norm_ewma, grad_var
                            exponentially weighted mean, standard deviation and variance, weight 0.1
-    loss_delta             by how much this step moved loss_ewma: what one batch says alone is mostly noise
+    loss_delta             by how much this step moved loss_ewma: what one batch says alone is mostly noise;
+                           absent where the step had no finite loss
     grad_conflict_rate     see `ConflictRate`; costs one copy of the gradients
     optimizer_lr, optimizer_momentum, optimizer_family_index
                            of the first parameter group; the index is the registry's
@@ -28,6 +29,7 @@ by `detailed` (the default):
 those of the optimizer, fossils included; a seed that still has its own optimizer reports its own gradient.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -235,7 +237,7 @@ class StepMonitor:
             "step_latency_ms": None if step.latency_ns is None else step.latency_ns / _NS_PER_MS,
             "input_wait_ms": None if step.waited_ns is None else step.waited_ns / _NS_PER_MS,
             "loss_ewma": loss.mean,
-            "loss_delta": None if loss.mean is None else loss.moved,
+            "loss_delta": loss.moved if step.loss is not None and math.isfinite(step.loss) else None,
             "loss_volatility": None if loss.mean is None else loss.deviation,
             "grad_norm_ewma": norm.mean,
             "grad_var": None if norm.mean is None else norm.variance,

@@ -228,6 +228,18 @@ def test_one_steps_measurements_do_not_leak_into_the_next_packet():
     assert not {"loss", "gradient_norm", "samples_per_s", "step_latency_ms", "input_wait_ms"} & set(metrics)
 
 
+@pytest.mark.parametrize("loss", [None, math.nan, math.inf])
+def test_a_step_without_a_finite_loss_moved_nothing(loss):
+    monitor = StepMonitor(RUN)
+    for value in (1.0, 3.0):
+        monitor.end(loss=value)
+    monitor.packet()
+    monitor.end(loss=loss)
+    metrics = monitor.packet().training_metrics
+    assert "loss_delta" not in metrics
+    assert metrics["loss_ewma"] == pytest.approx(1.2)
+
+
 CALLS = {
     "begin": lambda m: m.begin(),
     "gradients": lambda m: m.gradients(),
