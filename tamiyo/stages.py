@@ -29,7 +29,7 @@ from tamiyo.core.proposal import PolicyIdentity
 from tamiyo.core.registries import Registries, assignments, extended, full
 from tamiyo.core.state import State
 from tamiyo.errors import PacketRejected
-from tamiyo.graph import Graph, GraphBuilder, graph_observed
+from tamiyo.graph import Graph, GraphBuilder, graph_observed, host_of
 from tamiyo.journal import Journal
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.outage import Outage
@@ -137,10 +137,14 @@ class Stages:
                 for kind, names in added.items()
             )
             registries = extended(known, added) if added else known
-            step.graph = self._builder.build(
-                step.observation, norms=step.state.norms, registries=registries, blueprints=step.blueprints
-            )
             host_id = self._blueprints.host_id(step.observation)
+            step.graph = self._builder.build(
+                step.observation,
+                norms=step.state.norms,
+                registries=registries,
+                blueprints=step.blueprints,
+                host_id=host_of(host_id, step.state.behaviour_flags),
+            )
             step.layout, step.graph_event = graph_observed(
                 step.graph, step.blueprints, step_lsn=step.lsn, host_id=host_id
             )

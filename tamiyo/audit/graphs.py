@@ -35,7 +35,15 @@ from tamiyo.core.norms import Norm
 from tamiyo.core.observation import Observation
 from tamiyo.core.registries import Registries, assignments, extended
 from tamiyo.core.state import BLUEPRINTS_MAX
-from tamiyo.graph import BlueprintInput, Graph, GraphBuilder, MetadataRules, graph_observed, parse_metadata
+from tamiyo.graph import (
+    BlueprintInput,
+    Graph,
+    GraphBuilder,
+    MetadataRules,
+    graph_observed,
+    host_of,
+    parse_metadata,
+)
 
 __all__ = ["Built", "Graphs", "SeenStep"]
 
@@ -175,7 +183,13 @@ class Graphs:
         keys = self._builder.registry_keys(observation, blueprints)
         added, overflow = assignments(step.registries, keys)
         registries = extended(step.registries, added) if added else step.registries
-        graph = self._builder.build(observation, norms=step.norms, registries=registries, blueprints=blueprints)
+        graph = self._builder.build(
+            observation,
+            norms=step.norms,
+            registries=registries,
+            blueprints=blueprints,
+            host_id=host_of(step.graph.host_blueprint_id, standing.behaviour_flags),
+        )
         if self._is_as_recorded(step, observation, graph, blueprints, (added, overflow), standing):
             self._found.graphs += 1
             self.built(lsn, event, Built(step, observation, graph, registries))

@@ -14,6 +14,7 @@ __all__ = [
     "CURRENT",
     "EXPLAINED",
     "FLAGS",
+    "GRAPH_AS_NAMED",
     "METADATA_VALUES",
     "SAFE_PAUSES_UNCLEAN",
     "Flag",
@@ -35,6 +36,7 @@ class Flag:
 EXPLAINED = "1-explained-decisions"
 SAFE_PAUSES_UNCLEAN = "2-safe-pauses-unclean"
 METADATA_VALUES = "3-metadata-values"
+GRAPH_AS_NAMED = "4-graph-as-named"
 
 FLAGS: Mapping[str, Flag] = MappingProxyType(
     {
@@ -53,6 +55,12 @@ FLAGS: Mapping[str, Flag] = MappingProxyType(
             "an object of names in a blueprint's metadata is read with its values: a parameter or a blending method "
             "that it gives as false is not allowed, a layer's number is its weight, and a key may be a place; methods "
             "and stages are read in any case",
+        ),
+        GRAPH_AS_NAMED: Flag(
+            "0.1.0",
+            "a graph's host is the blueprint that its record names, also where the packet's and the run's are both "
+            "there; and a seed whose risk is a blueprint's `risk_max` is not over it: both are compared in the single "
+            "precision that risks travel in",
         ),
     }
 )

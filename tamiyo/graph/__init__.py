@@ -25,7 +25,7 @@ from tamiyo.graph.graph import Graph
 from tamiyo.graph.metadata import parse_metadata
 from tamiyo.graph.observed import graph_observed
 from tamiyo.graph.plan import BlueprintInput
-from tamiyo.graph.rules import MetadataRules
+from tamiyo.graph.rules import MetadataRules, host_of
 
 __all__ = [
     "BlueprintInput",
@@ -34,6 +34,7 @@ __all__ = [
     "MetadataRules",
     "build",
     "graph_observed",
+    "host_of",
     "parse_metadata",
     "registry_keys",
 ]

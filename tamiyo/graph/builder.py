@@ -83,6 +83,7 @@ class GraphBuilder:
         norms: Sequence[Norm],
         registries: Registries,
         blueprints: Sequence[BlueprintInput],
+        host_id: str | None = None,
     ) -> Graph:
         """The graph of one step; raises nothing, whatever packet and metadata hold.
 
@@ -90,11 +91,11 @@ class GraphBuilder:
             observation: the packet.
             norms: one for each row of NORM_INPUTS.
             registries: with this step's new keys (`registry_keys`) already in them.
-            blueprints: at most BLUEPRINT_CANDIDATES_MAX, the host's own among them where it is known: the first whose
-                id is the packet's or the run's.
+            blueprints: at most BLUEPRINT_CANDIDATES_MAX, the host's own among them where it is known.
+            host_id: which of them that is; None for the first whose id is the packet's or the run's.
         """
         tally = Tally()
-        layout = self._laid_out(observation, blueprints)
+        layout = self._laid_out(observation, blueprints, host_id)
         topology = layout.topology
         seeds = seed_part.seed_rows(observation.seeds, layout.ties, layout.shares)
         with np.errstate(all="ignore"):  # a value may be any float; what does not stay finite is masked
@@ -144,9 +145,9 @@ class GraphBuilder:
         digest = given.blueprint.digest
         return self._plans.get((digest, given.rules) if digest else None, lambda: make_plan(given))
 
-    def _laid_out(self, observation: Observation, blueprints: Sequence[BlueprintInput]) -> Layout:
+    def _laid_out(self, observation: Observation, blueprints: Sequence[BlueprintInput], host_id: str | None) -> Layout:
         """The last step's layout while nothing that it depends on has changed."""
-        topology, host = self._topology(blueprints), _host_index(observation, blueprints)
+        topology, host = self._topology(blueprints), _host_index(observation, blueprints, host_id)
         ties = topology.plans[host].ties if host >= 0 else NO_TIES
         traits = seed_part.traits(observation.seeds, ties)
         last = self._layout
@@ -192,6 +193,6 @@ def _key(blueprints: Sequence[BlueprintInput]) -> tuple[_TopologyKey, ...] | Non
     return tuple((given.blueprint.blueprint_id, given.blueprint.digest, given.rules) for given in blueprints)
 
 
-def _host_index(observation: Observation, blueprints: Sequence[BlueprintInput]) -> int:
-    own = {observation.packet_id, observation.training_run_id} - {""}
+def _host_index(observation: Observation, blueprints: Sequence[BlueprintInput], host_id: str | None) -> int:
+    own = ({observation.packet_id, observation.training_run_id} if host_id is None else {host_id}) - {""}
     return next((place for place, given in enumerate(blueprints) if given.blueprint.blueprint_id in own), -1)

@@ -17,13 +17,14 @@ from tamiyo.bench.samples import metadata
 from tamiyo.cli import main
 from tamiyo.core import journal_pb2 as journal
 from tamiyo.core.base import read_base
-from tamiyo.core.behaviour import CURRENT, METADATA_VALUES
+from tamiyo.core.behaviour import CURRENT, GRAPH_AS_NAMED, METADATA_VALUES
 from tamiyo.core.events import KINDS, decode, encode
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.testing.library import MemoryLibrary
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "journal" / "behaviour-2.json"
-BEFORE = tuple(flag for flag in CURRENT if flag != METADATA_VALUES)
+BEFORE = tuple(flag for flag in CURRENT if flag not in (METADATA_VALUES, GRAPH_AS_NAMED))
+BEFORE_NAMED = tuple(flag for flag in CURRENT if flag != GRAPH_AS_NAMED)
 STEPS = 4
 
 HOST = metadata(
@@ -106,6 +107,35 @@ def test_a_log_is_what_its_own_rules_make_of_it(
     result = CliRunner().invoke(main, ["audit", str(tmp_path), "--level", "3"])
     assert result.output.splitlines()[-1] == "audit: PASS (levels 1, 2, 3)", result.output
     assert again(flagged(wal.read(tmp_path / "wal"), others)).divergence is not None
+
+
+@pytest.mark.parametrize(
+    ("flags", "others"), [(BEFORE_NAMED, CURRENT), (CURRENT, BEFORE_NAMED)], ids=("before", "today")
+)
+def test_a_graph_s_host_is_the_one_that_was_then(
+    tmp_path: Path, flags: tuple[str, ...], others: tuple[str, ...]
+) -> None:
+    """The library lists the packet's blueprint, and has no record of it; it has one of the run's."""
+    library = MemoryLibrary()
+    for blueprint_id in ("run-1", "packet-0"):
+        library.save(pb.BlueprintDescriptor(blueprint_id=blueprint_id, name="host"), graph_metadata=HOST)
+    get = library.get
+    library.get = lambda blueprint_id: None if blueprint_id == "packet-0" else get(blueprint_id)
+    packet = training_packet(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fingerprint, "CURRENT", flags)
+        with opened(tmp_path, None, library) as tamiyo:
+            for _ in range(STEPS):
+                tamiyo.evaluate_step(packet)
+                tamiyo.flush()
+    assert audit(tmp_path, level=3).passed
+    entries = list(wal.read(tmp_path / "wal"))
+    events = [decode(entry.kind, entry.payload) for entry in entries]
+    last = [event for event in events if isinstance(event, journal.GraphObserved)][-1]
+    assert last.host_blueprint_id == "packet-0"
+    assert [use.blueprint_id for use in last.blueprints] == ["run-1"]
+    assert again(entries).graphs == STEPS
+    assert again(flagged(entries, others)).graphs < STEPS
 
 
 def test_a_log_that_was_begun_before_and_went_on_today_comes_out_again(tmp_path: Path) -> None:

@@ -370,6 +370,15 @@ def test_a_host_that_moves_to_other_hardware_is_counted_anew() -> None:
     assert totals == [26, 32, 26]
 
 
+@pytest.mark.parametrize(("host_id", "place"), [(None, 0), ("packet-1", 1), ("host", 0), ("elsewhere", -1), ("", -1)])
+def test_the_host_is_the_blueprint_that_is_named(host_id: str | None, place: int) -> None:
+    """The packet's own and the run's may both be there."""
+    observation = observed(seed(), packet_id="packet-1", training_run_id="host")
+    blueprints = [BlueprintInput(blueprint(name), {}) for name in ("host", "packet-1")]
+    graph = GraphBuilder().build(observation, norms=PRIORS, registries=INITIAL, blueprints=blueprints, host_id=host_id)
+    assert graph.host_blueprint_index == place
+
+
 def test_node_types_without_nodes_are_not_counted() -> None:
     families = {family for family, *_ in built(observed()).coverage}
     assert families == {"node.global"}

@@ -54,6 +54,14 @@ def test_an_object_that_refuses_all_is_known_to() -> None:
     assert graph.may_set(0, "no such parameter") is None
 
 
+def test_before_risks_were_compared_as_they_travel_one_was_over_itself() -> None:
+    of_then = replace(
+        host(layers=2, monitors={"thresholds": {"risk_max": 0.2}}), rules=MetadataRules(has_singles=False)
+    )
+    graph = built(observed(seed(layer_depth=0, risk_score=0.2)), of_then)
+    assert not graph.edge_index["seed", "monitors", "layer"].size
+
+
 def test_a_list_of_parameters_is_read_alike_by_both() -> None:
     for rules in (BEFORE, TODAY):
         assert allowed(rules, ["parameter-1", 0, "gamma"]) == ([1, 0], 1)
@@ -216,7 +224,7 @@ def test_a_stage_is_named_in_any_case(name: str) -> None:
 def test_the_rules_are_those_of_a_log_s_flags() -> None:
     assert MetadataRules.under(CURRENT) == TODAY == host().rules
     assert MetadataRules.under([flag for flag in CURRENT if flag != METADATA_VALUES]) == BEFORE
-    assert MetadataRules.under(()) == BEFORE
+    assert MetadataRules.under(()) == MetadataRules(has_values=False, has_singles=False)
 
 
 def test_a_builder_keeps_what_it_read_by_one_rule_apart_from_the_other() -> None:

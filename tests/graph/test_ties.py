@@ -95,6 +95,20 @@ def test_a_bad_entry_is_ignored_and_counted_and_the_seeds_keep_their_depth(given
     assert monitored(given) == ([(0, 0), (1, 1)], 1)
 
 
+@pytest.mark.parametrize("risk", [0.1, 0.2, 0.3, 0.7, 0.8])
+def test_a_risk_that_is_the_bound_is_not_over_it(risk: float) -> None:
+    """A risk travels in single precision, in which 0.2 is a little more than that."""
+    thresholds = {"monitors": {"thresholds": {"risk_max": risk}}}
+    at, over = seed(risk_score=risk), seed(risk_score=risk + 1e-6)
+    assert monitored(thresholds, at, over) == ([(0, 0)], 0)
+
+
+@pytest.mark.parametrize("risk", [1e300, -1e300])
+def test_a_bound_past_single_precision_is_one_that_all_or_none_are_under(risk: float) -> None:
+    watching = monitored({"monitors": {"thresholds": {"risk_max": risk}}}, seed(risk_score=3e38))[0]
+    assert watching == ([(0, 0)] if risk > 0 else [])
+
+
 def test_an_ill_typed_weight_is_counted_and_the_edge_stays() -> None:
     assert monitored({"monitored_layers": [[0, 2, "much"]]}, seed()) == ([(0, 2)], 1)
 
