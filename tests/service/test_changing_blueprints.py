@@ -7,7 +7,7 @@ import pytest
 from audit.runs import opened, training_packet
 
 from tamiyo import TamiyoService
-from tamiyo.audit import audit, inference
+from tamiyo.audit import audit, graphs
 from tamiyo.bench.samples import HOST, OneHost, host, small_host
 from tamiyo.blueprints import Blueprints
 from tamiyo.core import journal_pb2 as journal
@@ -86,6 +86,6 @@ def test_an_audit_knows_what_a_step_used_though_many_versions_came_while_it_was_
         monkeypatch.setattr(tamiyo._stages, "build_graph", late)
         for step in range(4):
             tamiyo.evaluate_step(training_packet(step))
-    monkeypatch.setattr(inference, "BLUEPRINTS_MAX", 1)
+    monkeypatch.setattr(graphs, "BLUEPRINTS_MAX", 1)
     report = audit(tmp_path, level=3)
     assert report.passed, report.text
