@@ -24,6 +24,16 @@ by `detailed` (the default):
     grad_conflict_rate     see `ConflictRate`; costs one copy of the gradients
     optimizer_lr, optimizer_momentum, optimizer_family_index
                            of the first parameter group; the index is the registry's
+    h2d_copy_ms            the time that `with monitor.copying_to_device():` took since the last packet; on a CUDA
+                           device it is read once the device is past the copies, without waiting for it, and may be
+                           that of an earlier step (`CopyTimer`)
+
+What the hardware says of itself has a switch of its own, `hardware`, off unless a reader is given:
+
+    cpu_util_percent, gpu_mem_used_gb, gpu_mem_free_gb, gpu_util_percent, and the packet's hardware_context
+                           see `HardwareReader`; they say what else goes on in the machine, and Tamiyo's risk rows
+                           act on that: `cpu_pressure_high` holds back every growth in a run that keeps all of
+                           its processors busy
 
 `hook_latency_ms` is what the monitor itself cost in this step, up to the packet. The parameters measured are
 those of the optimizer, fossils included; a seed that still has its own optimizer reports its own gradient.
@@ -39,6 +49,8 @@ import torch
 from torch import nn
 
 from tamiyo.integrations.gradients import total_norm
+from tamiyo.integrations.tolaria.copies import CopyTimer
+from tamiyo.integrations.tolaria.hardware import HardwareReader
 from tamiyo.integrations.tolaria.statistics import ConflictRate, Drift, family_index, momentum_of
 from tamiyo.leyline import leyline_pb2 as pb
 
@@ -85,7 +97,8 @@ class StepMonitor:
     Args:
         run: names for the packets.
         optimizer: the host's; its parameter groups are read anew at each step.
-        detailed: whether the optional metrics are measured.
+        detailed: whether the optional metrics are measured, but for those of `hardware`.
+        hardware: asked once a step, in `packet`; None leaves its metrics and the hardware context out.
         clock_ns: a monotonic clock.
         wall_ns: the wall clock, for the packets' timestamps.
     """
@@ -96,23 +109,26 @@ class StepMonitor:
         optimizer: torch.optim.Optimizer | None = None,
         *,
         detailed: bool = True,
+        hardware: HardwareReader | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._run = run
         self._optimizer = optimizer
         self._detailed = detailed
+        self._hardware = hardware
         self._clock_ns = clock_ns
         self._wall_ns = wall_ns
         self._step = _Step()
         self._loss = Drift()
         self._norm = Drift()
         self._conflicts = ConflictRate()
+        self._copies = CopyTimer(clock_ns)
         self._control: dict[str, float] = {}
         self._has_timed_out = False
 
     def begin(self) -> None:
-        """A step begins; input that was waited for just before it is part of it."""
+        """A step begins; input that was waited for or copied just before it is part of it."""
         self._step = _Step(began_ns=self._clock_ns(), waited_ns=self._step.waited_ns)
 
     def gradients(self) -> float | None:
@@ -143,6 +159,15 @@ class StepMonitor:
             yield
         finally:
             self._step.waited_ns = (self._step.waited_ns or 0) + self._clock_ns() - started_ns
+
+    @contextmanager
+    def copying_to_device(self) -> Iterator[None]:
+        """Copies of input in here, from the host's memory to the device of the parameters, are timed."""
+        if not self._detailed:
+            yield
+            return
+        with self._copies.copying(self._device()):
+            yield
 
     def controlled(
         self,
@@ -184,6 +209,11 @@ class StepMonitor:
             packet.training_loss = self._step.loss
         for name, value in self._metrics().items():
             packet.training_metrics[name] = value
+        if self._hardware is not None:
+            reading = self._hardware.read(self._device())
+            packet.hardware_context.CopyFrom(reading.context)
+            for name, value in reading.metrics.items():
+                packet.training_metrics[name] = value
         hooks_ns = self._step.hooks_ns + self._clock_ns() - started_ns
         packet.training_metrics["hook_latency_ms"] = hooks_ns / _NS_PER_MS
         self._step, self._control, self._has_timed_out = _Step(), {}, False
@@ -212,6 +242,11 @@ class StepMonitor:
             training_run_id=run.run_id,
             experiment_name=run.experiment_name,
         )
+
+    def _device(self) -> torch.device | None:
+        """Where the host is: that of its first parameter; None where none are known."""
+        groups = [] if self._optimizer is None else self._optimizer.param_groups
+        return next((parameter.device for group in groups for parameter in group["params"]), None)
 
     def _parameters(self) -> list[nn.Parameter]:
         if self._optimizer is None:
@@ -242,6 +277,7 @@ class StepMonitor:
             "grad_norm_ewma": norm.mean,
             "grad_var": None if norm.mean is None else norm.variance,
             "grad_conflict_rate": self._conflicts.value,
+            "h2d_copy_ms": self._copies.take(),
         } | self._optimizer_metrics()
 
     def _optimizer_metrics(self) -> dict[str, float | None]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tamiyo.integrations.kasmina import NOT_ATTEMPTED, TIMED_OUT, Applied, SeedManager
 from tamiyo.integrations.tolaria.checkpoint import RunCheckpointRejected, read_checkpoint, write_checkpoint
 from tamiyo.integrations.tolaria.deadline import InTime
+from tamiyo.integrations.tolaria.hardware import HardwareReader
 from tamiyo.integrations.tolaria.monitor import Run, StepMonitor, Validation
 from tamiyo.leyline import leyline_pb2 as pb
 
@@ -87,6 +88,7 @@ class Trainer:
         controller: who decides.
         seeds: the manager of the model's graft points, made with the same optimizer.
         settings: how often to validate and checkpoint.
+        hardware: read at every step for the packets (`StepMonitor`); None reads none.
         checkpoint: where; None keeps none.
     """
 
@@ -101,6 +103,7 @@ class Trainer:
         seeds: SeedManager,
         *,
         settings: TrainerSettings | None = None,
+        hardware: HardwareReader | None = None,
         checkpoint: Path | None = None,
     ) -> None:
         self.step = 0
@@ -114,7 +117,7 @@ class Trainer:
         self._controller = controller
         self._settings = settings or TrainerSettings()
         self._checkpoint = checkpoint
-        self._monitor = StepMonitor(run, optimizer)
+        self._monitor = StepMonitor(run, optimizer, hardware=hardware)
         self._in_time = InTime(seeds)
 
     def resume(self) -> int:

@@ -8,7 +8,7 @@ from torch import nn
 
 from tamiyo.core.limits import Limits
 from tamiyo.core.observation import read_packet
-from tamiyo.integrations.tolaria import Run, StepMonitor, Validation
+from tamiyo.integrations.tolaria import HardwareReader, Reading, Run, StepMonitor, Validation
 from tamiyo.leyline import leyline_pb2 as pb
 
 RUN = Run("run-1", "an experiment", steps_per_epoch=10)
@@ -16,7 +16,7 @@ BASIC = {"loss", "gradient_norm", "samples_per_s", "hook_latency_ms"}
 STATISTICS = {"loss_ewma", "loss_delta", "loss_volatility", "grad_norm_ewma", "grad_var"}
 OPTIMIZER = {"optimizer_lr", "optimizer_momentum", "optimizer_family_index"}
 CONTROL = {"tamiyo_latency_ms", "kasmina.apply_ms", "kasmina.finalize_ms"}
-LATER = {"h2d_copy_ms", "gpu_mem_used_gb", "gpu_mem_free_gb", "gpu_util_percent", "cpu_util_percent"}
+HARDWARE = {"h2d_copy_ms", "gpu_mem_used_gb", "gpu_mem_free_gb", "gpu_util_percent", "cpu_util_percent"}
 
 
 class Ticking:
@@ -95,10 +95,57 @@ def test_what_the_control_of_a_step_cost_is_told_once():
     assert not {"tolaria.kasmina_timeout", *CONTROL} & set(loop.step().training_metrics)
 
 
-def test_hardware_metrics_are_absent():
+def test_without_a_reader_and_a_copy_nothing_is_said_of_the_hardware():
     packet = Loop().step()
-    assert not LATER & set(packet.training_metrics)
+    assert not HARDWARE & set(packet.training_metrics)
     assert not packet.HasField("hardware_context")
+
+
+class Told(HardwareReader):
+    """Says what the test gives it, and takes its time for it."""
+
+    def __init__(self, **metrics: float) -> None:
+        super().__init__()
+        self.told = metrics
+        self.clock = Ticking()
+        self.devices: list[torch.device | None] = []
+
+    def read(self, device: torch.device | None = None) -> Reading:
+        self.devices.append(device)
+        self.clock.ns += 3_000_000
+        return Reading(self.told, pb.HardwareContext(device_type="cuda", device_id="0", total_memory_gb=80.0))
+
+
+@pytest.mark.parametrize("detailed", [True, False])
+def test_a_reader_is_asked_once_a_step_with_the_details_and_without(detailed):
+    reader = Told(cpu_util_percent=40.0, gpu_util_percent=85.0)
+    loop = Loop(detailed=detailed, hardware=reader)
+    reader.clock = loop.clock
+    packet = loop.step()
+    assert {"cpu_util_percent", "gpu_util_percent"} == HARDWARE & set(packet.training_metrics)
+    assert packet.training_metrics["gpu_util_percent"] == 85.0
+    assert (packet.hardware_context.device_type, packet.hardware_context.total_memory_gb) == ("cuda", 80.0)
+    assert packet.training_metrics["hook_latency_ms"] == 3.0  # it is part of what measuring costs
+    assert reader.devices == [torch.device("cpu")]  # where the parameters are
+
+
+def test_a_reader_is_told_of_no_device_where_no_parameters_are_known():
+    reader = Told()
+    StepMonitor(RUN, hardware=reader).packet()
+    assert reader.devices == [None]
+
+
+def test_what_the_hardware_says_is_in_no_checkpoint():
+    assert StepMonitor(RUN, hardware=Told()).state_dict().keys() == StepMonitor(RUN).state_dict().keys()
+
+
+def test_a_real_reader_fills_the_context_of_this_machine():
+    packet = Loop(hardware=HardwareReader()).step()
+    seen = read_packet(packet.SerializeToString(), Limits()).hardware
+    assert seen is not None
+    assert (seen.device_type, seen.compute_capability) == ("cpu", None)
+    assert seen.total_memory_gb is not None
+    assert "cpu_util_percent" not in packet.training_metrics  # the first reading has nothing before it
 
 
 def test_a_packet_names_its_run_and_its_step():
@@ -248,13 +295,15 @@ CALLS = {
     "end with samples": lambda m: m.end(samples=3),
     "controlled": lambda m: m.controlled(apply_ms=1.0),
     "packet": lambda m: m.packet(),
+    "waiting": lambda m: m.waiting_for_input().__enter__(),
+    "copying": lambda m: m.copying_to_device().__enter__(),
 }
 
 
 @given(names=st.lists(st.sampled_from(sorted(CALLS)), max_size=12), trained=st.booleans())
 def test_no_order_of_calls_raises_and_every_packet_can_be_read(names, trained):
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters()) if trained else None
-    monitor = StepMonitor(RUN, optimizer)
+    monitor = StepMonitor(RUN, optimizer, hardware=HardwareReader())
     for name in names:
         CALLS[name](monitor)
     assert read_packet(monitor.packet().SerializeToString(), Limits()).training_run_id == "run-1"

@@ -8,7 +8,13 @@ from tolaria_rig import Numbers, Scripted, new_trainer
 from torch import Tensor
 
 from tamiyo.integrations.kasmina import stage_counts
-from tamiyo.integrations.tolaria import RunCheckpointRejected, Trainer, read_checkpoint, write_checkpoint
+from tamiyo.integrations.tolaria import (
+    HardwareReader,
+    RunCheckpointRejected,
+    Trainer,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 
 class Killed(BaseException):
@@ -100,6 +106,15 @@ def test_what_control_cost_is_told_with_the_next_packet():
     told = {"tamiyo_latency_ms", "kasmina.apply_ms", "kasmina.finalize_ms"}
     assert not told & set(controller.packets[0].training_metrics)
     assert told <= set(controller.packets[1].training_metrics)
+
+
+def test_a_trainer_with_a_reader_tells_of_its_hardware():
+    controller = Scripted()
+    run_to(new_trainer(controller=controller, hardware=HardwareReader(interval_ms=0)), 2)
+    assert [packet.hardware_context.device_type for packet in controller.packets] == ["cpu", "cpu"]
+    without = Scripted()
+    run_to(new_trainer(controller=without), 2)
+    assert not any(packet.HasField("hardware_context") for packet in without.packets)
 
 
 def test_a_run_that_is_complete_trains_no_further(tmp_path):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tamiyo.core.lifecycle import OPERATION_BY_STAGE
 from tamiyo.integrations.kasmina import GraftPoint, Pace, SeedManager, SeedSettings
-from tamiyo.integrations.tolaria import Run, Trainer, TrainerSettings
+from tamiyo.integrations.tolaria import HardwareReader, Run, Trainer, TrainerSettings
 from tamiyo.leyline import leyline_pb2 as pb
 
 PACE = Pace(training_steps=2, blending_steps=3, shadowing_steps=1, probation_steps=2, embargo_steps=2)
@@ -78,7 +78,12 @@ class Host(nn.Module):
 
 
 def new_trainer(
-    checkpoint: Path | None = None, *, run_id: str = "r", batches: object = None, controller: object = None
+    checkpoint: Path | None = None,
+    *,
+    run_id: str = "r",
+    batches: object = None,
+    controller: object = None,
+    hardware: HardwareReader | None = None,
 ) -> Trainer:
     torch.manual_seed(0)
     host = Host()
@@ -93,5 +98,6 @@ def new_trainer(
         controller or Scripted(),
         seeds,
         settings=TrainerSettings(validate_every=3, checkpoint_every=4),
+        hardware=hardware,
         checkpoint=checkpoint,
     )
