@@ -8,8 +8,8 @@ executes them on the seeds, and exports their states for the next packet. One st
     applied = manager.apply(tamiyo.evaluate_step(packet))
     manager.finalize_step()
 
-Reading order: `lifecycle` (the tables), `graft` (what flows), `alpha` (blends), `slot` (one seed), `executor`
-(commands), `manager`.
+Reading order: `lifecycle` (the tables), `graft` (what flows), `modes` (how it is mixed), `alpha` (blends), `slot` (one
+seed), `orders` and `executor` (commands), `manager`.
 """
 
 from tamiyo.integrations.kasmina.alpha import Blend

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tamiyo.core.proposal import BLENDING_METHODS
+from tamiyo.integrations.kasmina.modes import CONVEX, BlendMode
 
 __all__ = ["SHAPES", "Blend", "shape"]
 
@@ -53,6 +54,7 @@ class Blend:
     end: float
     total_steps: int
     temperature: float = 1.0
+    mode: BlendMode = CONVEX
 
     def fault(self) -> str:
         """Say in words what is wrong with this order, or ""; NaN fails every comparison."""

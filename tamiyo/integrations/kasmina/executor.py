@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tamiyo.integrations.kasmina.lifecycle import TRANSITIONS, gate, name_of_operation, name_of_stage
-from tamiyo.integrations.kasmina.orders import TOO_LATE, Refusal, read_blend, read_lr_delta
+from tamiyo.integrations.kasmina.orders import TOO_LATE, Refusal, read_blend, read_lr_delta, read_mode
 from tamiyo.integrations.kasmina.slot import SeedSlot
 from tamiyo.leyline import leyline_pb2 as pb
 
@@ -35,8 +36,7 @@ def _seed(manager: SeedManager, command: pb.AdaptationCommand) -> Refusal | None
     if isinstance(found, Refusal):
         return found
     slot, target = found
-    order = command.seed_operation
-    return _OPERATIONS.get(order.operation, _advance)(manager, slot, order, target)
+    return _OPERATIONS.get(command.seed_operation.operation, _advance)(manager, slot, command, target)
 
 
 def _legal(manager: SeedManager, command: pb.AdaptationCommand) -> tuple[SeedSlot, int] | Refusal:
@@ -57,7 +57,7 @@ def _legal(manager: SeedManager, command: pb.AdaptationCommand) -> tuple[SeedSlo
     return slot, target
 
 
-def _advance(_manager: SeedManager, slot: SeedSlot, _order: pb.CommandSeedOperation, target: int) -> None:
+def _advance(_manager: SeedManager, slot: SeedSlot, _command: pb.AdaptationCommand, target: int) -> None:
     slot.enter(target)
 
 
@@ -77,17 +77,21 @@ def _germination(manager: SeedManager, command: pb.AdaptationCommand, may_change
     return None
 
 
-def _graft(manager: SeedManager, slot: SeedSlot, order: pb.CommandSeedOperation, target: int) -> Refusal | None:
+def _graft(manager: SeedManager, slot: SeedSlot, command: pb.AdaptationCommand, target: int) -> Refusal | None:
     settings = manager.settings
-    blend = read_blend(order.parameters, settings.pace.blending_steps, settings.alpha_temperature)
+    parameters = command.seed_operation.parameters
+    blend = read_blend(parameters, settings.pace.blending_steps, settings.alpha_temperature)
     if isinstance(blend, Refusal):
         return blend
-    slot.blend = blend
+    mode = read_mode(command.annotations, blend.target, slot.point.channels)
+    if isinstance(mode, Refusal):
+        return mode
+    slot.take_up(replace(blend, mode=mode))
     slot.enter(target)
     return None
 
 
-def _fossilize(manager: SeedManager, slot: SeedSlot, _order: pb.CommandSeedOperation, target: int) -> Refusal | None:
+def _fossilize(manager: SeedManager, slot: SeedSlot, _command: pb.AdaptationCommand, target: int) -> Refusal | None:
     if manager.optimizer is None:
         return Refusal("no_optimizer", "a fossil's parameters belong to the host's optimizer, and there is none")
     slot.enter(target)
@@ -95,9 +99,8 @@ def _fossilize(manager: SeedManager, slot: SeedSlot, _order: pb.CommandSeedOpera
     return None
 
 
-def _cull(_manager: SeedManager, slot: SeedSlot, _order: pb.CommandSeedOperation, target: int) -> None:
-    slot.point.alpha = 0.0
-    slot.blend = None
+def _cull(_manager: SeedManager, slot: SeedSlot, _command: pb.AdaptationCommand, target: int) -> None:
+    slot.take_up(None)
     slot.enter(target)
 
 
@@ -152,7 +155,7 @@ _HANDLERS: Mapping[int, Callable[[SeedManager, pb.AdaptationCommand], Refusal | 
     }
 )
 
-_OPERATIONS: Mapping[int, Callable[[SeedManager, SeedSlot, pb.CommandSeedOperation, int], Refusal | None]] = (
+_OPERATIONS: Mapping[int, Callable[[SeedManager, SeedSlot, pb.AdaptationCommand, int], Refusal | None]] = (
     MappingProxyType(
         {
             pb.SEED_OP_START_GRAFTING: _graft,

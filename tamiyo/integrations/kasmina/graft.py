@@ -6,14 +6,16 @@ A `GraftPoint` takes features and returns features of the same shape. What it do
     none, DORMANT,            h                            g                       none
       GERMINATED, CULLED, ...
     TRAINING                  h                            g                       of its local loss
-    BLENDING                  (1 - a) h + a s, h detached  none at this point      a g
-    SHADOWING, PROBATIONARY,  (1 - a) h + a s              through both branches   a g
+    BLENDING                  mix(h, s), h detached     none at this point      w g
+    SHADOWING, PROBATIONARY,  mix(h, s)                 through both branches   w g
       FOSSILIZED
 
-with h the host's features, s = branch(h), a alpha, g the gradient at the output. At a = 0 every stage gives h
-itself, so nothing that the branch computes, not even a NaN, can reach the host. While a seed is being
-blended in, the host upstream of it holds still (its branch of the mix is detached): what changes in the loss
-then is the seed's doing. Outside training mode, or without gradients, TRAINING runs no branch at all.
+with h the host's features, s = branch(h), g the gradient at the output, and w the weight of s in the mix, which is
+alpha or follows it: `modes` has the formula of each blend mode. At alpha 0 every stage gives h itself, so nothing
+that the branch computes, not even a NaN, can reach the host. While a seed is being blended in, the host upstream of
+it holds still: h is detached where it is mixed, where the branch reads it and where a gate weighs it, in every mode,
+so what changes in the loss then is the seed's doing. Outside training mode, or without gradients, TRAINING runs no
+branch at all.
 
 **The local loss.** A seed in TRAINING has no say in the output, so the task's loss tells it nothing about
 values; it does tell in which direction the features should move. The branch is fitted to the features moved
@@ -32,6 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tamiyo.integrations.kasmina.modes import CONVEX, BlendMode
 from tamiyo.leyline import leyline_pb2 as pb
 
 __all__ = ["REACH", "GraftPoint"]
@@ -57,6 +60,7 @@ class GraftPoint(nn.Module):
         self.branch: nn.Module | None = None
         self.stage: int = pb.SEED_STAGE_DORMANT
         self.alpha = 0.0
+        self.mode: BlendMode = CONVEX
         self._disturbance: Tensor | None = None
         self._activity: Tensor | None = None
 
@@ -73,13 +77,18 @@ class GraftPoint(nn.Module):
     def plant(self, branch: nn.Module) -> None:
         """Put a module here; it is heard from when stage and alpha say so."""
         self.branch = branch
-        self.alpha = 0.0
+        self.silence()
 
     def clear(self) -> None:
         """Take the module out."""
         self.branch = None
-        self.alpha = 0.0
+        self.silence()
         self._disturbance = self._activity = None
+
+    def silence(self) -> None:
+        """Let the module have no say any more, and forget how it was mixed."""
+        self.alpha = 0.0
+        self.mode = CONVEX
 
     @property
     def disturbance(self) -> float:
@@ -92,17 +101,19 @@ class GraftPoint(nn.Module):
         return None if self._activity is None else float(self._activity)
 
     def mix(self, host: Tensor, grown: Tensor) -> Tensor:
-        """The convex mix (1 - alpha) host + alpha grown, all (N, C, H, W)."""
+        """The two mixed as the blend mode says, all (N, C, H, W)."""
+        gain = self.mode.gain(host)
         if self.training:
-            self.watch(host, grown)
-        return (1.0 - self.alpha) * host + self.alpha * grown
+            self.watch(host, grown, gain)
+        return self.mode.mixed(host, grown, _weight(self.alpha, gain))
 
-    def watch(self, host: Tensor, grown: Tensor) -> None:
-        """Put down how much the module changes the features, (N, C, H, W) both."""
+    def watch(self, host: Tensor, grown: Tensor, gain: float | Tensor = 1.0) -> None:
+        """Put down how much the module changes the features, (N, C, H, W) both; `gain` is that of the blend mode."""
         kept = _norm(host.detach())
-        change = _norm(grown.detach() - host.detach())
-        self._activity = _share(change, kept)
-        self._disturbance = _share(self.alpha * change, kept) if self.alpha else None  # 0 times a NaN is one
+        difference = self.mode.difference(host.detach(), grown.detach())
+        norms = _norms(difference, gain)
+        self._activity = _share(_heard(norms, _weight(1.0, gain)), kept)
+        self._disturbance = _share(_heard(norms, _weight(self.alpha, gain)), kept) if self.alpha else None
 
 
 def _aside(point: GraftPoint, branch: nn.Module, features: Tensor) -> Tensor:
@@ -152,6 +163,28 @@ class _LearnAside(torch.autograd.Function):
         stride = REACH * _norm(host) / slope.clamp_min(torch.finfo(slope.dtype).tiny)
         target = host - stride * gradient
         return gradient, (grown - target) / host.shape[0]
+
+
+def _weight(alpha: float, gain: float | Tensor) -> float | Tensor:
+    """The seed's weight in the mix, 0..1."""
+    return (alpha * gain).clamp(max=1.0) if isinstance(gain, Tensor) else alpha * gain
+
+
+def _norms(features: Tensor, gain: float | Tensor) -> Tensor:
+    """The norm of each part of (N, C, H, W) features that has a weight of its own: one, or of the gain's shape."""
+    if not isinstance(gain, Tensor):
+        return _norm(features)
+    shared = [dim for dim, size in enumerate(gain.shape) if size == 1]
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    norms: Tensor = torch.linalg.vector_norm(features, dim=shared, keepdim=True, dtype=dtype)
+    return norms
+
+
+def _heard(norms: Tensor, weight: float | Tensor) -> Tensor:
+    """The norm of a change whose parts are weighted; a part of weight 0 does not count: 0 times a NaN would be one."""
+    if not isinstance(weight, Tensor):
+        return weight * norms
+    return _norm(torch.where(weight == 0.0, 0.0, weight * norms))
 
 
 def _norm(features: Tensor) -> Tensor:

@@ -81,6 +81,14 @@ class SeedSlot:
             for parameter in self.parameters():
                 parameter.grad = None
 
+    def take_up(self, blend: Blend | None) -> None:
+        """Blend as ordered from here on, or, with None, not any more."""
+        self.blend = blend
+        if blend is None:
+            self.point.silence()
+        else:
+            self.point.mode = blend.mode
+
     def tick(self, pace: Pace) -> None:
         """Let one step pass: learn, age, move alpha, move on from CULLED."""
         self._learn()

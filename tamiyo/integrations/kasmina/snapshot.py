@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tamiyo.errors import HostError
 from tamiyo.integrations.kasmina.alpha import Blend
 from tamiyo.integrations.kasmina.lifecycle import PLANTED
+from tamiyo.integrations.kasmina.modes import CONVEX, MODES, BlendMode, stored_mode
 from tamiyo.integrations.kasmina.slot import SeedSlot
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "SeedStateRejected", "restore", "snapshot"]
 
-VERSION = 1
+VERSION = 2
+"""Of what is written. Version 1, from before there were blend modes, is read as well: its blends are CONVEX."""
+
+_READ = (1, VERSION)
 
 
 class SeedStateRejected(HostError, ValueError):
@@ -60,9 +64,20 @@ def _slot_state(slot: SeedSlot) -> dict[str, object]:
         "age_steps": slot.age_steps,
         "blueprint_id": slot.blueprint_id,
         "germinations": slot.germinations,
-        "blend": asdict(slot.blend) if slot.blend else None,
+        "blend": _blend_state(slot.blend) if slot.blend else None,
         "optimizer": slot.optimizer.state_dict() if slot.optimizer else None,
     }
+
+
+def _blend_state(blend: Blend) -> dict[str, object]:
+    return asdict(blend) | {"mode": stored_mode(blend.mode)}
+
+
+def _mode_of(stored: Mapping[str, Any]) -> BlendMode:
+    if "mode" not in stored:
+        return CONVEX
+    numbers = dict(stored["mode"])
+    return MODES[numbers.pop("name")](**numbers)
 
 
 def _restore_slot(manager: SeedManager, slot: SeedSlot, stored: Mapping[str, Any]) -> None:
@@ -70,17 +85,18 @@ def _restore_slot(manager: SeedManager, slot: SeedSlot, stored: Mapping[str, Any
         factory = manager.blueprints[stored["blueprint_id"]]
         slot.replant(stored["blueprint_id"], factory, manager.settings.learning_rate)
     slot.enter(stored["stage"])
-    slot.point.alpha = stored["alpha"]
     slot.age_steps = stored["age_steps"]
     slot.germinations = stored["germinations"]
-    slot.blend = Blend(**stored["blend"]) if stored["blend"] else None
+    blend = stored["blend"]
+    slot.take_up(Blend(**blend | {"mode": _mode_of(blend)}) if blend else None)
+    slot.point.alpha = stored["alpha"]
     if slot.optimizer is not None and stored["optimizer"] is not None:
         slot.optimizer.load_state_dict(stored["optimizer"])
 
 
 def _fault(manager: SeedManager, state: Mapping[str, Any]) -> str:
-    if state.get("version") != VERSION:
-        return f"they are of version {state.get('version')}, and this reads version {VERSION}"
+    if state.get("version") not in _READ:
+        return f"they are of version {state.get('version')}, and this reads up to version {VERSION}"
     if set(state["seeds"]) != set(manager.slots):
         return f"they are {sorted(state['seeds'])}, and the network has places for {sorted(manager.slots)}"
     if any(slot.germinations for slot in manager.slots.values()):
@@ -90,4 +106,17 @@ def _fault(manager: SeedManager, state: Mapping[str, Any]) -> str:
         for stored in state["seeds"].values()
         if stored["stage"] in PLANTED and stored["blueprint_id"] not in manager.blueprints
     }
-    return f"nothing here builds {sorted(unknown)}" if unknown else ""
+    return f"nothing here builds {sorted(unknown)}" if unknown else _mode_fault(manager, state["seeds"])
+
+
+def _mode_fault(manager: SeedManager, seeds: Mapping[str, Any]) -> str:
+    for seed_id, stored in seeds.items():
+        blend = stored["blend"]
+        if not blend:
+            continue
+        if "mode" in blend and blend["mode"].get("name") not in MODES:
+            return f"the blend of {seed_id} is of the unknown mode {blend['mode'].get('name')!r}"
+        fault = _mode_of(blend).fault(manager.slots[seed_id].point.channels)
+        if fault:
+            return f"the blend of {seed_id}: {fault}"
+    return ""

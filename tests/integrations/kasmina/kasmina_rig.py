@@ -1,5 +1,6 @@
 """A small host with two graft points, and commands signed by nobody but believed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -60,6 +61,8 @@ class Host(nn.Module):
 class Rig:
     verifier: Gullible = field(default_factory=Gullible)
     pace: Pace = PACE
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Of every SEED command to come."""
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
@@ -92,7 +95,12 @@ class Rig:
             operation=operation, blueprint_id=blueprint_id, parameters=BLEND | parameters
         )
         return self.manager.apply(
-            pb.AdaptationCommand(command_type=pb.COMMAND_SEED, target_seed_id=seed_id, seed_operation=operation_message)
+            pb.AdaptationCommand(
+                command_type=pb.COMMAND_SEED,
+                target_seed_id=seed_id,
+                seed_operation=operation_message,
+                annotations=self.annotations,
+            )
         )
 
     def adjust(self, **hyperparameters: float):

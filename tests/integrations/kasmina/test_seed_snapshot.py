@@ -91,7 +91,7 @@ def test_breaker_bounds_and_counts_survive(rig):
 
 
 def another_version(state: dict) -> None:
-    state["version"] = 2
+    state["version"] = 3
 
 
 def another_seed(state: dict) -> None:
