@@ -20,8 +20,8 @@ m_n = 1.
 
 The gate weighs and does not teach: no gradient flows through it, at no stage, or the host could learn to be less sure
 of itself only to shut a seed out. Where a channel's or a sample's w is 0, h flows on bit for bit, as it does at a = 0
-everywhere: nothing that the branch computes there, not even a NaN, can reach the host. Weights are float32 at least;
-what flows on has the type that the mix of h and s with a plain number would have.
+everywhere: nothing that the branch computes there, not even a NaN, is part of it. Weights are float32 at least; what
+flows on has the type that the mix of h and s with a plain number would have.
 
 RESIDUAL adds s to h. A module that begins as the identity, as all `BLUEPRINTS` do, then scales h by 1 + a.
 """

@@ -24,6 +24,15 @@ BLEND = {
     "blending_schedule_start": 0.0,
     "blending_schedule_end": 1.0,
 }
+NOTES: Mapping[str, Mapping[str, str]] = {
+    "CONVEX": {"blend_mode": "CONVEX"},
+    "RESIDUAL": {"blend_mode": "RESIDUAL"},
+    "CHANNEL": {"blend_mode": "CHANNEL", "alpha_vec": "[0.5,0.25,0.0,1]", "alpha_vec_len": "4"},
+    "CONFIDENCE": {
+        "blend_mode": "CONFIDENCE", "gate_k": "4.0", "gate_tau": "0.2", "alpha_lo": "0.25", "alpha_hi": "0.75",
+    },
+}  # fmt: skip
+"""What a command says of each blend mode, for the host's four channels."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A run goes on from a snapshot as if nothing had happened."""
 
 import io
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ def through_a_file(content: dict[str, object]) -> dict:
     return torch.load(buffer, weights_only=True)
 
 
-def revived(rig: Rig) -> Rig:
+def revived(rig: Rig, alter: Callable[[dict], None] = lambda seeds: None) -> Rig:
     stored = through_a_file(
         {
             "seeds": rig.manager.state_dict(),
@@ -26,6 +27,7 @@ def revived(rig: Rig) -> Rig:
             "optimizer": rig.optimizer.state_dict(),
         }
     )
+    alter(stored["seeds"])
     twin = Rig()
     twin.manager.load_state_dict(stored["seeds"])
     twin.host.load_state_dict(stored["model"])
