@@ -5,9 +5,9 @@
     learning_rate   of the optimizer that moves it: its own, the host's for a fossil; absent (0) where none does
     layer_depth     of its graft point
     age_epochs      training steps since it entered its stage, held steps not counted (the name is historical)
-    risk_score      how much it changed the host's features in the last training pass: d / (d + |h|) with
-                    d = alpha |s - h|, 0.5 for a change as large as the features themselves; 0 while it has no
-                    say, 1 when that or its gradient is not finite
+    risk_score      how much it changed the host's features in the last training pass: d / (d + |h|) with d the
+                    norm of what its blend mode adds to them (alpha |s - h| in CONVEX), 0.5 for a change as large
+                    as the features themselves; 0 while it has no say, 1 when that or its gradient is not finite
 
 And in `metrics`:
 
