@@ -1,6 +1,7 @@
 """What a trainer may have set in torch, kept out of the network: it shares the process, and often the thread.
 
 autocast, default device    a thread's own: put aside on ours while we compute or load
+no_grad, inference_mode     a thread's own, too: put aside while we learn
 default dtype               the whole process's: never touched, for a trainer's threads go on meanwhile; what we make
                             says what it is made of instead
 """
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["float32_made", "threads", "threads_from_now_on", "uncast", "unswayed"]
+__all__ = ["float32_made", "learning", "threads", "threads_from_now_on", "uncast", "unswayed"]
 
 _AUTOCAST = ("cpu", "cuda")
 _MADE = frozenset({torch.empty, torch.ones, torch.zeros})
@@ -64,6 +65,13 @@ def unswayed() -> Iterator[None]:
     with uncast(), ExitStack() as stack:
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
+        yield
+
+
+@contextmanager
+def learning() -> Iterator[None]:
+    """As `unswayed`, and what is computed inside has gradients, whatever the caller computes without."""
+    with unswayed(), torch.inference_mode(mode=False), torch.enable_grad():
         yield
 
 

@@ -111,7 +111,7 @@ class Learned:
         }
 
 
-@ambient.unswayed()
+@ambient.learning()
 def learn(
     dataset: Dataset,
     settings: LearnerSettings | None = None,
@@ -210,7 +210,7 @@ def _loss(network: TamiyoNetwork, batches: Sequence[Batched], settings: LearnerS
     with torch.no_grad():
         for batch in batches:
             losses, _ = _asked(network, batch)
-            total += float(_sum(losses, torch.zeros(len(batch)), batch, settings)) * len(batch)
+            total += float(_sum(losses, torch.zeros_like(batch.value), batch, settings)) * len(batch)
             count += len(batch)
     return total / count if count else math.nan
 
@@ -219,7 +219,7 @@ def _quality(network: TamiyoNetwork, past: Sequence[Example], unseen: Sequence[B
     """Look at the held-out part once more."""
     own_past = torch.tensor([example.action for example in past if example.is_own], dtype=torch.int64)
     hazards = torch.tensor([example.outcome.hazard for example in past])
-    frequencies = (torch.bincount(hazards, minlength=RISK_CLASSES) + 1) / (len(hazards) + RISK_CLASSES)
+    frequencies = (torch.bincount(hazards, minlength=RISK_CLASSES) + 1).float() / (len(hazards) + RISK_CLASSES)
     mean = sum(example.outcome.value for example in past) / len(past)
     commonest = int(torch.bincount(own_past).argmax()) if len(own_past) else -1
     count = own = agreed = common = 0

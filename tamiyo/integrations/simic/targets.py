@@ -106,7 +106,8 @@ def run(network: TamiyoNetwork, batch: Batched, *, forget: float = 0.0) -> Netwo
     data = batch.data
     categories = data.categories_dict
     if forget:
-        categories = {kind: indices * (torch.rand(indices.shape) >= forget) for kind, indices in categories.items()}
+        drawn = {kind: torch.rand(indices.shape, dtype=torch.float32) for kind, indices in categories.items()}
+        categories = {kind: indices * (drawn[kind] >= forget) for kind, indices in categories.items()}
     output: NetworkOutput = network(data.x_dict, categories, data.edge_index_dict, data.edge_attr_dict)
     return output
 

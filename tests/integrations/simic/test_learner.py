@@ -1,9 +1,10 @@
 """The learner: what went well is learned, and what comes out is a policy that a service takes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -113,6 +114,35 @@ def test_the_same_again_gives_the_same_weights_and_leaves_random_numbers_alone()
     assert one == again
     assert torch.equal(torch.get_rng_state(), before)
     assert learn(told, replace(QUICK, seed=1)).checkpoint() != one
+
+
+def _with_default_dtype(dtype: torch.dtype) -> ExitStack:
+    stack = ExitStack()
+    stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+    torch.set_default_dtype(dtype)
+    return stack
+
+
+@pytest.mark.parametrize(
+    "within",
+    [
+        torch.no_grad, torch.inference_mode, partial(torch.device, "meta"),
+        partial(torch.autocast, "cpu", torch.bfloat16), partial(_with_default_dtype, torch.float64),
+    ],
+    ids=["no_grad", "inference_mode", "default device", "autocast", "default dtype"],
+)  # fmt: skip
+def test_what_a_trainer_has_set_in_torch_sways_nothing(
+    within: Callable[[], AbstractContextManager[Any]], learned_plainly: Learned
+) -> None:
+    with within():
+        again = learn(learned_plainly.dataset, QUICK)
+    assert again.checkpoint() == learned_plainly.checkpoint()
+    assert (again.losses, again.quality) == (learned_plainly.losses, learned_plainly.quality)
+
+
+@pytest.fixture(scope="module")
+def learned_plainly() -> Learned:
+    return learn(dataset([example(number, value=float(number % 3)) for number in range(EXAMPLES_MIN)]), QUICK)
 
 
 def test_a_checkpoint_says_what_it_was_learned_from_and_loads(learned: Learned, tmp_path: Path) -> None:
