@@ -45,6 +45,7 @@ class Moment:
     """
 
     run_id: str
+    step_lsn: int
     action: int
     losses: tuple[float | None, float | None]
     hazard: int
@@ -60,10 +61,14 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a decision: `value` is its return, `hazard` a risk class."""
+    """What came of a decision: `value` is its return, `hazard` a risk class.
+
+    `judged_lsn` is the step LSN of the last decision that says so.
+    """
 
     value: float
     hazard: int
+    judged_lsn: int
 
 
 def action_of(command: pb.AdaptationCommand) -> int:
@@ -108,7 +113,7 @@ def outcomes(moments: Sequence[Moment], horizon: int) -> list[Outcome | None]:
 def _outcome(fall: float, after: Sequence[Moment]) -> Outcome:
     regressions = sum(later.regressed for later in after)
     value = min(max(fall, -RETURN_MAX), RETURN_MAX) - min(float(regressions), RETURN_MAX)
-    return Outcome(value, max(later.hazard for later in after))
+    return Outcome(value, max(later.hazard for later in after), after[-1].step_lsn)
 
 
 def _runs(moments: Sequence[Moment]) -> Iterable[list[int]]:

@@ -81,7 +81,6 @@ class _Decided:
     """A decision in the order of the log; without a graph it is only something that came after others."""
 
     moment: Moment
-    step_lsn: int
     germinates: bool
     graph: Graph | None
     proposal: Proposal | None
@@ -185,6 +184,7 @@ class _History(Graphs):
         observation = None if built is None else built.observation
         moment = Moment(
             run_id=event.training_run_id,
+            step_lsn=event.step_lsn,
             action=action_of(command),
             losses=(event.validation_loss if event.has_validation_loss else None, _training_loss(observation)),
             hazard=hazard_of(event.rows),
@@ -192,7 +192,6 @@ class _History(Graphs):
         inference = None if built is None else built.step.inference
         decided = _Decided(
             moment,
-            event.step_lsn,
             bool(event.germinated_seed_id),
             None if built is None else built.graph,
             proposal_of(inference) if isinstance(inference, journal.InferenceObserved) else None,
@@ -239,7 +238,7 @@ def _example(decided: _Decided, graph: Graph, proposal: Proposal, outcome: Outco
     moment = decided.moment
     wanted = proposal.action.index(max(proposal.action))
     return Example(
-        step_lsn=decided.step_lsn,
+        step_lsn=moment.step_lsn,
         run_id=moment.run_id,
         graph=graph,
         proposal=proposal,

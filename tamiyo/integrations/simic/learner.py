@@ -33,6 +33,8 @@ from tamiyo.policy.network import TamiyoNetwork
 __all__ = ["Learned", "LearnerSettings", "Quality", "learn"]
 
 EXAMPLES_MIN = 64
+PAST_MIN = 16
+"""Of these, those that are learned from."""
 LABEL = "learned"
 _VALUE_SHARE = 0.5
 """Of the value head's loss in the sum; its squares are larger than the cross-entropies."""
@@ -140,9 +142,10 @@ def learn(
     examples = dataset.examples
     if len(examples) < EXAMPLES_MIN:
         raise NothingToLearn(_too_few(dataset))
-    kept = round(len(examples) * settings.held_out)
-    past = examples[: max(len(examples) - kept - dataset.horizon, 1)]  # no return reaches into what is held out
-    unseen = _batches(examples[len(examples) - kept :], settings.batch)
+    past, held_out = _parted(examples, settings.held_out)
+    if len(past) < PAST_MIN:
+        raise NothingToLearn(_too_few_before(dataset, past, held_out))
+    unseen = _batches(held_out, settings.batch)
     seen = _batches(past, settings.batch)
     with ambient.threads(threads), _random_from(settings.seed):
         network = _begun(begin_with, dataset)
@@ -152,11 +155,19 @@ def learn(
         dataset=dataset,
         settings=settings,
         learned_from=len(past),
-        held_out=kept,
+        held_out=len(held_out),
         losses=found,
         best_epoch=found.index(min(found)),
         quality=_quality(network, past, unseen),
     )
+
+
+def _parted(examples: Sequence[Example], share: float) -> tuple[Sequence[Example], Sequence[Example]]:
+    """What is learned from, and what is held out, the newest; what is judged by the latter belongs to neither."""
+    kept = max(round(len(examples) * share), 1)
+    held_out = examples[len(examples) - kept :]
+    before = examples[: len(examples) - kept]
+    return [one for one in before if one.outcome.judged_lsn < held_out[0].step_lsn], held_out
 
 
 def _taught(
@@ -295,5 +306,14 @@ def _too_few(dataset: Dataset) -> str:
     return (
         f"the log holds {len(dataset.examples)} decisions of which it is known what came of them, and it takes "
         f"{EXAMPLES_MIN} to learn from ({skipped or 'no others'}). Let the run go on, or ask for a horizon of less "
+        f"than {dataset.horizon} decisions"
+    )
+
+
+def _too_few_before(dataset: Dataset, past: Sequence[Example], held_out: Sequence[Example]) -> str:
+    between = len(dataset.examples) - len(past) - len(held_out)
+    return (
+        f"the newest {len(held_out)} examples are held out, and what came of {between} others reaches into them, so "
+        f"{len(past)} are left to learn from, and it takes {PAST_MIN}. Let the run go on, or ask for a horizon of less "
         f"than {dataset.horizon} decisions"
     )

@@ -27,7 +27,7 @@ OPEN = pb.CIRCUIT_STATE_OPEN
 
 
 def moment(validation: float | None = None, training: float | None = None, **fields: object) -> Moment:
-    given = {"run_id": "run-1", "action": 2, "losses": (validation, training), "hazard": 0}
+    given = {"run_id": "run-1", "step_lsn": 1, "action": 2, "losses": (validation, training), "hazard": 0}
     return Moment(**given | fields)
 
 
@@ -154,6 +154,14 @@ def test_the_hazard_is_the_worst_of_what_came_after() -> None:
     run = [moment(loss, hazard=hazard) for loss, hazard in ((1.0, 4), (0.9, 0), (0.8, 3), (0.7, 1))]
     assert [None if one is None else one.hazard for one in outcomes(run, 2)] == [3, 3, None, None]
     assert [None if one is None else one.hazard for one in outcomes(run, 1)] == [0, 3, 1, None]
+
+
+def test_an_outcome_names_the_last_step_that_it_was_judged_by() -> None:
+    """Of its own run: others may come in between."""
+    run_ids = ("run-1", "run-2", "run-2", "run-1", "run-1", "run-2")
+    mixed = [moment(0.9**place, run_id=run_id, step_lsn=10 + place) for place, run_id in enumerate(run_ids)]
+    found = [None if one is None else one.judged_lsn for one in outcomes(mixed, 2)]
+    assert found == [14, 15, None, None, None, None]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def example(number: int, action: int = 2, value: float = 0.0, hazard: int = 0, *
         action=action,
         is_own=True,
         germinates=False,
-        outcome=Outcome(value, hazard),
+        outcome=Outcome(value, hazard, judged_lsn=number + 2),
     )
     return replace(plain, **given)
 
@@ -83,7 +83,11 @@ def learned() -> Learned:
         for number in range(160)
     ]
     order = torch.randperm(len(told), generator=torch.Generator().manual_seed(5)).tolist()
-    return learn(dataset([told[place] for place in order]), LearnerSettings(epochs=4, batch=16, learning_rate=1e-3))
+    mixed = [
+        replace(told[place], step_lsn=lsn, outcome=replace(told[place].outcome, judged_lsn=lsn + 1))
+        for lsn, place in enumerate(order, 1)
+    ]
+    return learn(dataset(mixed), LearnerSettings(epochs=4, batch=16, learning_rate=1e-3))
 
 
 def test_what_turned_out_well_is_chosen(learned: Learned) -> None:
@@ -196,6 +200,29 @@ def test_too_few_say_what_is_missing() -> None:
         NothingToLearn, match=rf"holds {EXAMPLES_MIN - 1} .* takes {EXAMPLES_MIN} .*3 others: no policy"
     ):
         learn(few)
+
+
+def test_nothing_that_is_judged_by_what_is_held_out_is_learned_from() -> None:
+    """However many runs took turns, and however far apart the decisions of one are."""
+    told = [example(number) for number in range(100)]
+    for place in range(0, 80, 2):
+        told[place] = replace(told[place], outcome=Outcome(0.0, 0, judged_lsn=told[80].step_lsn))
+    found = learn(dataset(told), QUICK)
+    assert (found.learned_from, found.held_out) == (39, 20)  # the last of the others is judged by the first held out
+
+
+def test_too_long_a_horizon_leaves_nothing_to_learn_from() -> None:
+    told = [example(number) for number in range(EXAMPLES_MIN)]
+    long = [replace(one, outcome=Outcome(0.0, 0, judged_lsn=one.step_lsn + 50)) for one in told]
+    with pytest.raises(NothingToLearn, match=r"newest 13 .* what came of 50 others .* 1 are left .* less than 50"):
+        learn(dataset(long, horizon=50), QUICK)
+
+
+def test_one_example_is_held_out_at_least() -> None:
+    told = dataset([example(number) for number in range(EXAMPLES_MIN)])
+    found = learn(told, replace(QUICK, held_out=1e-6))
+    assert found.held_out == 1
+    assert all(map(math.isfinite, found.losses))
 
 
 @pytest.mark.parametrize(
