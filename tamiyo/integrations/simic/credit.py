@@ -19,10 +19,12 @@ from tamiyo.core.risk import DOWNGRADE, NOTHING, PAUSE
 from tamiyo.core.signals import METRIC_SIGNALS
 from tamiyo.leyline import leyline_pb2 as pb
 
-__all__ = ["Moment", "Outcome", "action_of", "hazard_of", "outcomes"]
+__all__ = ["APPLIED", "Moment", "Outcome", "action_of", "hazard_of", "outcomes"]
 
 PAUSED = 2
 """The class of the action head that pauses; the reserved ones come to the same."""
+APPLIED = "applied"
+"""What is said of a command that was carried out: `TamiyoService.record_delivery`."""
 RETURN_MAX = 2.0
 """Of the loss, in usual falls; so many regressions count at most, too."""
 SMOOTHING = 0.1
@@ -56,7 +58,7 @@ class Moment:
     @property
     def was_applied(self) -> bool:
         """As far as is known: the word of whoever applies it counts, silence does not."""
-        return not self.superseded and self.delivery in ("", "applied")
+        return not self.superseded and self.delivery in ("", APPLIED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from tamiyo.core.observation import Observation
 from tamiyo.core.proposal import Proposal
 from tamiyo.core.registries import Registries
 from tamiyo.graph import Graph
-from tamiyo.integrations.simic.credit import Moment, Outcome, action_of, hazard_of, outcomes
+from tamiyo.integrations.simic.credit import APPLIED, Moment, Outcome, action_of, hazard_of, outcomes
 from tamiyo.integrations.simic.errors import NothingToLearn
 from tamiyo.leyline import leyline_pb2 as pb
 
@@ -216,7 +216,7 @@ class _History(Graphs):
 
     def _tell_delivery(self, event: journal.CommandDelivered) -> None:
         moment = self._by_command.get(event.command_id)
-        if moment is not None:
+        if moment is not None and moment.delivery != APPLIED:  # once more it is refused as a copy
             moment.delivery = event.outcome
 
     def _tell_late(self, event: journal.CommitLate) -> None:

@@ -133,13 +133,20 @@ def test_a_command_that_risk_changed_is_nobody_s_own(tmp_path: Path) -> None:
         assert example.outcome.value == pytest.approx(other.outcome.value - near, abs=1e-6), step
 
 
-@pytest.mark.parametrize(("word", "own"), [("applied", True), ("refused", False), ("timed_out", False)])
-def test_whoever_applies_commands_is_heard(tmp_path: Path, word: str, own: bool) -> None:
+@pytest.mark.parametrize(
+    ("words", "own"),
+    [
+        (["applied"], True), (["refused"], False), (["timed_out"], False), (["applied", "rejected"], True),
+        (["timed_out", "applied"], True),
+    ],
+)  # fmt: skip
+def test_whoever_applies_commands_is_heard(tmp_path: Path, words: list[str], own: bool) -> None:
+    """Where a command is delivered twice, the copy is rejected, and was carried out all the same."""
     with opened(tmp_path, Remembers()) as tamiyo:
         for step in range(STEPS):
             command = tamiyo.evaluate_step(packet(step))
             if step == ASKED[2]:
-                assert tamiyo.record_delivery(command.command_id, word)
+                assert all(tamiyo.record_delivery(command.command_id, word) for word in words)
     assert [example.is_own for example in read(tmp_path).examples][:4] == [True, True, own, True]
 
 
