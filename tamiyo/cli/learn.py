@@ -1,14 +1,17 @@
 """`tamiyo learn DIR --out FILE`: a network from what a controller's log tells.
 
-Exit status 0 when a checkpoint was written, 1 when not: nothing to learn from, a checkpoint that does not fit, a place
-that cannot be written.
+Exit status 0 when a checkpoint was written, 1 when not: nothing to learn from, nothing learned that held for what was
+not seen, a checkpoint that does not fit, a place that cannot be written.
 """
 
 import json
+import math
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import click
@@ -61,6 +64,7 @@ def command(
     import wal
     from tamiyo.errors import TamiyoError
     from tamiyo.integrations.simic import LearnerSettings, learn, read_dataset
+    from tamiyo.policy.checkpoint import parse_checkpoint
     from tamiyo.policy.manifest import LABEL
     from tamiyo.whole import whole_file
 
@@ -70,21 +74,38 @@ def command(
     if out.exists() and not force:
         raise click.ClickException(f"{out} exists already; --force replaces it")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is better known before it is learned
+        for place in (out, json_path or out):
+            _require_place(place.parent)
         with _progress() as (reads, learns):
             dataset = read_dataset(directory, horizon=horizon, last=last, progress=reads)
             settings = LearnerSettings(epochs=epochs, seed=seed)
             learned = learn(dataset, settings, begin_with=begin_with, threads=threads, progress=learns)
+        if json_path is not None:
+            with whole_file(json_path) as file:
+                file.write(json.dumps(_found(learned), indent=2, allow_nan=False).encode() + b"\n")
+        _tell(learned)
+        if learned.best_epoch == 0:
+            raise click.ClickException(
+                "nothing that it learned held for what it had not seen: no checkpoint is written. Let the run go on, "
+                "or choose another --horizon"
+            )
         data = learned.checkpoint(label)
         with whole_file(out) as file:
             file.write(data)
-        if json_path is not None:
-            json_path.write_text(json.dumps(_found(learned), indent=2) + "\n")
     except (TamiyoError, wal.LogError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        raise click.ClickException(f"{error.filename or out} cannot be used: {error.strerror}; look at it") from error
-    _tell(learned, out, data)
+        what = f"{error.filename or out} cannot be used: {error.strerror or error}; look at it"
+        raise click.ClickException(what) from error
+    print(f"wrote {out}: {parse_checkpoint(data, out).version}, {len(data) / 2**20:.1f} MiB")
+    print(f"Let it decide, on probation: {shlex.join(['tamiyo', 'policy', 'install', str(directory), str(out)])}")
+
+
+def _require_place(folder: Path) -> None:
+    """What cannot be written is better known before it is learned. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder):
+        pass
 
 
 def _found(learned: "Learned") -> dict[str, object]:
@@ -92,30 +113,36 @@ def _found(learned: "Learned") -> dict[str, object]:
         **learned.origin,
         "held_out": learned.held_out,
         "skipped": dict(learned.dataset.skipped),
-        "held_out_losses": learned.losses,
-        "best_epoch": learned.best_epoch,
-        "quality": asdict(learned.quality),
+        "held_out_losses": [_number(loss) for loss in learned.losses],
+        "quality": {name: _number(value) for name, value in asdict(learned.quality).items()},
     }
 
 
-def _tell(learned: "Learned", out: Path, data: bytes) -> None:
-    from tamiyo.policy.checkpoint import parse_checkpoint
+def _number(value: float) -> float | None:
+    """JSON has no others."""
+    return value if math.isfinite(value) else None
 
+
+def _tell(learned: "Learned") -> None:
     quality, dataset = learned.quality, learned.dataset
+    between = len(dataset.examples) - learned.learned_from - learned.held_out
     print(f"examples   {learned.learned_from:,} learned from, the newest {learned.held_out:,} held out")
+    if between:
+        print(f"           {between:,} left out: what came of them reaches into what is held out")
     for reason, count in sorted(dataset.skipped.items()):
         print(f"           {count:,} left out: {reason}")
     print(f"epochs     {learned.settings.epochs}, the best was {learned.best_epoch}; losses on what was held out:")
     print(f"           {' '.join(f'{loss:.3f}' for loss in learned.losses)}")
-    print(f"actions    {quality.agreement:.1%} chosen as they were; always the commonest one: {quality.commonest:.1%}")
-    print(f"value      explains {quality.value_r2:.1%} of how returns vary")
+    if math.isnan(quality.agreement):
+        print("actions    none of those held out was the policy's own")
+    else:
+        print(f"actions    {quality.agreement:.1%} chosen as they were; always the commonest: {quality.commonest:.1%}")
+    if math.isnan(quality.value_r2):
+        print("value      the returns held out do not vary")
+    else:
+        print(f"value      explains {quality.value_r2:.1%} of how returns vary")
     print(f"risk       {quality.risk_nats:.3f} nats; by the classes' frequencies alone: "
           f"{quality.risk_nats_of_frequencies:.3f}")  # fmt: skip
-    print(f"wrote {out}: {parse_checkpoint(data, out).version}, {len(data) / 2**20:.1f} MiB")
-    if learned.best_epoch == 0:
-        print("Nothing that it learned held for what it had not seen: these are the weights that it began with.")
-    else:
-        print(f"Let it decide, on probation: tamiyo policy install {dataset.directory} {out}")
 
 
 @contextmanager

@@ -1,16 +1,23 @@
 """`tamiyo learn`: from a log to a checkpoint that the log's controller takes."""
 
 import json
+import math
 import re
 import shlex
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from audit.runs import opened, training_packet
 from click.testing import CliRunner, Result
 
 from tamiyo.cli import main
+from tamiyo.cli.learn import command
+from tamiyo.integrations import simic
+from tamiyo.integrations.simic.dataset import HORIZON, LAST
 from tamiyo.policy.checkpoint import read_checkpoint
 from tamiyo.testing import FixedPolicy
 
@@ -47,6 +54,7 @@ def test_what_was_learned_is_told_and_can_be_installed(recorded: Path, tmp_path:
         "agreement", "commonest", "value_r2", "risk_nats", "risk_nats_of_frequencies",
     }  # fmt: skip
     assert f"tamiyo policy install {recorded} {out}" in result.output
+    assert f"best_epoch {told['best_epoch']}" in called(f"policy show {out}").output
     shown = called(f"policy show {out}")
     assert f"log_id '{told['log_id']}'" in shown.output
     assert called(f"policy install {recorded} {out}").exit_code == 0
@@ -93,7 +101,65 @@ def test_a_label_that_cannot_stand_is_refused_before_anything_is_learned(recorde
 
 
 def test_a_place_that_cannot_be_written_is_named(recorded: Path, tmp_path: Path) -> None:
+    """Before anything is learned."""
     (tmp_path / "file").touch()
-    result = called(f"learn {recorded} --out {tmp_path / 'file' / 'out'} --epochs 1 --horizon 4")
+    out, nowhere = tmp_path / "out", tmp_path / "file" / "out"
+    for line in (f"--out {nowhere}", f"--out {out} --json {nowhere}"):
+        result = called(f"learn {recorded} {line} --epochs 1 --horizon 4")
+        assert result.exit_code == 1
+        assert "cannot be used" in result.output
+        assert "examples" not in result.output
+    assert not out.exists()
+
+
+@pytest.fixture
+def learning(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Something else comes of it."""
+    learn = simic.learn
+
+    def comes_to(**other: Any) -> None:
+        quality = other.pop("quality", {})
+
+        def learns(*given: Any, **named: Any) -> simic.Learned:
+            found = learn(*given, **named)
+            return replace(found, quality=replace(found.quality, **quality), **other)
+
+        monkeypatch.setattr(simic, "learn", learns)
+
+    return comes_to
+
+
+def test_weights_that_nothing_was_learned_by_are_no_checkpoint(
+    recorded: Path, tmp_path: Path, learning: Callable[..., None]
+) -> None:
+    learning(best_epoch=0)
+    out, found = tmp_path / "out", tmp_path / "found.json"
+    result = called(f"learn {recorded} --out {out} --epochs 1 --horizon 4 --json {found}")
     assert result.exit_code == 1
-    assert "cannot be used" in result.output
+    assert "no checkpoint is written" in result.output
+    assert "policy install" not in result.output
+    assert not out.exists()
+    assert json.loads(found.read_text())["best_epoch"] == 0
+
+
+def test_what_cannot_be_said_is_no_number(recorded: Path, tmp_path: Path, learning: Callable[..., None]) -> None:
+    learning(quality=dict.fromkeys(("agreement", "commonest", "value_r2"), math.nan))
+    found = tmp_path / "found.json"
+    result = called(f"learn {recorded} --out {tmp_path / 'out'} --epochs 1 --horizon 4 --json {found}")
+    assert result.exit_code == 0
+    assert "nan" not in result.output
+    assert "none of those held out was the policy's own" in result.output
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    quality = json.loads(found.read_text(), parse_constant=refuse)["quality"]
+    assert quality["agreement"] is quality["commonest"] is quality["value_r2"] is None
+
+
+def test_where_nothing_else_is_said_the_library_s_defaults_hold() -> None:
+    """They are written down once more so that asking for help does not import torch."""
+    said = {option.name: option.default for option in command.params}
+    settings = simic.LearnerSettings()
+    assert (said["horizon"], said["last"]) == (HORIZON, LAST)
+    assert (said["epochs"], said["seed"]) == (settings.epochs, settings.seed)

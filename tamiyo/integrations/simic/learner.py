@@ -108,6 +108,7 @@ class Learned:
             "log_id": self.dataset.log_id,
             "last_lsn": self.dataset.last_lsn,
             "examples": self.learned_from,
+            "best_epoch": self.best_epoch,
             "horizon": self.dataset.horizon,
             "settings": asdict(self.settings),
         }
