@@ -39,6 +39,8 @@ LABEL = "learned"
 _VALUE_SHARE = 0.5
 """Of the value head's loss in the sum; its squares are larger than the cross-entropies."""
 _CLIP_NORM = 1.0
+_VARIES = 1e-3
+"""Returns that lie nearer together than this, in usual falls, are alike: to explain them would be to explain noise."""
 _SEED_MAX = 2**63 - 1
 
 
@@ -134,12 +136,14 @@ def learn(
         progress: called with batches done and batches in all.
 
     Raises:
-        ValueError: a setting is out of its range.
+        ValueError: a setting is out of its range, or there is no thread.
         NothingToLearn: there are fewer than 64 examples.
         CheckpointRejected: the checkpoint does not fit this log.
     """
     settings = settings or LearnerSettings()
     _require_sound(settings)
+    if threads < 1:
+        raise ValueError(f"a learner takes one thread or more, not {threads}")
     examples = dataset.examples
     if len(examples) < EXAMPLES_MIN:
         raise NothingToLearn(_too_few(dataset))
@@ -151,6 +155,7 @@ def learn(
     with ambient.threads(threads), _random_from(settings.seed):
         network = _begun(begin_with, dataset)
         found = _taught(network, seen, unseen, settings, progress)
+        quality = _quality(network, past, unseen)
     return Learned(
         network=network,
         dataset=dataset,
@@ -159,7 +164,7 @@ def learn(
         held_out=len(held_out),
         losses=found,
         best_epoch=found.index(min(found)),
-        quality=_quality(network, past, unseen),
+        quality=quality,
     )
 
 
@@ -250,7 +255,7 @@ def _quality(network: TamiyoNetwork, past: Sequence[Example], unseen: Sequence[B
     return Quality(
         agreement=_share(agreed, own),
         commonest=_share(common, own),
-        value_r2=1.0 - squares / spread if spread else math.nan,
+        value_r2=1.0 - squares / spread if spread > count * _VARIES**2 else math.nan,
         risk_nats=_share(nats, count),
         risk_nats_of_frequencies=_share(blind, count),
     )

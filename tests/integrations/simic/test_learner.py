@@ -19,7 +19,7 @@ from tamiyo.core.norms import PRIORS
 from tamiyo.core.registries import initial
 from tamiyo.errors import CheckpointRejected
 from tamiyo.graph import Graph
-from tamiyo.integrations.simic import Dataset, Example, Learned, LearnerSettings, NothingToLearn, learn
+from tamiyo.integrations.simic import Dataset, Example, Learned, LearnerSettings, NothingToLearn, learn, learner
 from tamiyo.integrations.simic.credit import Outcome
 from tamiyo.integrations.simic.learner import EXAMPLES_MIN
 from tamiyo.integrations.simic.targets import batched, losses_of, run
@@ -236,6 +236,35 @@ def test_settings_are_looked_at_first(wrong: dict[str, Any]) -> None:
     name = next(iter(wrong))
     with pytest.raises(ValueError, match=rf"{name}={wrong[name]!r}"):
         learn(dataset([example(0)] * EXAMPLES_MIN), LearnerSettings(**wrong))
+
+
+def test_of_returns_that_are_all_alike_nothing_is_explained() -> None:
+    """A steady run has the same return everywhere, but for rounding."""
+    told = dataset([example(number, value=1.0 + 1e-9 * (number % 2)) for number in range(EXAMPLES_MIN)])
+    assert math.isnan(learn(told, QUICK).quality.value_r2)
+
+
+def test_all_is_computed_with_the_threads_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking at what was held out is, too: where torch has more than there are idle cores it takes far longer."""
+    counts, ran = set[int](), learner.run
+
+    def counted(*given: Any, **named: Any) -> Any:
+        counts.add(torch.get_num_threads())
+        return ran(*given, **named)
+
+    monkeypatch.setattr(learner, "run", counted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        learn(dataset([example(number) for number in range(EXAMPLES_MIN)]), QUICK)
+        assert (counts, torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_no_threads_are_refused() -> None:
+    with pytest.raises(ValueError, match="one thread or more, not 0"):
+        learn(dataset([example(0)] * EXAMPLES_MIN), QUICK, threads=0)
 
 
 def test_progress_is_told() -> None:
