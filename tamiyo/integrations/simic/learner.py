@@ -17,12 +17,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from tamiyo.core.proposal import RISK_CLASSES
+from tamiyo.core.registries import CAPACITIES
+from tamiyo.graph.schema import CATEGORIES
 from tamiyo.integrations.simic.dataset import Dataset, Example
 from tamiyo.integrations.simic.errors import NothingToLearn
 from tamiyo.integrations.simic.targets import Batched, Losses, batched, losses_of, run
@@ -81,12 +85,14 @@ class Quality:
 class Learned:
     """A network, how well it does on what was held out, and what it was made of.
 
-    `losses` are those of the held-out part, one an epoch, the first before any; `best_epoch` is 0 for that one.
+    `names` says of each registry how many of the log's names it learned; later ones it reads as unknown. `losses` are
+    those of the held-out part, one an epoch, the first before any; `best_epoch` is 0 for that one.
     """
 
     network: TamiyoNetwork
     dataset: Dataset
     settings: LearnerSettings
+    names: Mapping[str, int]
     learned_from: int
     held_out: int
     losses: tuple[float, ...]
@@ -94,13 +100,16 @@ class Learned:
     quality: Quality
 
     def checkpoint(self, label: str = LABEL) -> bytes:
-        """The network as the bytes of a checkpoint, stamped with the registries and norms of the log.
+        """The network as the bytes of a checkpoint, stamped with the names that it learned and the norms of the log.
 
         Raises:
             CheckpointRejected: the label cannot stand in a manifest.
         """
+        registries = {
+            kind: dict(islice(entries.items(), self.names[kind])) for kind, entries in self.dataset.registries.items()
+        }
         return checkpoint_bytes(
-            self.network, label=label, registries=self.dataset.registries, norms=self.dataset.norms, origin=self.origin
+            self.network, label=label, registries=registries, norms=self.dataset.norms, origin=self.origin
         )
 
     @property
@@ -153,13 +162,14 @@ def learn(
     unseen = _batches(held_out, settings.batch)
     seen = _batches(past, settings.batch)
     with ambient.threads(threads), _random_from(settings.seed):
-        network = _begun(begin_with, dataset)
+        network, names = _begun(begin_with, dataset, past)
         found = _taught(network, seen, unseen, settings, progress)
         quality = _quality(network, past, unseen)
     return Learned(
         network=network,
         dataset=dataset,
         settings=settings,
+        names=names,
         learned_from=len(past),
         held_out=len(held_out),
         losses=found,
@@ -271,12 +281,31 @@ def _batches(examples: Sequence[Example], size: int) -> list[Batched]:
     return [batched(examples[first::count]) for first in range(count)]
 
 
-def _begun(path: Path | None, dataset: Dataset) -> TamiyoNetwork:
+def _begun(path: Path | None, dataset: Dataset, past: Sequence[Example]) -> tuple[TamiyoNetwork, Mapping[str, int]]:
+    """The network to teach, and how many names of each registry it is going to know.
+
+    An embedding that no example reads stays as it was made up, so names that come later are unknown to it, as they are
+    to a policy that is loaded.
+    """
+    names = _highest(past)
     if path is None:
-        return TamiyoNetwork()
-    network = load_policy(path, dataset.registries, reference=True).network
-    network.know_registries({})  # from now on it is to know those of this log
-    return network.requires_grad_(requires_grad=True)
+        network = TamiyoNetwork()
+    else:
+        policy = load_policy(path, dataset.registries, reference=True)
+        network = policy.network.requires_grad_(requires_grad=True)
+        names |= {kind: max(stamp.count, names[kind]) for kind, stamp in policy.registry_stamps.items()}
+    network.know_registries(names)
+    return network, MappingProxyType(names)
+
+
+def _highest(examples: Sequence[Example]) -> dict[str, int]:
+    """The highest index of each registry in their graphs."""
+    highest = dict.fromkeys(CAPACITIES, 0)
+    for example in examples:
+        for node_type, kinds in CATEGORIES.items():
+            for kind, column in zip(kinds, example.graph.categories[node_type].T, strict=True):
+                highest[kind] = max(highest[kind], int(column.max(initial=0)))
+    return highest
 
 
 def _copied(network: TamiyoNetwork) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """The learner: what went well is learned, and what comes out is a policy that a service takes."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import cache, partial
@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rig import SECRET
@@ -19,6 +20,7 @@ from tamiyo.core.norms import PRIORS
 from tamiyo.core.registries import initial
 from tamiyo.errors import CheckpointRejected
 from tamiyo.graph import Graph
+from tamiyo.graph.schema import CATEGORIES
 from tamiyo.integrations.simic import Dataset, Example, Learned, LearnerSettings, NothingToLearn, learn, learner
 from tamiyo.integrations.simic.credit import Outcome
 from tamiyo.integrations.simic.learner import EXAMPLES_MIN
@@ -180,18 +182,46 @@ def test_one_may_go_on_from_a_checkpoint(learned: Learned, tmp_path: Path) -> No
     assert on.losses[0] < anew.losses[0], "it knows already what to choose"
 
 
-def test_one_of_other_registries_is_refused(learned: Learned, tmp_path: Path) -> None:
+def test_one_of_other_registries_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "learned.safetensors"
-    path.write_bytes(
-        replace(learned, dataset=replace(learned.dataset, registries=_with("layer_type", "odd"))).checkpoint()
-    )
-    told = dataset([example(number) for number in range(EXAMPLES_MIN)], registries=_with("layer_type", "other"))
+    told = dataset([_named(example(number), {"layer_type": 1}) for number in range(EXAMPLES_MIN)])
+    path.write_bytes(learn(replace(told, registries=_with("layer_type", "odd")), QUICK).checkpoint())
     with pytest.raises(CheckpointRejected, match="odd"):
-        learn(told, QUICK, begin_with=path)
+        learn(replace(told, registries=_with("layer_type", "other")), QUICK, begin_with=path)
 
 
-def _with(kind: str, name: str) -> Any:
-    return MappingProxyType({**initial(), kind: MappingProxyType({name: 1})})
+def test_names_that_nothing_was_learned_of_stay_unknown(tmp_path: Path) -> None:
+    """Those of seeds that came up in what is held out, or later: nobody taught their embeddings."""
+    registries = _with("seed_id", *(f"seed-{number}" for number in range(9)))
+    told = [_named(example(number), {"seed_id": 3 if number < 51 else 7}) for number in range(EXAMPLES_MIN)]
+    found = learn(dataset(told, registries=registries), QUICK)
+    assert found.names["seed_id"] == 3
+    path = tmp_path / "learned.safetensors"
+    path.write_bytes(found.checkpoint())
+    entry = parse_checkpoint(path.read_bytes(), path).manifest["registries"]["seed_id"]
+    assert (entry["count"], entry["names"]) == (3, ["seed-0", "seed-1", "seed-2"])
+    unknown, late = batched([_named(example(60), {})]), batched(told[60:61])
+    assert torch.equal(run(found.network, unknown).action, run(found.network, late).action)
+    on = learn(
+        dataset([example(number) for number in range(EXAMPLES_MIN)], registries=registries), QUICK, begin_with=path
+    )
+    assert on.names["seed_id"] == 3, "it was learned before"
+
+
+def _named(one: Example, indices: Mapping[str, int]) -> Example:
+    """The same, with names in its graph: the registries' indices by kind, elsewhere unknown."""
+    categories = {
+        node_type: np.tile(
+            np.array([indices.get(kind, 0) for kind in kinds], dtype=np.int64),
+            (len(one.graph.categories[node_type]), 1),
+        )
+        for node_type, kinds in CATEGORIES.items()
+    }
+    return replace(one, graph=replace(one.graph, categories=categories))
+
+
+def _with(kind: str, *names: str) -> Any:
+    return MappingProxyType({**initial(), kind: MappingProxyType({name: at for at, name in enumerate(names, 1)})})
 
 
 def test_too_few_say_what_is_missing() -> None:
