@@ -1,7 +1,7 @@
 """What came of a decision, from the decisions after it: pure functions of what the journal says.
 
     return   how much the loss of the run fell within the next `horizon` decisions, less a penalty for each regression
-             that its field reports name
+             of training that its field reports name
     hazard   the worst that training itself showed within them, as one of the five risk classes
 
 The loss is the last validation loss that is known; where a run has none, the smoothed training loss. It counts relative
@@ -19,7 +19,7 @@ from tamiyo.core.risk import DOWNGRADE, NOTHING, PAUSE
 from tamiyo.core.signals import METRIC_SIGNALS
 from tamiyo.leyline import leyline_pb2 as pb
 
-__all__ = ["APPLIED", "Moment", "Outcome", "action_of", "hazard_of", "outcomes"]
+__all__ = ["APPLIED", "Moment", "Outcome", "action_of", "blames_training", "hazard_of", "outcomes"]
 
 PAUSED = 2
 """The class of the action head that pauses; the reserved ones come to the same."""
@@ -42,8 +42,10 @@ _CRITICAL = 4
 class Moment:
     """One decision as the journal tells of it; what comes later is filled in when it is read.
 
-    `losses` are validation and training loss, None where the packet has none that is finite. `delivery` is what whoever
-    applies commands said of it, "" for nothing. `superseded`: a safe PAUSE was released in its place.
+    `losses` are validation and training loss, None where the packet has none that is finite. `blames_training`: the
+    reason of its command is about training itself; `regressed`: and its field report says that this went wrong.
+    `delivery` is what whoever applies commands said of it, "" for nothing. `superseded`: a safe PAUSE was released in
+    its place.
     """
 
     run_id: str
@@ -51,6 +53,7 @@ class Moment:
     action: int
     losses: tuple[float | None, float | None]
     hazard: int
+    blames_training: bool = False
     regressed: bool = False
     delivery: str = ""
     superseded: bool = False
@@ -87,11 +90,19 @@ def action_of(command: pb.AdaptationCommand) -> int:
 def hazard_of(rows: Iterable[journal.TriggeredRow]) -> int:
     """The worst of the rows that read nothing but training: 0 for none, 4 for a CRITICAL one."""
     classes = [0]
-    for row in rows:
-        if all(reading.signal in TRAINING_SIGNALS for reading in row.readings):
-            critical = row.level >= pb.TELEMETRY_LEVEL_CRITICAL
-            classes.append(_CRITICAL if critical else _HAZARDS.get(row.effect, _HAZARDS[NOTHING]))
+    for row in filter(_is_of_training, rows):
+        critical = row.level >= pb.TELEMETRY_LEVEL_CRITICAL
+        classes.append(_CRITICAL if critical else _HAZARDS.get(row.effect, _HAZARDS[NOTHING]))
     return max(classes)
+
+
+def blames_training(reason: str, rows: Iterable[journal.TriggeredRow]) -> bool:
+    """Whether the reason that a decision names is a row about training."""
+    return any(row.reason == reason and _is_of_training(row) for row in rows)
+
+
+def _is_of_training(row: journal.TriggeredRow) -> bool:
+    return all(reading.signal in TRAINING_SIGNALS for reading in row.readings)
 
 
 def outcomes(moments: Sequence[Moment], horizon: int) -> list[Outcome | None]:

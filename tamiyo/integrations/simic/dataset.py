@@ -25,7 +25,7 @@ from tamiyo.core.observation import Observation
 from tamiyo.core.proposal import Proposal
 from tamiyo.core.registries import Registries
 from tamiyo.graph import Graph
-from tamiyo.integrations.simic.credit import APPLIED, Moment, Outcome, action_of, hazard_of, outcomes
+from tamiyo.integrations.simic.credit import APPLIED, Moment, Outcome, action_of, blames_training, hazard_of, outcomes
 from tamiyo.integrations.simic.errors import NothingToLearn
 from tamiyo.leyline import leyline_pb2 as pb
 
@@ -188,6 +188,7 @@ class _History(Graphs):
             action=action_of(command),
             losses=(event.validation_loss if event.has_validation_loss else None, _training_loss(observation)),
             hazard=hazard_of(event.rows),
+            blames_training=blames_training(event.risk_reason, event.rows),
         )
         inference = None if built is None else built.step.inference
         decided = _Decided(
@@ -212,7 +213,7 @@ class _History(Graphs):
         report = pb.FieldReport.FromString(event.report)
         moment = self._by_command.get(report.command_id)
         if moment is not None and not event.synthesised:  # the other kind sums up what this one's followers say
-            moment.regressed = report.outcome == pb.FIELD_REPORT_OUTCOME_REGRESSION
+            moment.regressed = moment.blames_training and report.outcome == pb.FIELD_REPORT_OUTCOME_REGRESSION
 
     def _tell_delivery(self, event: journal.CommandDelivered) -> None:
         moment = self._by_command.get(event.command_id)

@@ -18,6 +18,7 @@ from tamiyo.integrations.simic.credit import (
     TRAINING_SIGNALS,
     Moment,
     action_of,
+    blames_training,
     hazard_of,
     outcomes,
 )
@@ -77,6 +78,14 @@ ABOUT_TRAINING = {
 def test_a_row_is_a_hazard_as_bad_as_what_it_asks_for(reason: str) -> None:
     """What the controller says of itself, above all of its own risk head, is none."""
     assert hazard_of([row(reason)]) == ABOUT_TRAINING.get(reason, 0)
+
+
+@pytest.mark.parametrize("reason", sorted({one.reason for one in RISK_ROWS}))
+def test_training_is_blamed_by_its_own_rows_alone(reason: str) -> None:
+    """Nobody's progress is less for a disk that failed, or for what the risk head says next."""
+    rows = [row("loss_warning"), row(reason), row("log_failed")]
+    assert blames_training(reason, rows) is (reason in ABOUT_TRAINING)
+    assert not blames_training("policy", rows)
 
 
 def test_of_several_rows_the_worst_counts() -> None:

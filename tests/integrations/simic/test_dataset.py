@@ -133,6 +133,24 @@ def test_a_command_that_risk_changed_is_nobody_s_own(tmp_path: Path) -> None:
         assert example.outcome.value == pytest.approx(other.outcome.value - near, abs=1e-6), step
 
 
+def test_what_the_policy_says_of_the_risk_makes_no_return_less(tmp_path: Path) -> None:
+    """It is a regression in its field report, and says nothing of training."""
+    worried = ASKED[9]
+
+    @dataclass
+    class Worries(Remembers):
+        def propose(self, graph: Graph) -> Proposal:
+            calm = super().propose(graph)
+            return calm._replace(risk=(0.0, 0.0, 0.0, 0.0, 1.0)) if len(self.graphs) == 10 else calm
+
+    commands = ran(tmp_path, Worries())
+    assert commands[worried].annotations["risk_reason"] == "policy_risk_critical"
+    ran(tmp_path / "calm", Remembers())
+    calm = read(tmp_path / "calm").examples
+    for example, other in zip(read(tmp_path).examples, calm, strict=True):
+        assert (example.outcome.value, example.outcome.hazard) == (other.outcome.value, other.outcome.hazard)
+
+
 @pytest.mark.parametrize(
     ("words", "own"),
     [
