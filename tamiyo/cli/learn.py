@@ -39,6 +39,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--horizon", type=click.IntRange(1), default=20, show_default=True, help="Decisions that judge one.")
 @click.option("--last", type=click.IntRange(1), default=4_096, show_default=True, help="Decisions to learn from.")
 @click.option("--epochs", type=click.IntRange(1), default=8, show_default=True, help="Times through all of them.")
+@click.option("--batch", type=click.IntRange(1), default=32, show_default=True, help="Fewer where graphs are large.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of weights and order.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="More only on idle cores.")
 @click.option("--label", default="learned", show_default=True, help="Its name, in every command that it proposes.")
@@ -51,6 +52,7 @@ def command(
     horizon: int,
     last: int,
     epochs: int,
+    batch: int,
     seed: int,
     threads: int,
     label: str,
@@ -78,7 +80,7 @@ def command(
             _require_place(place.parent)
         with _progress() as (reads, learns):
             dataset = read_dataset(directory, horizon=horizon, last=last, progress=reads)
-            settings = LearnerSettings(epochs=epochs, seed=seed)
+            settings = LearnerSettings(epochs=epochs, batch=batch, seed=seed)
             learned = learn(dataset, settings, begin_with=begin_with, threads=threads, progress=learns)
         if json_path is not None:
             with whole_file(json_path) as file:

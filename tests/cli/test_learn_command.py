@@ -42,11 +42,12 @@ def called(line: str) -> Result:
 
 def test_what_was_learned_is_told_and_can_be_installed(recorded: Path, tmp_path: Path) -> None:
     out, found = tmp_path / "folder" / "learned.safetensors", tmp_path / "found.json"
-    result = called(f"learn {recorded} --out {out} --epochs 1 --horizon 4 --label mine --json {found}")
+    result = called(f"learn {recorded} --out {out} --epochs 1 --batch 16 --horizon 4 --label mine --json {found}")
     assert result.exit_code == 0, result.output
     checkpoint = read_checkpoint(out)
     assert f"wrote {out}: {checkpoint.version}" in result.output
     assert checkpoint.label == "mine"
+    assert checkpoint.manifest["learned_from"]["settings"]["batch"] == 16
     told = json.loads(found.read_text())
     assert told["examples"] == checkpoint.manifest["learned_from"]["examples"]
     assert f"examples   {told['examples']} learned from, the newest {told['held_out']} held out" in result.output
@@ -162,4 +163,4 @@ def test_where_nothing_else_is_said_the_library_s_defaults_hold() -> None:
     said = {option.name: option.default for option in command.params}
     settings = simic.LearnerSettings()
     assert (said["horizon"], said["last"]) == (HORIZON, LAST)
-    assert (said["epochs"], said["seed"]) == (settings.epochs, settings.seed)
+    assert (said["epochs"], said["batch"], said["seed"]) == (settings.epochs, settings.batch, settings.seed)
