@@ -339,9 +339,8 @@ def _require_sound(settings: LearnerSettings) -> None:
 def _too_few(dataset: Dataset) -> str:
     skipped = "; ".join(f"{count} others: {reason}" for reason, count in dataset.skipped.items())
     return (
-        f"the log holds {len(dataset.examples)} decisions of which it is known what came of them, and it takes "
-        f"{EXAMPLES_MIN} to learn from ({skipped or 'no others'}). Let the run go on, or ask for a horizon of less "
-        f"than {dataset.horizon} decisions"
+        f"what was read of the log holds {len(dataset.examples)} decisions of which it is known what came of them, and "
+        f"it takes {EXAMPLES_MIN} to learn from ({skipped or 'no others'}). {_more_of_it(dataset)}"
     )
 
 
@@ -349,6 +348,10 @@ def _too_few_before(dataset: Dataset, past: Sequence[Example], held_out: Sequenc
     between = len(dataset.examples) - len(past) - len(held_out)
     return (
         f"the newest {len(held_out)} examples are held out, and what came of {between} others reaches into them, so "
-        f"{len(past)} are left to learn from, and it takes {PAST_MIN}. Let the run go on, or ask for a horizon of less "
-        f"than {dataset.horizon} decisions"
+        f"{len(past)} are left to learn from, and it takes {PAST_MIN}. {_more_of_it(dataset)}"
     )
+
+
+def _more_of_it(dataset: Dataset) -> str:
+    shorter = f", or ask for a horizon of less than {dataset.horizon} decisions" if dataset.horizon > 1 else ""
+    return f"Let the run go on, or read more of the log where it holds more (`last`){shorter}"

@@ -230,6 +230,10 @@ def test_too_few_say_what_is_missing() -> None:
         NothingToLearn, match=rf"holds {EXAMPLES_MIN - 1} .* takes {EXAMPLES_MIN} .*3 others: no policy"
     ):
         learn(few)
+    with pytest.raises(NothingToLearn, match=r"read more .*`last`\)$"):
+        learn(few)  # a horizon of less than 1 there is not
+    with pytest.raises(NothingToLearn, match="horizon of less than 2 decisions"):
+        learn(replace(few, horizon=2))
 
 
 def test_nothing_that_is_judged_by_what_is_held_out_is_learned_from() -> None:
