@@ -102,6 +102,8 @@ class Learned:
     def checkpoint(self, label: str = LABEL) -> bytes:
         """The network as the bytes of a checkpoint, stamped with the names that it learned and the norms of the log.
 
+        Where `best_epoch` is 0 they are the weights that it began with, untrained ones perhaps; `label` should say so.
+
         Raises:
             CheckpointRejected: the label cannot stand in a manifest.
         """
