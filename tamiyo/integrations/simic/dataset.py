@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import wal
-from tamiyo.audit.found import Divergence
 from tamiyo.audit.graphs import Built, Graphs
 from tamiyo.audit.reading import replayed
 from tamiyo.core import journal_pb2 as journal
@@ -104,31 +103,26 @@ def read_dataset(
     Raises:
         ValueError: the horizon or `last` is below 1.
         FileNotFoundError: there is no log in the directory.
-        NothingToLearn: something in the log does not follow, so nothing in it is learned from.
+        NothingToLearn: the log was tampered with, or something in it does not follow: nothing is learned from it.
         JournalUnreadable: a record cannot be read.
         wal.LogError: the log is damaged.
     """
     if horizon < 1 or last < 1:
         raise ValueError(f"a dataset has a horizon and a length of 1 or more, not {horizon} and {last}")
     path = Path(directory) / "wal"
-    try:
-        first_lsn = wal.segments(path)[0].first_lsn
-    except (IndexError, FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(
-            f"there is no log at {path}; give the directory that the service was opened with"
-        ) from None
+    integrity = _integrity(path)
     history = _History(last + horizon)
-    found = replayed(path, first_lsn, progress, history)
+    found = replayed(path, integrity.first_lsn, progress, history)
     divergence = found.divergence or history.finish().divergence
     if divergence is not None:
-        raise NothingToLearn(_words(path, divergence))
+        raise NothingToLearn(_words(path, f"at LSN {divergence.lsn}: {divergence.what}"))
     examples, skipped = history.examples(horizon)
     return Dataset(
         examples=examples[-last:],
         registries=found.state.registries,
         norms=found.state.norms,
         directory=Path(directory),
-        log_id=wal.head(path).log_id.hex(),
+        log_id=integrity.head.log_id.hex() if integrity.head is not None else "",
         last_lsn=found.state.last_lsn,
         horizon=horizon,
         skipped=MappingProxyType(skipped),
@@ -257,8 +251,20 @@ def _training_loss(observation: Observation | None) -> float | None:
     return loss if loss is not None and math.isfinite(loss) else None
 
 
-def _words(path: Path, divergence: Divergence) -> str:
+def _integrity(path: Path) -> wal.Verdict:
+    """Level 1 of an audit: a replay looks at no hash, and not all that a graph shows can be recomputed."""
+    try:
+        verdict = wal.verify(path)
+    except (FileNotFoundError, NotADirectoryError):
+        verdict = None
+    if verdict is None or not verdict.segments:
+        raise FileNotFoundError(f"there is no log at {path}; give the directory that the service was opened with")
+    if not verdict.sound:
+        raise NothingToLearn(_words(path, f"after LSN {verdict.last_lsn}: {verdict.problem}"))
+    return verdict
+
+
+def _words(path: Path, what: str) -> str:
     return (
-        f"the log {path} does not pass its audit at LSN {divergence.lsn}: {divergence.what}. Nothing is learned from "
-        "it; `tamiyo audit --level 3` says more"
+        f"the log {path} does not pass its audit {what}. Nothing is learned from it; `tamiyo audit --level 3` says more"
     )

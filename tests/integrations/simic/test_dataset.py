@@ -1,10 +1,12 @@
 """What is read from a journal to learn from: the graphs that a policy saw, what it said, and what came of it."""
 
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
 from audit.runs import opened, training_packet
@@ -240,6 +242,22 @@ def test_nothing_is_learned_from_a_log_that_does_not_pass(tmp_path: Path, monkey
     entries[place] = wal.Entry(entries[place].lsn, *encode(event))
     monkeypatch.setattr(wal, "read", lambda _, after=0: iter(entries[after:]))
     with pytest.raises(NothingToLearn, match=rf"LSN {entries[place].lsn}.*tamiyo audit --level 3"):
+        read(tmp_path)
+
+
+def test_nothing_is_learned_from_records_that_do_not_hash_to_what_their_frames_state(tmp_path: Path) -> None:
+    """One number of a packet is another, under right checksums."""
+    ran(tmp_path, Remembers())
+    (segment,) = (tmp_path / "wal").glob("*.wal")
+    image = bytearray(segment.read_bytes())
+    at = image.index(struct.pack("<f", 0.01))
+    frame = image.rindex(b"\xf3WAL", 0, at)
+    end = frame + int.from_bytes(image[frame + 8 : frame + 12], "little")
+    image[at : at + 4] = struct.pack("<f", 0.02)
+    image[end - 4 : end] = google_crc32c.value(bytes(image[frame : end - 4])).to_bytes(4, "little")
+    segment.write_bytes(image)
+    assert len(list(wal.read(tmp_path / "wal"))) > STEPS, "a reader looks at checksums alone"
+    with pytest.raises(NothingToLearn, match="do not hash to the chain"):
         read(tmp_path)
 
 
