@@ -11,7 +11,7 @@ JSON, by name:
                             record; a service scales by its own
     label                   what its maker calls it: "untrained" for a network that no training has touched
     seed                    what an untrained network was made from
-    learned_from            what a trained one was: log, examples, settings; for the record
+    learned_from            what a trained one was: log, examples, settings, what it went on from; for the record
 """
 
 import json

@@ -85,13 +85,15 @@ class Quality:
 class Learned:
     """A network, how well it does on what was held out, and what it was made of.
 
-    `names` says of each registry how many of the log's names it learned; later ones it reads as unknown. `losses` are
-    those of the held-out part, one an epoch, the first before any; `best_epoch` is 0 for that one.
+    `began_with` is the policy version that it went on from, "" for new weights. `names` says of each registry how many
+    of the log's names it learned; later ones it reads as unknown. `losses` are those of the held-out part, one an
+    epoch, the first before any; `best_epoch` is 0 for that one.
     """
 
     network: TamiyoNetwork
     dataset: Dataset
     settings: LearnerSettings
+    began_with: str
     names: Mapping[str, int]
     learned_from: int
     held_out: int
@@ -118,6 +120,7 @@ class Learned:
     def origin(self) -> Mapping[str, object]:
         """What it was learned from, for the manifest."""
         return {
+            "began_with": self.began_with,
             "log_id": self.dataset.log_id,
             "last_lsn": self.dataset.last_lsn,
             "examples": self.learned_from,
@@ -164,13 +167,14 @@ def learn(
     unseen = _batches(held_out, settings.batch)
     seen = _batches(past, settings.batch)
     with ambient.threads(threads), _random_from(settings.seed):
-        network, names = _begun(begin_with, dataset, past)
+        network, began_with, names = _begun(begin_with, dataset, past)
         found = _taught(network, seen, unseen, settings, progress)
         quality = _quality(network, past, unseen)
     return Learned(
         network=network,
         dataset=dataset,
         settings=settings,
+        began_with=began_with,
         names=names,
         learned_from=len(past),
         held_out=len(held_out),
@@ -283,21 +287,23 @@ def _batches(examples: Sequence[Example], size: int) -> list[Batched]:
     return [batched(examples[first::count]) for first in range(count)]
 
 
-def _begun(path: Path | None, dataset: Dataset, past: Sequence[Example]) -> tuple[TamiyoNetwork, Mapping[str, int]]:
-    """The network to teach, and how many names of each registry it is going to know.
+def _begun(
+    path: Path | None, dataset: Dataset, past: Sequence[Example]
+) -> tuple[TamiyoNetwork, str, Mapping[str, int]]:
+    """The network to teach, whose it was, and how many names of each registry it is going to know.
 
     An embedding that no example reads stays as it was made up, so names that come later are unknown to it, as they are
     to a policy that is loaded.
     """
-    names = _highest(past)
+    names, version = _highest(past), ""
     if path is None:
         network = TamiyoNetwork()
     else:
         policy = load_policy(path, dataset.registries, reference=True)
-        network = policy.network.requires_grad_(requires_grad=True)
+        network, version = policy.network.requires_grad_(requires_grad=True), policy.identity.version
         names |= {kind: max(stamp.count, names[kind]) for kind, stamp in policy.registry_stamps.items()}
     network.know_registries(names)
-    return network, MappingProxyType(names)
+    return network, version, MappingProxyType(names)
 
 
 def _highest(examples: Sequence[Example]) -> dict[str, int]:

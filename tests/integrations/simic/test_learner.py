@@ -180,6 +180,8 @@ def test_one_may_go_on_from_a_checkpoint(learned: Learned, tmp_path: Path) -> No
     told = dataset([example(number, action=1, value=1.0) for number in range(EXAMPLES_MIN)])
     on, anew = learn(told, QUICK, begin_with=path), learn(told, QUICK)
     assert on.losses[0] < anew.losses[0], "it knows already what to choose"
+    version = parse_checkpoint(path.read_bytes(), path).version
+    assert (on.origin["began_with"], anew.origin["began_with"]) == (version, "")
 
 
 def test_one_of_other_registries_is_refused(tmp_path: Path) -> None:
