@@ -39,6 +39,16 @@ def test_families_are_written_with_three_decimals() -> None:
     assert json.loads(types_json([("node.seed", "risk", 1, 3)])) == {"node.seed": 0.333}
 
 
+def test_the_average_is_written_with_three_decimals_and_nothing_with_blanks() -> None:
+    thirds = [("node.seed", "risk", 1, 3), ("node.layer", "depth", 1, 1), ("n", "a", 2, 3)]
+    covered = Coverage.of(thirds)
+    assert covered.annotations["feature_coverage"] == "0.571"
+    assert covered.annotations["coverage_types"] == '{"n":0.667,"node.layer":1.0,"node.seed":0.333}'
+    assert covered.annotations["coverage_map"] == '{"node.seed.risk":0.333,"n.a":0.667}'
+    assert covered.average == pytest.approx(4 / 7)
+    assert dict(covered.families) == {"node.seed": 1 / 3, "node.layer": 1.0, "n": 2 / 3}
+
+
 def test_the_map_has_the_features_below_one_lowest_first_and_then_by_name() -> None:
     found = coverage_map([("n", "whole", 2, 2), ("n", "half", 1, 2), ("n", "b", 0, 2), ("n", "a", 0, 2)])
     assert list(json.loads(found).items()) == [("n.a", 0.0), ("n.b", 0.0), ("n.half", 0.5)]

@@ -109,6 +109,11 @@ BAD_PROPOSALS = {
     "seed_index 7 is no candidate": {"seed_index": 7},
     "seed_index -1 is no candidate": {"seed_index": -1},
     "blueprint_index 1 is outside": {"blueprint_index": 1},
+    "blueprint_index -2 is outside": {"blueprint_index": -2},
+    "schedule holds a value": {"schedule": (-1.5, 0.0)},
+    "value is no": {"value": True},
+    "value is": {"value": 2**53},
+    "seed_score is": {"seed_score": -(2**53)},
 }
 
 
@@ -118,6 +123,12 @@ def test_a_malformed_proposal_is_named(fault: str, change: object) -> None:
     made = proposal()._replace(**change) if isinstance(change, dict) else change
     assert fault in str(malformation(made, observation, 1))
     assert malformation(proposal(), observation, 1) is None
+
+
+def test_a_whole_number_is_a_score_while_a_double_holds_it() -> None:
+    observation = read_packet(packet().SerializeToString(), Limits())
+    for number in (2**53 - 1, 1 - 2**53, 0):
+        assert malformation(proposal()._replace(value=number, seed_score=number), observation, 1) is None
 
 
 NUMBERS = (0.0, -0.0, 1.0, 1.0 + 1e-9, -1.0, -1.0 - 1e-9, -1e-9, 0.25, 1e308, math.nan, -math.inf, 0, 1, True, "1")
