@@ -217,6 +217,9 @@ class Graphs:
         standing: Standing,
     ) -> bool:
         recorded, (added, overflow) = cast("journal.GraphObserved", step.graph), numbered
+        if recorded.host_blueprint_id not in {observation.packet_id, observation.training_run_id}:
+            self.diverge(step.graph_lsn, step, f"{recorded.host_blueprint_id!r} is not what the packet says is trained")
+            return False
         layout, expected = graph_observed(
             graph, blueprints, step_lsn=recorded.step_lsn, host_id=recorded.host_blueprint_id
         )
@@ -236,9 +239,6 @@ class Graphs:
             self.diverge(
                 step.graph_lsn, step, f"the step's graph numbers {_told(names)}, and {_told(step.names)} are recorded"
             )
-            return False
-        if recorded.host_blueprint_id not in {observation.packet_id, observation.training_run_id}:
-            self.diverge(step.graph_lsn, step, f"{recorded.host_blueprint_id!r} is not what the packet says is trained")
             return False
         if expected == recorded:  # no number in it is NaN
             return True
