@@ -128,9 +128,9 @@ def _number(value: float) -> float | None:
 def _tell(learned: "Learned") -> None:
     quality, dataset = learned.quality, learned.dataset
     between = len(dataset.examples) - learned.learned_from - learned.held_out
-    print(f"examples   {learned.learned_from:,} learned from, the newest {learned.held_out:,} held out")
+    print(f"examples   {learned.learned_from:,} learned from, {learned.held_out:,} held out")
     if between:
-        print(f"           {between:,} left out: what came of them reaches into what is held out")
+        print(f"           {between:,} left out: what came of them meets what is held out")
     for reason, count in sorted(dataset.skipped.items()):
         print(f"           {count:,} left out: {reason}")
     print(f"epochs     {learned.settings.epochs}, the best was {learned.best_epoch}; losses on what was held out:")
@@ -139,6 +139,8 @@ def _tell(learned: "Learned") -> None:
         print("actions    none of those held out was the policy's own")
     else:
         print(f"actions    {quality.agreement:.1%} chosen as they were; always the commonest: {quality.commonest:.1%}")
+    if quality.agreement <= quality.commonest:
+        print("           it has not learned when to do anything but the commonest: longer or more runs may teach that")
     if math.isnan(quality.value_r2):
         print("value      the returns held out do not vary")
     else:

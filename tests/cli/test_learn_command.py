@@ -50,7 +50,7 @@ def test_what_was_learned_is_told_and_can_be_installed(recorded: Path, tmp_path:
     assert checkpoint.manifest["learned_from"]["settings"]["batch"] == 16
     told = json.loads(found.read_text())
     assert told["examples"] == checkpoint.manifest["learned_from"]["examples"]
-    assert f"examples   {told['examples']} learned from, the newest {told['held_out']} held out" in result.output
+    assert f"examples   {told['examples']} learned from, {told['held_out']} held out" in result.output
     assert set(told["quality"]) == {
         "agreement", "commonest", "value_r2", "risk_nats", "risk_nats_of_frequencies",
     }  # fmt: skip

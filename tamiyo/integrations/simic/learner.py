@@ -10,7 +10,9 @@ It learns which of the things that were tried went well. What nobody tried it ca
 alone makes a network that does as the baseline did where that went well. Whether it is better only running it shows: it
 is installed on probation, and a service goes back by itself where it fails.
 
-The newest part of the log is held out, and the weights of the epoch that was best there are kept.
+What is rare weighs as much in all as what is common: a run is paused or adjusted a thousand times for each seed that it
+grows. A part of the log is held out, the newest of it and some before, and the weights of the epoch that was best there
+are kept.
 """
 
 import math
@@ -24,7 +26,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from tamiyo.core.proposal import RISK_CLASSES
+from tamiyo.core.proposal import ACTIONS, RISK_CLASSES
 from tamiyo.core.registries import CAPACITIES
 from tamiyo.graph.schema import CATEGORIES
 from tamiyo.integrations.simic.dataset import Dataset, Example
@@ -40,6 +42,10 @@ EXAMPLES_MIN = 64
 PAST_MIN = 16
 """Of these, those that are learned from."""
 LABEL = "learned"
+STRETCHES_MAX = 5
+"""Of the log are held out, so that what is rare, as the growth of a run's seeds, is in both parts."""
+STRETCH_MIN = 32
+"""Examples of one of them, and no fewer than two horizons: what lies next to it is lost."""
 _VALUE_SHARE = 0.5
 """Of the value head's loss in the sum; its squares are larger than the cross-entropies."""
 _CLIP_NORM = 1.0
@@ -58,6 +64,7 @@ class LearnerSettings:
     weight_decay: float = 1e-4
     temperature: float = 1.0  # of the advantage: less of it trusts the returns more
     weight_max: float = 20.0  # of one example
+    balance: float = 1.0  # how far rare actions are made up for: 0 not at all, 1 until all weigh the same
     held_out: float = 0.2  # share of the examples, the newest
     forget: float = 0.1  # share of registry indices that are read as unknown while learning
     seed: int = 0  # of weights, dropout and order
@@ -161,14 +168,14 @@ def learn(
     examples = dataset.examples
     if len(examples) < EXAMPLES_MIN:
         raise NothingToLearn(_too_few(dataset))
-    past, held_out = _parted(examples, settings.held_out)
+    past, held_out = _parted(examples, settings.held_out, dataset.horizon)
     if len(past) < PAST_MIN:
         raise NothingToLearn(_too_few_before(dataset, past, held_out))
     unseen = _batches(held_out, settings.batch)
     seen = _batches(past, settings.batch)
     with ambient.threads(threads), _random_from(settings.seed):
         network, began_with, names = _begun(begin_with, dataset, past)
-        found = _taught(network, seen, unseen, settings, progress)
+        found = _taught(network, seen, unseen, _balance(past, settings.balance), settings, progress)
         quality = _quality(network, past, unseen)
     return Learned(
         network=network,
@@ -184,24 +191,46 @@ def learn(
     )
 
 
-def _parted(examples: Sequence[Example], share: float) -> tuple[Sequence[Example], Sequence[Example]]:
-    """What is learned from, and what is held out, the newest; what is judged by the latter belongs to neither."""
-    kept = max(round(len(examples) * share), 1)
-    held_out = examples[len(examples) - kept :]
-    before = examples[: len(examples) - kept]
-    return [one for one in before if one.outcome.judged_lsn < held_out[0].step_lsn], held_out
+def _parted(examples: Sequence[Example], share: float, horizon: int) -> tuple[Sequence[Example], Sequence[Example]]:
+    """What is learned from, and what is held out: the end of each of some parts of the log, the newest among them.
+
+    What is judged by what is held out, or by what judges that, belongs to neither.
+    """
+    count = len(examples)
+    stretches = int(min(max(count * share // max(STRETCH_MIN, 2 * horizon), 1), STRETCHES_MAX))
+    kept = max(round(count * share / stretches), 1)
+    ends = [count * part // stretches for part in range(1, stretches + 1)]
+    held_out = [examples[end - kept : end] for end in ends]
+    spans = [(part[0].step_lsn, max(one.outcome.judged_lsn for one in part)) for part in held_out]
+    past = [
+        one
+        for one in examples
+        if not any(one.step_lsn <= end and begin <= one.outcome.judged_lsn for begin, end in spans)
+    ]
+    return past, [one for part in held_out for one in part]
+
+
+def _balance(past: Sequence[Example], share: float) -> Tensor:
+    """What a choice weighs by its action, float32 (32,): as little as there are others of it."""
+    counts = torch.bincount(
+        torch.tensor([one.action for one in past if one.is_own], dtype=torch.int64), minlength=ACTIONS
+    )
+    kinds = max(int((counts > 0).sum()), 1)
+    even = counts.sum().float() / (kinds * counts.clamp_min(1))
+    return even.float() ** share
 
 
 def _taught(
     network: TamiyoNetwork,
     seen: Sequence[Batched],
     unseen: Sequence[Batched],
+    balance: Tensor,
     settings: LearnerSettings,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[float, ...]:
     """Teach, and leave the network with the weights of its best epoch. The held-out losses, one an epoch."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    found = [_loss(network, unseen, settings)]
+    found = [_loss(network, unseen, balance, settings)]
     best = _copied(network)
     done = 0
     for _ in range(settings.epochs):
@@ -209,13 +238,13 @@ def _taught(
         for place in torch.randperm(len(seen)).tolist():
             optimizer.zero_grad()
             losses = _asked(network, seen[place], forget=settings.forget)
-            torch.autograd.backward(_sum(*losses, seen[place], settings))
+            torch.autograd.backward(_sum(*losses, seen[place], balance, settings))
             torch.nn.utils.clip_grad_norm_(network.parameters(), _CLIP_NORM)
             optimizer.step()
             done += 1
             if progress is not None:
                 progress(done, settings.epochs * len(seen))
-        found.append(_loss(network, unseen, settings))
+        found.append(_loss(network, unseen, balance, settings))
         if found[-1] <= min(found):
             best = _copied(network)
     network.load_state_dict(best)
@@ -229,21 +258,21 @@ def _asked(network: TamiyoNetwork, batch: Batched, *, forget: float = 0.0) -> tu
     return losses_of(output, batch), output.value[:, 0]
 
 
-def _sum(losses: Losses, expected: Tensor, batch: Batched, settings: LearnerSettings) -> Tensor:
+def _sum(losses: Losses, expected: Tensor, batch: Batched, balance: Tensor, settings: LearnerSettings) -> Tensor:
     """One number: the mean over the batch."""
     advantage = batch.value - expected.detach()
-    weight = (advantage / settings.temperature).exp().clamp_max(settings.weight_max)
+    weight = ((advantage / settings.temperature).exp() * balance[batch.action]).clamp_max(settings.weight_max)
     return (weight * losses.choice + _VALUE_SHARE * losses.value + losses.risk).mean()
 
 
-def _loss(network: TamiyoNetwork, batches: Sequence[Batched], settings: LearnerSettings) -> float:
+def _loss(network: TamiyoNetwork, batches: Sequence[Batched], balance: Tensor, settings: LearnerSettings) -> float:
     """The mean over all examples; every choice counts by its return alone, so that networks can be compared."""
     network.eval()
     total, count = 0.0, 0
     with torch.no_grad():
         for batch in batches:
             losses, _ = _asked(network, batch)
-            total += float(_sum(losses, torch.zeros_like(batch.value), batch, settings)) * len(batch)
+            total += float(_sum(losses, torch.zeros_like(batch.value), batch, balance, settings)) * len(batch)
             count += len(batch)
     return total / count if count else math.nan
 
@@ -335,6 +364,7 @@ def _require_sound(settings: LearnerSettings) -> None:
         "weight_decay": 0.0 <= settings.weight_decay < math.inf,
         "temperature": 0.0 < settings.temperature < math.inf,
         "weight_max": 1.0 <= settings.weight_max < math.inf,
+        "balance": 0.0 <= settings.balance <= 1.0,
         "held_out": 0.0 < settings.held_out <= 0.5,
         "forget": 0.0 <= settings.forget < 1.0,
         "seed": 0 <= settings.seed <= _SEED_MAX,
@@ -355,7 +385,7 @@ def _too_few(dataset: Dataset) -> str:
 def _too_few_before(dataset: Dataset, past: Sequence[Example], held_out: Sequence[Example]) -> str:
     between = len(dataset.examples) - len(past) - len(held_out)
     return (
-        f"the newest {len(held_out)} examples are held out, and what came of {between} others reaches into them, so "
+        f"{len(held_out)} examples are held out, the newest among them, and what came of {between} others meets them: "
         f"{len(past)} are left to learn from, and it takes {PAST_MIN}. {_more_of_it(dataset)}"
     )
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from rig import SECRET
 
 from tamiyo import TamiyoService
@@ -23,7 +25,7 @@ from tamiyo.graph import Graph
 from tamiyo.graph.schema import CATEGORIES
 from tamiyo.integrations.simic import Dataset, Example, Learned, LearnerSettings, NothingToLearn, learn, learner
 from tamiyo.integrations.simic.credit import Outcome
-from tamiyo.integrations.simic.learner import EXAMPLES_MIN
+from tamiyo.integrations.simic.learner import EXAMPLES_MIN, STRETCHES_MAX, _balance, _parted
 from tamiyo.integrations.simic.targets import batched, losses_of, run
 from tamiyo.leyline import leyline_pb2 as pb
 from tamiyo.policy.checkpoint import init_checkpoint, load_policy, parse_checkpoint
@@ -247,10 +249,50 @@ def test_nothing_that_is_judged_by_what_is_held_out_is_learned_from() -> None:
     assert (found.learned_from, found.held_out) == (39, 20)  # the last of the others is judged by the first held out
 
 
+@given(
+    st.integers(1, 400), st.floats(0.01, 0.5), st.integers(1, 30), st.lists(st.integers(0, 60), min_size=1, max_size=5)
+)
+def test_the_parts_never_meet(count: int, share: float, horizon: int, reaches: list[int]) -> None:
+    """Whatever judges an example that is learned from judges none that is held out, and the newest is held out."""
+    on, proposal = graphs()[0], FixedPolicy(1).propose(graphs()[0])
+    told = [
+        Example(lsn, "run", on, proposal, 1, True, False, Outcome(0.0, 0, lsn + reaches[lsn % len(reaches)]))
+        for lsn in range(1, count + 1)
+    ]
+    past, held_out = _parted(told, share, horizon)
+    assert held_out[-1] is told[-1]
+    assert len(held_out) <= max(count * share + STRETCHES_MAX, 1)
+    lsns = [one.step_lsn for one in (*past, *held_out)]
+    assert len(set(lsns)) == len(lsns)
+    for one in held_out:
+        for other in past:
+            apart = other.outcome.judged_lsn < one.step_lsn or one.outcome.judged_lsn < other.step_lsn
+            assert apart, (one.step_lsn, other.step_lsn)
+
+
+def test_of_a_long_log_some_of_each_time_is_held_out() -> None:
+    told = [example(number) for number in range(1_000)]
+    _, held_out = _parted(told, 0.2, 20)
+    assert [one.step_lsn for one in held_out] == [
+        lsn for end in range(200, 1_001, 200) for lsn in range(end - 39, end + 1)
+    ]
+
+
+def test_rare_actions_weigh_as_much_in_all_as_any_other() -> None:
+    told = [example(number, action=1) for number in range(90)] + [example(number, action=0) for number in range(10)]
+    foreign = [example(number, action=2, is_own=False) for number in range(50)]
+    even = _balance([*told, *foreign], 1.0)
+    assert (float(even[0]) * 10, float(even[1]) * 90) == (pytest.approx(50), pytest.approx(50))
+    half = _balance(told, 0.5)
+    assert float(half[0]) == pytest.approx(5**0.5)
+    assert _balance(told, 0.0).tolist() == [1.0] * 32
+    assert bool(torch.isfinite(_balance([], 1.0)).all())
+
+
 def test_too_long_a_horizon_leaves_nothing_to_learn_from() -> None:
     told = [example(number) for number in range(EXAMPLES_MIN)]
     long = [replace(one, outcome=Outcome(0.0, 0, judged_lsn=one.step_lsn + 50)) for one in told]
-    with pytest.raises(NothingToLearn, match=r"newest 13 .* what came of 50 others .* 1 are left .* less than 50"):
+    with pytest.raises(NothingToLearn, match=r"13 examples .* what came of 50 others .* 1 are left .* less than 50"):
         learn(dataset(long, horizon=50), QUICK)
 
 
@@ -265,7 +307,8 @@ def test_one_example_is_held_out_at_least() -> None:
     "wrong",
     [
         {"epochs": 0}, {"batch": 0}, {"learning_rate": 0.0}, {"learning_rate": math.nan}, {"weight_decay": -1.0},
-        {"temperature": 0.0}, {"weight_max": 0.5}, {"held_out": 0.0}, {"held_out": 0.6}, {"forget": 1.0}, {"seed": -1},
+        {"temperature": 0.0}, {"weight_max": 0.5}, {"balance": 1.5}, {"held_out": 0.0}, {"held_out": 0.6},
+        {"forget": 1.0}, {"seed": -1},
     ],
 )  # fmt: skip
 def test_settings_are_looked_at_first(wrong: dict[str, Any]) -> None:
