@@ -12,6 +12,16 @@ FORBIDDEN = ("init", "synchronize", "set_device")
 """What wakes CUDA or waits for the device."""
 
 
+class Clock:
+    """Stands still until the test moves it; nanoseconds."""
+
+    def __init__(self) -> None:
+        self.ns = 0
+
+    def __call__(self) -> int:
+        return self.ns
+
+
 class NvmlError(Exception):
     """As NVML's own: of no base but Exception."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cuda_double import Cuda
+from cuda_double import Clock, Cuda
 from torch import nn
 
 from tamiyo.integrations.tolaria import Run, StepMonitor
@@ -10,24 +10,6 @@ from tamiyo.integrations.tolaria.copies import COPIES_MAX, STEPS_MAX, CopyTimer
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 MS = 1_000_000
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.ns = 0
-
-    def __call__(self) -> int:
-        return self.ns
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def cuda(monkeypatch) -> Cuda:
-    return Cuda().install(monkeypatch)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from cuda_double import Cuda, NvmlError
+from cuda_double import NvmlError
 
 from tamiyo.core.limits import Limits
 from tamiyo.core.observation import Hardware, read_packet
@@ -19,24 +19,6 @@ from tamiyo.leyline import leyline_pb2 as pb
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 GPU_METRICS = {"gpu_mem_used_gb": 56.0, "gpu_mem_free_gb": 24.0, "gpu_util_percent": 85.0}
 MS = 1_000_000
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.ns = 0
-
-    def __call__(self) -> int:
-        return self.ns
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def cuda(monkeypatch) -> Cuda:
-    return Cuda().install(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
