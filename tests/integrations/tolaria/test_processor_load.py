@@ -152,7 +152,7 @@ class Tree:
         return cpu_quota(self.membership, self.mount)
 
 
-V2 = "0::/work/job\n"
+V2 = "0::/batch/job\n"
 V1 = "9:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/\n"
 
 
@@ -175,9 +175,9 @@ def test_a_system_without_control_groups_has_no_limits(tmp_path):
 
 def test_the_tightest_quota_of_the_group_and_its_parents_counts(tmp_path):
     tree = Tree(tmp_path, V2)
-    quota_v2(tree, "work/job", "max", 5)
+    quota_v2(tree, "batch/job", "max", 5)
     assert tree.quota() is None
-    quota_v2(tree, "work", "250000", 7_000_000)
+    quota_v2(tree, "batch", "250000", 7_000_000)
     quota_v2(tree, "", "400000", 9_000_000)
     quota = tree.quota()
     assert quota is not None
@@ -200,7 +200,7 @@ def test_inside_a_container_the_mount_itself_is_the_group(tmp_path):
 @pytest.mark.parametrize("words", ["100000\n", "100000 x\n"])
 def test_a_quota_that_no_kernel_writes_is_an_error(tmp_path, words):
     tree = Tree(tmp_path, V2)
-    tree.put("work/job/cpu.max", words)
+    tree.put("batch/job/cpu.max", words)
     with pytest.raises(ValueError, match=r"unpack|invalid literal"):
         tree.quota()
 
@@ -216,21 +216,21 @@ class Clock:
 def test_in_a_container_with_few_cores_its_quota_is_the_whole(tmp_path, machine):
     """What the rest of the machine does, on processors that it may not use up, is not in it."""
     tree, clock = Tree(tmp_path, V2), Clock()
-    quota_v2(tree, "work/job", "200000", 0)
+    quota_v2(tree, "batch/job", "200000", 0)
     reader = load(quota=tree.quota, clock_ns=clock)
     assert reader.percent() is None
     machine.passes(3, user=1.0)
     clock.ns += 1_000_000_000
-    quota_v2(tree, "work/job", "200000", 1_000_000)
+    quota_v2(tree, "batch/job", "200000", 1_000_000)
     assert reader.percent() == pytest.approx(50.0)
     clock.ns += 1_000_000_000
-    quota_v2(tree, "work/job", "200000", 4_000_000)
+    quota_v2(tree, "batch/job", "200000", 4_000_000)
     assert reader.percent() == 100.0  # a burst: never more
 
 
 def test_a_quota_of_more_than_the_processors_there_are_is_none(tmp_path, machine):
     tree = Tree(tmp_path, V2)
-    quota_v2(tree, "work/job", "400000", 0)
+    quota_v2(tree, "batch/job", "400000", 0)
     reader = load(quota=tree.quota)
     reader.percent()
     machine.passes(0, user=1.0, idle=1.0)
@@ -245,7 +245,7 @@ def gib(monkeypatch) -> None:
 
 
 MEMORY_FILES = {
-    V2: ("work/memory.max", "work/memory.current", "work/memory.stat", "inactive_file"),
+    V2: ("batch/memory.max", "batch/memory.current", "batch/memory.stat", "inactive_file"),
     V1: ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
 }
 
