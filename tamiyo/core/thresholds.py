@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 
-__all__ = ["Thresholds"]
+__all__ = ["Thresholds", "single"]
 
 LEAST: Mapping[str, float] = {
     "max_loss_spike": 0.0,
@@ -96,7 +96,7 @@ class Thresholds:
 
         0.2 comes over the wire as 0.20000000298: only so is it at most 0.2, and 0.15 not over 0.15.
         """
-        return replace(self, **{name: _single(getattr(self, name)) for name in OF_SINGLES})
+        return replace(self, **{name: single(getattr(self, name)) for name in OF_SINGLES})
 
     @classmethod
     def from_map(cls, stored: Mapping[str, float]) -> "Thresholds":
@@ -105,7 +105,7 @@ class Thresholds:
         return _interned(tuple(sorted((name, value) for name, value in stored.items() if name in names)))
 
 
-def _single(value: float) -> float:
+def single(value: float) -> float:
     """The nearest single-precision number; a value that has none but 0 or infinity stays as it is."""
     try:
         nearest: float = struct.unpack("<f", struct.pack("<f", value))[0]

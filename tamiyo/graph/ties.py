@@ -28,10 +28,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeAlias, TypeVar
 
-import numpy as np
-
 from tamiyo.core.limits import TEXT_CHARS_MAX
 from tamiyo.core.proposal import BLENDING_METHODS
+from tamiyo.core.thresholds import single
 from tamiyo.graph.metadata import EDGES_MAX, Places, Tally, is_list, number, place_in, section, text
 from tamiyo.graph.rules import MetadataRules
 from tamiyo.leyline import leyline_pb2 as pb
@@ -125,7 +124,7 @@ def read_ties(
         monitored_layers=_monitored_layers(metadata.get("monitored_layers"), layers, tally),
         monitored_by_id=_table(monitors.get("by_seed_id"), _seed_id, watched, tally),
         monitored_by_place=_table(monitors.get("by_seed_index"), _place, watched, tally),
-        risk_max=math.inf if math.isnan(risk_max) else _single(risk_max) if rules.has_singles else risk_max,
+        risk_max=math.inf if math.isnan(risk_max) else single(risk_max) if rules.has_singles else risk_max,
         stage_min=_stage(thresholds.get("stage_min"), tally, rules),
         allowed_by_id=_table(allowed_by_id, _seed_id, allowed, tally),
         allowed_by_place=_table(allowed_by_place, _place, allowed, tally),
@@ -237,12 +236,6 @@ def _plain(row: Sequence[object], parameters: Places, tally: Tally) -> tuple[int
     places = [parameters.of(item) for item in row]
     tally.add(places.count(None))
     return tuple(dict.fromkeys(place for place in places if place is not None))
-
-
-def _single(value: float) -> float:
-    """The nearest number of single precision."""
-    with np.errstate(over="ignore"):
-        return float(np.float32(value))
 
 
 def _seed_id(name: object) -> str | None:

@@ -21,7 +21,7 @@ from tamiyo.core.events import Event
 from tamiyo.core.inputs import proposal_of
 from tamiyo.core.norms import Norm
 from tamiyo.core.observation import Observation
-from tamiyo.core.proposal import Proposal
+from tamiyo.core.proposal import Proposal, argmax
 from tamiyo.core.registries import Registries
 from tamiyo.graph import Graph
 from tamiyo.integrations.simic.credit import APPLIED, Moment, Outcome, action_of, blames_training, hazard_of, outcomes
@@ -231,14 +231,13 @@ class _History(Graphs):
 
 def _example(decided: _Decided, graph: Graph, proposal: Proposal, outcome: Outcome) -> Example:
     moment = decided.moment
-    wanted = proposal.action.index(max(proposal.action))
     return Example(
         step_lsn=moment.step_lsn,
         run_id=moment.run_id,
         graph=graph,
         proposal=proposal,
         action=moment.action,
-        is_own=moment.action == wanted and moment.was_applied,
+        is_own=moment.action == argmax(proposal.action) and moment.was_applied,
         germinates=decided.germinates,
         outcome=outcome,
     )
